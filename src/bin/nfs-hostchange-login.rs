@@ -1,0 +1,3 @@
+//! The wrapper: Dovecot's post-login script.
+
+fn main() {}

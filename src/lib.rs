@@ -1,0 +1,6 @@
+//! Keeps Dovecot's local mailbox list indexes right on NFS clusters.
+
+#![deny(unsafe_code)]
+
+pub mod location;
+pub mod system;

@@ -1,0 +1,1 @@
+//! Where INDEX and LISTINDEX are: `mail_location` as Dovecot 2.3 reads it.

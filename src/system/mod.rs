@@ -1,0 +1,1 @@
+//! Everything that talks to the kernel beyond what `std` and `nix` offer.
