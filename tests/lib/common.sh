@@ -1,0 +1,64 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034 # the variables are for the scripts that source this
+# What every test script shares: progress, a work directory of its own, and
+# undoing on exit what was done. Source this after `set -euo pipefail`.
+
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+
+# Debian's own interpreter: another one on PATH may lack modules or be slow.
+PYTHON=/usr/bin/python3
+
+say() { printf '%s\n' "$*"; }
+step() { printf '== %s\n' "$*"; }
+note() { printf '   %s\n' "$*"; }
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+need_root() {
+    [ "$(id -u)" = 0 ] || die "must run as root: Dovecot and the changes of identity need it"
+}
+
+# wait_until SECONDS WHAT COMMAND [ARG...]: until COMMAND succeeds.
+wait_until() {
+    local deadline=$((SECONDS + $1)) what=$2
+    shift 2
+    until "$@"; do
+        if [ "$SECONDS" -ge "$deadline" ]; then
+            printf 'not had in time: %s\n' "$what" >&2
+            return 1
+        fi
+        sleep 0.05
+    done
+}
+
+# Two directories that nobody else uses: WORK on disk, SHM on tmpfs. Mail users
+# must be able to walk through both, but not to look around in them.
+make_work_dirs() {
+    [ -d /dev/shm ] || die "/dev/shm is missing; mount a tmpfs there"
+    WORK=$(mktemp -d "${TMPDIR:-/tmp}/nfs-hostchange.XXXXXXXX")
+    SHM=$(mktemp -d /dev/shm/nfs-hostchange.XXXXXXXX)
+    chmod 0711 "$WORK" "$SHM"
+    on_exit rm -rf --one-file-system "$WORK" "$SHM"
+}
+
+# on_exit COMMAND [ARG...]: run when this script ends, the last one first.
+ON_EXIT=()
+on_exit() {
+    [ "${#ON_EXIT[@]}" -gt 0 ] || trap run_on_exit EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    ON_EXIT+=("$(printf '%q ' "$@")")
+}
+
+run_on_exit() {
+    local status=$? i
+    trap '' HUP INT TERM
+    set +e
+    for ((i = ${#ON_EXIT[@]} - 1; i >= 0; i--)); do
+        eval "${ON_EXIT[i]}"
+    done
+    exit "$status"
+}

@@ -1,0 +1,240 @@
+# shellcheck shell=bash
+# Real Dovecots on loopback. A *site* is two backends, a and b, over one mail
+# store, each with its own list indexes, and with one way of calling the wrapper.
+# Needs common.sh and make_work_dirs; WRAPPER is the program under test.
+#
+#   $WORK/NAME/store/USER       homes, shared
+#   $WORK/NAME/{a,b}/           dovecot.conf, users/, log, hostchange.toml, ports
+#   $SHM/NAME/{a,b}/            list indexes
+
+# start_site NAME MODE HOOK: starts both backends and makes NAME the current site.
+#   MODE  many   every user has an own uid, the hook starts as root; root has no
+#                more rights than others in the users' directories, as on NFS
+#                with root_squash
+#         drop   the same, but script-login -d becomes the user before the hook
+#         vmail  all users share one uid, which the hook runs as
+#   HOOK  none     no post-login script
+#         wrapper  the wrapper
+#         chain    another script that sets an empty variable, then the wrapper
+#         PATH     that script
+start_site() {
+    local name=$1 host
+    use_site "$name"
+    SITE_MODE=$2
+    SITE_HOOK=$3
+    mkdir -p "$SITE/store" "$SITE/bin" "$SITE_SHM"
+    chmod 0711 "$SITE" "$SITE/bin" "$SITE_SHM"
+    chmod 1777 "$SITE/store"
+    for host in a b; do
+        mkdir -p "$SITE/$host/users" "$SITE_SHM/$host"
+        chmod 0711 "$SITE/$host"
+        case $SITE_MODE in
+            # As tmpfiles.d would make it at boot.
+            vmail) chown mail:mail "$SITE_SHM/$host" && chmod 0700 "$SITE_SHM/$host" ;;
+            *) chmod 1733 "$SITE_SHM/$host" ;;
+        esac
+        configure_wrapper "$host"
+        start_backend "$host"
+    done
+    for host in a b; do
+        wait_until 20 "backend $host of site $name is ready" backend_is_ready "$host"
+    done
+}
+
+use_site() {
+    SITE=$WORK/$1
+    SITE_SHM=$SHM/$1
+}
+
+# configure_wrapper HOST [LINE...]: the wrapper's configuration there from now on.
+# Each host has its own name; two of one machine would share the system's.
+configure_wrapper() {
+    local host=$1
+    shift
+    {
+        printf 'hostname = "%s.example.org"\n' "$host"
+        printf '%s\n' "$@"
+        printf '[log]\ntarget = "stderr"\n'
+    } >"$SITE/$host/hostchange.toml.new"
+    chmod 0644 "$SITE/$host/hostchange.toml.new"
+    mv "$SITE/$host/hostchange.toml.new" "$SITE/$host/hostchange.toml"
+}
+
+start_backend() {
+    local host=$1 dir=$SITE/$1 hook_command hook_user='' executable=' imap-postlogin' pop3_executable=' pop3-postlogin'
+    local become=()
+    local wrapper="$SITE/bin/nfs-hostchange-login --config=$dir/hostchange.toml"
+    # A copy: the build tree may be in a home that mail users cannot enter.
+    [ -z "${WRAPPER:-}" ] || install -m 0755 "$WRAPPER" "$SITE/bin/nfs-hostchange-login"
+    case $SITE_HOOK in
+        none)
+            hook_command=/bin/false
+            executable=
+            pop3_executable=
+            ;;
+        wrapper) hook_command=$wrapper ;;
+        chain)
+            printf '#!/bin/sh\nexport CHAINED=\nexec "$@"\n' >"$SITE/bin/chained.sh"
+            chmod 0755 "$SITE/bin/chained.sh"
+            hook_command="$SITE/bin/chained.sh $wrapper"
+            ;;
+        *) hook_command="$SITE_HOOK $SITE_SHM/$host" ;;
+    esac
+    case $SITE_MODE in
+        many) become=(setpriv '--bounding-set=-dac_override,-dac_read_search') ;;
+        drop) hook_command="-d $hook_command" ;;
+        vmail) hook_user='user = mail' ;;
+    esac
+
+    read -r IMAP POP3 LMTP < <("$PYTHON" "$REPO/tests/lib/mailclient.py" ports 3)
+    printf 'IMAP=%s POP3=%s LMTP=%s\n' "$IMAP" "$POP3" "$LMTP" >"$dir/ports"
+    cat >"$dir/dovecot.conf" <<END
+base_dir = $dir/run
+state_dir = $dir/run
+instance_name = nfs-hostchange-test-$host-${dir//\//-}
+log_path = $dir/log
+protocols = imap pop3 lmtp
+listen = 127.0.0.1
+ssl = no
+disable_plaintext_auth = no
+auth_mechanisms = plain
+first_valid_uid = 1
+mail_max_userip_connections = 300
+mmap_disable = yes
+mail_nfs_storage = yes
+mail_nfs_index = yes
+mail_fsync = always
+mailbox_list_index = yes
+# Believes the list index instead of looking at every folder: what local list
+# indexes are for, and what makes stale ones visible.
+mailbox_list_index_very_dirty_syncs = yes
+mail_location = ${SITE_MAIL_LOCATION:-mdbox:~/mdbox}
+mail_home = $SITE/store/%u
+postmaster_address = postmaster@example.org
+passdb {
+  driver = passwd-file
+  args = $dir/users/%u
+}
+userdb {
+  driver = passwd-file
+  args = $dir/users/%u
+}
+service imap-login {
+  process_min_avail = 0
+  inet_listener imap {
+    port = $IMAP
+  }
+  inet_listener imaps {
+    port = 0
+  }
+}
+service pop3-login {
+  inet_listener pop3 {
+    port = $POP3
+  }
+  inet_listener pop3s {
+    port = 0
+  }
+}
+service lmtp {
+  inet_listener lmtp {
+    port = $LMTP
+  }
+}
+service imap {
+  executable = imap$executable
+  process_limit = 1024
+}
+service pop3 {
+  executable = pop3$pop3_executable
+}
+service imap-postlogin {
+  executable = script-login $hook_command
+  process_limit = 1024
+  $hook_user
+  unix_listener imap-postlogin {
+  }
+}
+service pop3-postlogin {
+  executable = script-login $hook_command
+  $hook_user
+  unix_listener pop3-postlogin {
+  }
+}
+END
+    : >"$dir/log"
+    nice "${become[@]}" /usr/sbin/dovecot -F -c "$dir/dovecot.conf" </dev/null >"$dir/out" 2>&1 &
+    printf '%s\n' "$!" >"$dir/pid"
+    on_exit stop_backend "$dir"
+}
+
+# The port answers, and it is ours that answers: a foreign one that took the
+# port in between would have made ours end.
+backend_is_ready() {
+    local pid ports=$SITE/$1/ports
+    pid=$(<"$SITE/$1/pid")
+    if ! kill -0 "$pid" 2>/dev/null; then
+        cat "$SITE/$1/out" "$SITE/$1/log" >&2
+        die "Dovecot ended at once"
+    fi
+    # shellcheck disable=SC1090
+    source "$ports"
+    (exec 9<>"/dev/tcp/127.0.0.1/$IMAP" && read -r -t 5 _ <&9) 2>/dev/null
+}
+
+stop_backend() {
+    local pid
+    pid=$(<"$1/pid") || return 0
+    rm -f "$1/pid"
+    kill "$pid" 2>/dev/null
+    wait "$pid" 2>/dev/null
+    return 0
+}
+
+# add_user USER LOCATION [UID]: known to both backends. @LOCAL@ in LOCATION is the
+# backend's own directory for list indexes. LOCATION "-": the userdb is silent.
+# Home is $SITE/store/USER, made by whoever comes first.
+add_user() {
+    local user=$1 location=$2 uid host fields
+    uid=${3:-$(uid_of "$user")}
+    for host in a b; do
+        fields=
+        [ "$location" = - ] || fields="userdb_mail_location=${location//@LOCAL@/$SITE_SHM/$host}"
+        printf '%s:{PLAIN}pw:%s:%s::%s::%s\n' "$user" "$uid" "$uid" "$SITE/store/$user" "$fields" \
+            >"$SITE/$host/users/.$user"
+        chmod 0644 "$SITE/$host/users/.$user"
+        mv "$SITE/$host/users/.$user" "$SITE/$host/users/$user"
+    done
+}
+
+# A uid per user that no account of the machine has, or the one of all.
+uid_of() {
+    if [ "$SITE_MODE" = vmail ]; then
+        id -u mail
+    else
+        printf '%d\n' "$((100000 + $(cksum <<<"$1" | cut -d ' ' -f 1) % 400000))"
+    fi
+}
+
+# The user's programs: imap HOST USER COMMAND..., pop3 HOST USER [dele], lmtp HOST
+# RCPT..., lda HOST USER (see mailclient.py for COMMAND).
+client() { "$PYTHON" "$REPO/tests/lib/mailclient.py" "$@"; }
+port_of() {
+    # shellcheck disable=SC1090
+    source "$SITE/$1/ports"
+    printf '%s\n' "${!2}"
+}
+imap() { client imap "$(port_of "$1" IMAP)" "${@:2}"; }
+pop3() { client pop3 "$(port_of "$1" POP3)" "${@:2}"; }
+lmtp() { client lmtp "$(port_of "$1" LMTP)" "${@:2}"; }
+lda() {
+    printf 'From: <a@example.org>\nSubject: hello\n\nHello.\n' |
+        /usr/lib/dovecot/dovecot-lda -c "$SITE/$1/dovecot.conf" -d "$2" -f a@example.org
+}
+
+# truth USER: what really is in the store, as "FOLDER MESSAGES" lines, by a Dovecot
+# that uses no list index. Not for LAYOUT=index, whose list index is the truth.
+truth() {
+    doveadm -c "$SITE/a/dovecot.conf" -o mailbox_list_index=no -f tab mailbox status -u "$1" messages '*' |
+        sed 1d | tr '\t' ' ' | LC_ALL=C sort
+}

@@ -1,0 +1,193 @@
+"""A mail user's programs, for the tests: IMAP and POP3 sessions and LMTP deliveries.
+
+    mailclient.py imap PORT USER COMMAND...   one session, then logged out; COMMAND is
+        look                  "FOLDER MESSAGES" per line, sorted, as LIST with STATUS answers
+        list                  the folders, sorted, as LIST answers
+        create:F  delete:F  rename:F:G  append:F  select:F
+        expunge:F             deletes the first mail
+    mailclient.py hold PORT USER              the same, COMMANDs from stdin, each answer ends in "."
+    mailclient.py pop3 PORT USER [dele]       prints the number of mails; deletes the first
+    mailclient.py lmtp PORT RCPT...           delivers one mail to each
+    mailclient.py storm PORT USER=FILE...     LOGINS sessions of each user at once (LOGINS from
+                                              the environment); each look must equal FILE
+    mailclient.py ports N                     N free ports
+
+Anything that goes wrong is said on stderr, with exit status 1.
+"""
+
+import imaplib
+import os
+import poplib
+import re
+import smtplib
+import socket
+import sys
+import threading
+
+HOST = "127.0.0.1"
+PASSWORD = "pw"
+MAIL = b"From: <a@example.org>\r\nTo: <b@example.org>\r\nSubject: hello\r\n\r\nHello.\r\n"
+
+
+class Failure(Exception):
+    """What the server refused, in its words."""
+
+
+class Session:
+    """An IMAP session of one user."""
+
+    def __init__(self, port, user):
+        self.imap = imaplib.IMAP4(HOST, port, timeout=60)
+        self.check(self.imap.login(user, PASSWORD))
+
+    @staticmethod
+    def check(answer):
+        status, data = answer
+        if status != "OK":
+            raise Failure(data[0].decode(errors="replace") if data and data[0] else status)
+        return data
+
+    def lines(self, name):
+        """The untagged responses NAME of the last command."""
+        return [line.decode() for line in self.imap.response(name)[1] if line is not None]
+
+    def run(self, command):
+        """Does one COMMAND and returns what there is to print."""
+        verb, *args = command.split(":")
+        return getattr(self, "do_" + verb)(*args)
+
+    def do_look(self):
+        self.check(self.imap.xatom("LIST", '"" "*" RETURN (STATUS (MESSAGES))'))
+        seen = {}
+        for line in self.lines("LIST"):
+            flags, name = re.fullmatch(r'\(([^)]*)\) (?:"[^"]*"|NIL) "?([^"]*)"?', line).groups()
+            if "\\Noselect" not in flags and "\\NonExistent" not in flags:
+                seen[name] = "?"
+        for line in self.lines("STATUS"):
+            name, count = re.fullmatch(r'"?([^"]*?)"? \(MESSAGES (\d+)\)', line).groups()
+            seen[name] = count
+        return [f"{name} {seen[name]}" for name in sorted(seen)]
+
+    def do_list(self):
+        return sorted(line.split(" ", 1)[0] for line in self.do_look())
+
+    def do_create(self, folder):
+        self.check(self.imap.create(folder))
+        return []
+
+    def do_delete(self, folder):
+        self.check(self.imap.delete(folder))
+        return []
+
+    def do_rename(self, old, new):
+        self.check(self.imap.rename(old, new))
+        return []
+
+    def do_append(self, folder):
+        self.check(self.imap.append(folder, None, None, MAIL))
+        return []
+
+    def do_select(self, folder):
+        self.check(self.imap.select(folder))
+        return []
+
+    def do_expunge(self, folder):
+        self.check(self.imap.select(folder))
+        self.check(self.imap.store("1", "+FLAGS", "\\Deleted"))
+        self.check(self.imap.expunge())
+        self.check(self.imap.unselect())
+        return []
+
+    def close(self):
+        self.imap.logout()
+
+
+def imap(port, user, *commands):
+    session = Session(int(port), user)
+    for command in commands:
+        for line in session.run(command):
+            print(line)
+    session.close()
+
+
+def hold(port, user):
+    session = Session(int(port), user)
+    print(".", flush=True)
+    for command in sys.stdin:
+        try:
+            for line in session.run(command.rstrip("\n")):
+                print(line)
+        except (Failure, imaplib.IMAP4.error) as error:
+            print(f"failed: {error}")
+        print(".", flush=True)
+    session.close()
+
+
+def pop3(port, user, what=None):
+    session = poplib.POP3(HOST, int(port), timeout=60)
+    session.user(user)
+    session.pass_(PASSWORD)
+    print(session.stat()[0])
+    if what == "dele":
+        session.dele(1)
+    session.quit()
+
+
+def lmtp(port, *recipients):
+    with smtplib.LMTP(HOST, int(port)) as client:
+        refused = client.sendmail("a@example.org", recipients, MAIL)
+    if refused:
+        raise Failure(repr(refused))
+
+
+def storm(port, *users):
+    logins = int(os.environ["LOGINS"])
+    wrong = []
+    gate = threading.Barrier(logins * len(users))
+
+    def one(user, expected):
+        gate.wait()
+        try:
+            session = Session(int(port), user)
+            seen = session.run("look")
+            session.close()
+        except Exception as error:  # every failure is counted, whatever its kind
+            wrong.append(f"{user}: {type(error).__name__}: {error}")
+            return
+        if seen != expected:
+            wrong.append(f"{user} saw {seen}, not {expected}")
+
+    threads = []
+    for argument in users:
+        user, path = argument.split("=", 1)
+        with open(path, encoding="utf-8") as file:
+            expected = file.read().splitlines()
+        threads += [threading.Thread(target=one, args=(user, expected)) for _ in range(logins)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print(f"{len(threads)} logins, {len(wrong)} wrong")
+    if wrong:
+        raise Failure("\n".join(wrong[:10]))
+
+
+def ports(count):
+    taken = [socket.socket() for _ in range(int(count))]
+    for sock in taken:
+        sock.bind((HOST, 0))
+    print(*[sock.getsockname()[1] for sock in taken])
+
+
+def main():
+    actions = {f.__name__: f for f in (imap, hold, pop3, lmtp, storm, ports)}
+    try:
+        actions[sys.argv[1]](*sys.argv[2:])
+    except (Failure, OSError, EOFError, imaplib.IMAP4.error, poplib.error_proto, smtplib.SMTPException) as error:
+        print(f"{' '.join(sys.argv[1:4])}: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
