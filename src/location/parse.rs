@@ -1,0 +1,384 @@
+//! The text of `mail_location` after its %variables are gone.
+//!
+//! The rules are those of Dovecot's `mailbox-list.c`
+//! (`mailbox_list_settings_parse`, `mailbox_list_create`), `mail-storage.c`
+//! (`mail_storage_get_class`) and of the mail storage drivers.
+
+use std::fmt;
+
+use super::{Driver, Given, Layout, ListIndex, Location};
+
+const DEFAULT_PREFIX: &[u8] = b"dovecot.list.index";
+
+/// The keys after the root directory, as far as they decide anything here.
+#[derive(Default)]
+struct Keys {
+    index: Option<Vec<u8>>,
+    list_index: Option<Vec<u8>>,
+    layout: Option<Vec<u8>>,
+    alt: Option<Vec<u8>>,
+    dirname: Vec<u8>,
+    subscriptions: Option<Vec<u8>>,
+    iterate_index: bool,
+}
+
+/// Reads a `mail_location` whose %variables are expanded.
+///
+/// `home` is the user's home directory if there is one, `system_home` finds that
+/// of a system user (for `~name/`).
+///
+/// # Errors
+///
+/// Where Dovecot refuses the location, where it runs into an assertion with it,
+/// and where it would guess the driver from the files that exist.
+pub fn parse(
+    expanded: &[u8],
+    home: Option<&[u8]>,
+    system_home: &dyn Fn(&[u8]) -> Option<Vec<u8>>,
+) -> Result<Location, ParseError> {
+    let home = home.filter(|home| !home.is_empty());
+    if let Some(relative) = home.filter(|home| home[0] != b'/') {
+        return Err(ParseError::RelativeHome(relative.to_vec()));
+    }
+    let paths = Paths { home, system_home };
+
+    let (driver, rest) = split_driver(expanded)?;
+    let (root_dir, keys) = paths.split_keys(rest)?;
+    check_and_resolve(driver, root_dir, keys)
+}
+
+fn split_driver(expanded: &[u8]) -> Result<(Driver, &[u8]), ParseError> {
+    let length = expanded
+        .iter()
+        .take_while(|&&byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        .count();
+    let (name, rest) = expanded.split_at(length);
+    let Some(rest) = rest.strip_prefix(b":").filter(|_| length > 0) else {
+        return Err(ParseError::NoDriver);
+    };
+    if name == b"auto" {
+        return Err(ParseError::NoDriver);
+    }
+    let driver = match name.to_ascii_lowercase().as_slice() {
+        b"maildir" => Driver::Maildir,
+        b"mbox" => Driver::Mbox,
+        b"mdbox" => Driver::Mdbox,
+        b"sdbox" | b"dbox" => Driver::Sdbox,
+        b"raw" => Driver::Raw,
+        _ => return Err(ParseError::Driver(name.to_vec())),
+    };
+    Ok((driver, rest))
+}
+
+/// Splits at single colons. A doubled one is a literal colon, and one at the
+/// very end means nothing.
+fn split_colons(text: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let mut fields = text.split(|&byte| byte == b':').peekable();
+    std::iter::from_fn(move || {
+        let mut part = fields.next()?.to_vec();
+        while fields.next_if(|field| field.is_empty()).is_some() {
+            let Some(field) = fields.next() else { break };
+            part.push(b':');
+            part.extend_from_slice(field);
+        }
+        Some(part)
+    })
+}
+
+/// What `~/` and `~name/` stand for.
+struct Paths<'a> {
+    home: Option<&'a [u8]>,
+    system_home: &'a dyn Fn(&[u8]) -> Option<Vec<u8>>,
+}
+
+impl Paths<'_> {
+    /// The root directory (`None` if nothing at all is given) and the keys.
+    fn split_keys(&self, text: &[u8]) -> Result<(Option<Vec<u8>>, Keys), ParseError> {
+        let mut keys = Keys::default();
+        if text.is_empty() {
+            return Ok((None, keys));
+        }
+        let mut parts = split_colons(text);
+        let root_dir = self.fix(&parts.next().unwrap_or_default(), "mail root dir")?;
+        if root_dir.starts_with(b"INBOX=") {
+            return Err(ParseError::NoRoot);
+        }
+        for part in parts {
+            self.read_key(&part, &mut keys)?;
+        }
+        Ok((Some(root_dir), keys))
+    }
+
+    fn read_key(&self, part: &[u8], keys: &mut Keys) -> Result<(), ParseError> {
+        if part == b"UTF-8" {
+            return Ok(());
+        }
+        let equals = part.iter().position(|&byte| byte == b'=');
+        let (key, value) = match equals {
+            Some(at) => (&part[..at], &part[at + 1..]),
+            None => (part, &[][..]),
+        };
+        let path = |name| self.fix(value, name);
+        match key {
+            b"INDEX" => keys.index = Some(path("INDEX")?),
+            b"LISTINDEX" => keys.list_index = Some(path("LISTINDEX")?),
+            b"LAYOUT" => keys.layout = Some(path("LAYOUT")?),
+            b"ALT" => keys.alt = Some(path("ALT")?),
+            b"DIRNAME" => keys.dirname = path("DIRNAME")?,
+            b"FULLDIRNAME" => keys.dirname = path("FULLDIRNAME")?,
+            b"SUBSCRIPTIONS" => keys.subscriptions = Some(path("SUBSCRIPTIONS")?),
+            // Nothing follows from these values, but Dovecot refuses the
+            // location if one of them has a `~` that leads nowhere.
+            b"INBOX" => drop(path("INBOX")?),
+            b"INDEXPVT" => drop(path("INDEXPVT")?),
+            b"INDEXCACHE" => drop(path("INDEXCACHE")?),
+            b"CONTROL" => drop(path("CONTROL")?),
+            b"MAILBOXDIR" => drop(path("MAILBOXDIR")?),
+            b"VOLATILEDIR" => drop(path("VOLATILEDIR")?),
+            b"ITERINDEX" => keys.iterate_index = true,
+            b"BROKENCHAR" if value.len() != 1 => return Err(ParseError::BrokenChar),
+            b"BROKENCHAR" | b"ALTNOCHECK" | b"NO-NOSELECT" | b"NO-FS-VALIDATION" => {}
+            _ => return Err(ParseError::Key(key.to_vec())),
+        }
+        Ok(())
+    }
+
+    /// Cuts one trailing slash off and puts in the home directory.
+    fn fix(&self, path: &[u8], key: &'static str) -> Result<Vec<u8>, ParseError> {
+        let path = match path.strip_suffix(b"/") {
+            Some(cut) if !cut.is_empty() => cut,
+            _ => path,
+        };
+        let Some(behind) = path.strip_prefix(b"~") else {
+            return Ok(path.to_vec());
+        };
+        if behind.is_empty() || behind[0] == b'/' {
+            let home = self.home.ok_or(ParseError::NoHome { key })?;
+            return Ok([home, behind].concat());
+        }
+        let (name, below) = match behind.iter().position(|&byte| byte == b'/') {
+            Some(slash) => (&behind[..slash], &behind[slash + 1..]),
+            None => (behind, &[][..]),
+        };
+        let home = (self.system_home)(name).ok_or_else(|| ParseError::NoSystemHome {
+            name: name.to_vec(),
+            key,
+        })?;
+        Ok(if below.is_empty() {
+            home
+        } else {
+            [&home, &b"/"[..], below].concat()
+        })
+    }
+}
+
+fn check_and_resolve(
+    driver: Driver,
+    root_dir: Option<Vec<u8>>,
+    keys: Keys,
+) -> Result<Location, ParseError> {
+    let in_memory = keys
+        .index
+        .as_deref()
+        .is_some_and(|index| index.is_empty() || index == b"MEMORY");
+    if keys.iterate_index && (keys.index.is_none() || in_memory) {
+        return Err(ParseError::IterateIndex);
+    }
+
+    let (list_index_dir, prefix) = match &keys.list_index {
+        None => (None, DEFAULT_PREFIX),
+        Some(path) => match path.iter().rposition(|&byte| byte == b'/') {
+            None => (None, path.as_slice()),
+            Some(slash) => (Some(&path[..slash]), &path[slash + 1..]),
+        },
+    };
+    let absolute = list_index_dir.is_some_and(|directory| directory.starts_with(b"/"));
+    if list_index_dir.is_some() && !absolute && in_memory {
+        return Err(ParseError::RelativeInMemory);
+    }
+
+    let layout = layout(driver, &keys)?;
+    let root_dir = root_dir.unwrap_or_default();
+    if root_dir.is_empty() && layout != Layout::Index {
+        return Err(ParseError::NoRoot);
+    }
+    let dbox = matches!(driver, Driver::Mdbox | Driver::Sdbox);
+    if matches!(layout, Layout::MaildirPlusPlus | Layout::Imapdir) {
+        // dbox has a name for its mail directories even without DIRNAME.
+        if dbox || !keys.dirname.is_empty() {
+            return Err(ParseError::DirName(layout));
+        }
+        if keys.alt.is_some() {
+            return Err(ParseError::Alt(layout));
+        }
+    }
+    if keys.subscriptions.is_some_and(|name| name.is_empty()) {
+        return Err(ParseError::Assertion("SUBSCRIPTIONS is empty"));
+    }
+    // An INDEX equal to the root counts as not given, even if both are empty.
+    let index = keys.index.filter(|_| !in_memory || !root_dir.is_empty());
+    let in_memory = in_memory && index.is_some();
+    if driver == Driver::Mdbox && in_memory {
+        return Err(ParseError::Assertion("mdbox has no indexes in memory"));
+    }
+    if layout == Layout::Index && prefix.is_empty() {
+        return Err(ParseError::Assertion("LAYOUT=index needs its list index"));
+    }
+    if layout == Layout::Index && in_memory && !absolute {
+        return Err(ParseError::Assertion(
+            "LAYOUT=index has no list index in memory",
+        ));
+    }
+
+    // The mbox driver puts its own directory behind every path of an index,
+    // unless mailboxes have directories of their own.
+    let own_directory: &[u8] = if driver == Driver::Mbox && keys.dirname.is_empty() {
+        b"/.imap"
+    } else {
+        b""
+    };
+    let index_path = if in_memory {
+        None
+    } else {
+        Some(index.unwrap_or_else(|| root_dir.clone()))
+    };
+    let list_index = if prefix.is_empty() {
+        ListIndex::Disabled
+    } else {
+        let directory = match (list_index_dir, &index_path) {
+            (Some(directory), _) if absolute => Some(directory.to_vec()),
+            (Some(below), Some(index)) => Some([index, &b"/"[..], below].concat()),
+            (None, Some(index)) => Some(index.clone()),
+            (_, None) => None,
+        };
+        match directory {
+            None => ListIndex::Memory {
+                prefix: prefix.to_vec(),
+            },
+            Some(directory) => ListIndex::File {
+                directory: [&directory, own_directory].concat(),
+                prefix: prefix.to_vec(),
+                given: match &keys.list_index {
+                    None => Given::NotAtAll,
+                    Some(_) if absolute => Given::Absolute,
+                    Some(_) => Given::Relative,
+                },
+            },
+        }
+    };
+    Ok(Location {
+        driver,
+        layout,
+        index_dir: index_path.map(|index| [&index, own_directory].concat()),
+        list_index,
+        root_dir,
+    })
+}
+
+fn layout(driver: Driver, keys: &Keys) -> Result<Layout, ParseError> {
+    let Some(name) = &keys.layout else {
+        return Ok(match driver {
+            Driver::Maildir => Layout::MaildirPlusPlus,
+            Driver::Mbox | Driver::Mdbox | Driver::Sdbox | Driver::Raw => Layout::Fs,
+        });
+    };
+    match name.to_ascii_lowercase().as_slice() {
+        b"maildir++" => Ok(Layout::MaildirPlusPlus),
+        b"fs" => Ok(Layout::Fs),
+        b"index" => Ok(Layout::Index),
+        b"imapdir" => Ok(Layout::Imapdir),
+        b"none" => Err(ParseError::Assertion("LAYOUT=none has no directories")),
+        _ => Err(ParseError::Layout(name.clone())),
+    }
+}
+
+/// Why a location leads nowhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ParseError {
+    /// Dovecot would look which files exist
+    NoDriver,
+    /// The driver is unknown, or keeps no mail here
+    Driver(Vec<u8>),
+    /// The layout is unknown
+    Layout(Vec<u8>),
+    /// The key is unknown (keys are upper case)
+    Key(Vec<u8>),
+    /// There is no root directory
+    NoRoot,
+    /// `~/` without a home directory
+    NoHome {
+        /// The key whose value it is
+        key: &'static str,
+    },
+    /// `~name/` without such a system user
+    NoSystemHome {
+        /// The user's name
+        name: Vec<u8>,
+        /// The key whose value it is
+        key: &'static str,
+    },
+    /// The home directory does not begin with a slash
+    RelativeHome(Vec<u8>),
+    /// BROKENCHAR is not one byte
+    BrokenChar,
+    /// ITERINDEX without INDEX
+    IterateIndex,
+    /// A relative LISTINDEX directory with INDEX=MEMORY
+    RelativeInMemory,
+    /// DIRNAME, or dbox, with a layout that has no such directories
+    DirName(Layout),
+    /// ALT with a layout that has none
+    Alt(Layout),
+    /// Dovecot stops at an assertion
+    Assertion(&'static str),
+}
+
+impl std::error::Error for ParseError {}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDriver => write!(
+                f,
+                "the location names no driver, which Dovecot then guesses from the files that exist: \
+                 write maildir:, mbox:, mdbox: or sdbox: before it"
+            ),
+            Self::Driver(name) => write!(
+                f,
+                "unknown mail storage driver, or none with local indexes: {}",
+                name.escape_ascii()
+            ),
+            Self::Layout(name) => write!(f, "unknown LAYOUT={}", name.escape_ascii()),
+            Self::Key(key) => write!(f, "unknown setting in the location: {}", key.escape_ascii()),
+            Self::NoRoot => write!(f, "the location has no root mail directory"),
+            Self::NoHome { key } => write!(
+                f,
+                "the user has no home directory, but {key} of the location begins with ~/"
+            ),
+            Self::NoSystemHome { name, key } => write!(
+                f,
+                "there is no system user {}, but {key} of the location begins with its home",
+                name.escape_ascii()
+            ),
+            Self::RelativeHome(home) => write!(
+                f,
+                "the home directory is a relative path: {}",
+                home.escape_ascii()
+            ),
+            Self::BrokenChar => write!(f, "BROKENCHAR must be a single character"),
+            Self::IterateIndex => write!(f, "ITERINDEX needs an INDEX directory"),
+            Self::RelativeInMemory => {
+                write!(f, "the LISTINDEX directory is relative but INDEX=MEMORY")
+            }
+            Self::DirName(layout) => write!(
+                f,
+                "LAYOUT={} goes with neither DIRNAME nor dbox",
+                layout.name()
+            ),
+            Self::Alt(layout) => write!(f, "LAYOUT={} does not go with ALT", layout.name()),
+            Self::Assertion(reason) => {
+                write!(f, "Dovecot crashes on this location: {reason}")
+            }
+        }
+    }
+}
