@@ -4,3 +4,4 @@
 
 pub mod location;
 pub mod system;
+pub mod usercache;

@@ -1,0 +1,102 @@
+//! Ages as the administrator writes them: `7days`, `1 week`.
+//!
+//! The rules are Dovecot's for its own settings (`settings_get_time` in
+//! `settings-parser.c`): a number, then spaces or none, then the name of a unit or
+//! the beginning of one, in any case.
+
+use std::fmt;
+use std::time::Duration;
+
+/// The units with their length in seconds. The order decides what `m` and `mi` are.
+const UNITS: [(&str, u64); 7] = [
+    ("secs", 1),
+    ("seconds", 1),
+    ("mins", 60),
+    ("minutes", 60),
+    ("hours", 60 * 60),
+    ("days", 24 * 60 * 60),
+    ("weeks", 7 * 24 * 60 * 60),
+];
+
+const MILLISECONDS: [&str; 4] = ["msecs", "mseconds", "millisecs", "milliseconds"];
+
+/// Reads an age: a whole number of seconds below 2^32, as Dovecot keeps it.
+///
+/// # Errors
+///
+/// For everything that Dovecot does not accept as a time in seconds.
+pub fn parse_age(text: &[u8]) -> Result<Duration, AgeError> {
+    let error = |reason| AgeError {
+        text: text.to_vec(),
+        reason,
+    };
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = std::str::from_utf8(number)
+        .ok()
+        .and_then(|number| number.parse().ok())
+        .ok_or_else(|| error(Reason::NotANumber))?;
+    let spaces = unit.iter().take_while(|&&byte| byte == b' ').count();
+    let unit = &unit[spaces..];
+    if unit.is_empty() {
+        return match number {
+            0 => Ok(Duration::ZERO),
+            _ => Err(error(Reason::NoUnit)),
+        };
+    }
+    let is_short_for = |name: &str| {
+        name.as_bytes()
+            .get(..unit.len())
+            .is_some_and(|beginning| beginning.eq_ignore_ascii_case(unit))
+    };
+    let seconds = if let Some((_, length)) = UNITS.iter().find(|(name, _)| is_short_for(name)) {
+        number.checked_mul(*length)
+    } else if !MILLISECONDS.into_iter().any(is_short_for) {
+        return Err(error(Reason::UnknownUnit));
+    } else if number % 1000 == 0 {
+        Some(number / 1000)
+    } else {
+        return Err(error(Reason::Milliseconds));
+    };
+    seconds
+        .filter(|&seconds| seconds <= u64::from(u32::MAX))
+        .map(Duration::from_secs)
+        .ok_or_else(|| error(Reason::TooLarge))
+}
+
+/// A text that is no age.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgeError {
+    text: Vec<u8>,
+    reason: Reason,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    NotANumber,
+    NoUnit,
+    UnknownUnit,
+    Milliseconds,
+    TooLarge,
+}
+
+impl std::error::Error for AgeError {}
+
+impl fmt::Display for AgeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "'{}' is not a time: {}",
+            self.text.escape_ascii(),
+            match self.reason {
+                Reason::NotANumber => "it must begin with a number",
+                Reason::NoUnit => "the unit is missing (7days, for example)",
+                Reason::UnknownUnit => {
+                    "the unit must be secs, mins, hours, days or weeks, whole or shortened"
+                }
+                Reason::Milliseconds => "only whole seconds are supported",
+                Reason::TooLarge => "it is too large (49710 days is the most)",
+            }
+        )
+    }
+}

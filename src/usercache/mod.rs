@@ -1,0 +1,3 @@
+//! Throwing away list indexes that nobody has used for a while.
+
+pub mod age;
