@@ -2,6 +2,10 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(feature = "admin")]
+pub mod admin;
+#[cfg(feature = "admin")]
+pub mod locate;
 pub mod location;
 pub mod system;
 pub mod usercache;
