@@ -1,3 +1,36 @@
-//! The wrapper: Dovecot's post-login script.
+//! The wrapper: Dovecot's post-login script, which becomes the real IMAP or POP3 process.
 
-fn main() {}
+#![no_main]
+#![deny(unsafe_code)]
+
+use nfs_hostchange::command_line::{self, CommandLine};
+use nfs_hostchange::environment::Environment;
+use nfs_hostchange::login::{self, Failure};
+use nfs_hostchange::reconcile::Verdict;
+use nfs_hostchange::system::start::{self, Start};
+use nfs_hostchange::system::{credentials, descriptors};
+
+nfs_hostchange::entry_point!(run);
+
+fn run(start: Start) -> ! {
+    descriptors::occupy_standard();
+    if start::is_secure_execution() {
+        if let Err(errno) = credentials::drop_for_good() {
+            login::fail(&Failure::Privileges(errno));
+        }
+    }
+    let command = match command_line::parse(start.arguments()) {
+        Ok(command) => command,
+        Err(error) => login::fail(&Failure::Usage(error)),
+    };
+    let environment = Environment::new(start.environment());
+    match login::decide(&command, &environment) {
+        Verdict::Use => execute(&command, start.environment()),
+        Verdict::DoNotUse => execute(&command, &environment.without_list_index()),
+    }
+}
+
+fn execute(command: &CommandLine, environment: &[impl AsRef<std::ffi::CStr>]) -> ! {
+    let errno = start::execute(command.program[0], command.program, environment);
+    login::fail(&Failure::Execute(command.program[0].to_owned(), errno))
+}

@@ -16,6 +16,7 @@
 mod expand;
 mod hash;
 mod parse;
+pub mod source;
 
 use std::fmt;
 

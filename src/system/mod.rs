@@ -1,6 +1,14 @@
-//! Everything that talks to the kernel beyond what `std` and `nix` offer.
+//! The one layer that talks to the kernel past what `std` and `nix` offer safely.
+//!
+//! Everything above this module denies `unsafe`. What is here is small on purpose: the
+//! entry point without Rust's start-up, the forced look at a file (`statx`), changing the
+//! ids of one thread, and signal dispositions that must come back exactly as they were.
 
 #![allow(unsafe_code)]
 
-pub mod host;
+pub mod credentials;
+pub mod descriptors;
 pub mod regex;
+pub mod signals;
+pub mod start;
+pub mod statx;

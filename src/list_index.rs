@@ -1,0 +1,127 @@
+//! The list index itself: the files of LISTINDEX called `<prefix>` or `<prefix>.*`.
+
+use std::ffi::{CStr, CString};
+use std::fmt;
+use std::path::PathBuf;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::record::{Exclusive, Lock};
+
+/// What was deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Number of files.
+    pub files: u64,
+    /// Their sizes, in bytes.
+    pub bytes: u64,
+}
+
+impl fmt::Display for Deleted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.files == 1 { "" } else { "s" };
+        write!(f, "{} file{plural} ({} bytes)", self.files, self.bytes)
+    }
+}
+
+/// Why a list index may still be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeleteError {
+    /// The directory cannot be listed.
+    Unreadable(PathBuf, Errno),
+    /// A file of the list index cannot be deleted.
+    Undeletable(PathBuf, Errno),
+    /// A name of the list index is taken by a symbolic link, a FIFO, a socket or a device, behind
+    /// which IMAP might find anything.
+    NotAFile(PathBuf),
+}
+
+impl fmt::Display for DeleteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeleteError::Unreadable(path, errno) => {
+                write!(f, "cannot list {}: {}", path.display(), errno.desc())
+            }
+            DeleteError::Undeletable(path, errno) => {
+                write!(f, "cannot delete {}: {}", path.display(), errno.desc())
+            }
+            DeleteError::NotAFile(path) => {
+                write!(f, "{} is not a regular file; remove it", path.display())
+            }
+        }
+    }
+}
+
+/// Whether `name` is one of the list index called `prefix`: `<prefix>` or `<prefix>.*`, and not
+/// whatever begins alike. With LISTINDEX=/x/%u, bob's must not be bobby's.
+pub fn belongs(name: &[u8], prefix: &[u8]) -> bool {
+    match name.strip_prefix(prefix) {
+        Some(rest) => rest.is_empty() || rest[0] == b'.',
+        None => false,
+    }
+}
+
+/// Deletes the list index. Only regular files; directories are left, since IMAP cannot read a
+/// list index from one.
+///
+/// # Errors
+/// If anything of it may be left that IMAP could use.
+pub fn delete(lock: &Lock<'_, Exclusive>, prefix: &CStr) -> Result<Deleted, DeleteError> {
+    let directory = lock.directory();
+    let unreadable = |errno| DeleteError::Unreadable(directory.path().to_owned(), errno);
+    let mut deleted = Deleted::default();
+    for (name, status) in list(directory.as_fd(), prefix.to_bytes()).map_err(unreadable)? {
+        match file_type(&status) {
+            SFlag::S_IFREG => {}
+            SFlag::S_IFDIR => continue,
+            _ => return Err(DeleteError::NotAFile(directory.path_of(&name))),
+        }
+        match unlinkat(
+            directory.as_fd(),
+            name.as_c_str(),
+            UnlinkatFlags::NoRemoveDir,
+        ) {
+            Ok(()) => {
+                deleted.files += 1;
+                deleted.bytes += status.st_size.unsigned_abs();
+            }
+            Err(Errno::ENOENT) => {}
+            Err(errno) => {
+                return Err(DeleteError::Undeletable(directory.path_of(&name), errno));
+            }
+        }
+    }
+    Ok(deleted)
+}
+
+/// The entries of `directory` that belong to the list index called `prefix`, with their status.
+pub fn list(
+    directory: impl std::os::fd::AsFd,
+    prefix: &[u8],
+) -> nix::Result<Vec<(CString, FileStat)>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    // An O_PATH descriptor cannot be listed; "." is the same directory, whatever its path is now.
+    let fd = openat(&directory, c".", flags, Mode::empty())?;
+    let mut found = Vec::new();
+    for entry in Dir::from_fd(fd)?.iter() {
+        let name = entry?.file_name().to_owned();
+        if !belongs(name.to_bytes(), prefix) {
+            continue;
+        }
+        match fstatat(&directory, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(status) => found.push((name, status)),
+            Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(found)
+}
+
+/// The type of a file, without its permissions.
+pub fn file_type(status: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT
+}

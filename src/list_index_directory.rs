@@ -1,0 +1,345 @@
+//! LISTINDEX, the user's local directory: opening it safely, and making it.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat, umask};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
+
+use crate::system::credentials::UserId;
+use crate::user::Actor;
+
+/// Directories on the way to LISTINDEX: everybody may pass, nobody may look or write.
+const PARENT: u32 = 0o711;
+/// The last of them: everybody may make his own directory, and nobody can remove another's.
+const LAST_PARENT: u32 = 0o1733;
+/// The user's own.
+const OWN: u32 = 0o700;
+
+/// The user's LISTINDEX directory: open, a real directory, and the user's own.
+#[derive(Debug)]
+pub struct ListIndexDirectory {
+    path: PathBuf,
+    fd: OwnedFd,
+    status: FileStat,
+}
+
+/// Why the directory cannot be used. IMAP could not use it either.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DirectoryError {
+    /// Nothing is there (and nothing was made).
+    Missing(PathBuf),
+    /// It cannot be opened: a parent that may not be entered, something that is no directory.
+    Unusable(PathBuf, Errno),
+    /// A symbolic link that root does not own is on the way, or in the directory's place.
+    SymbolicLink(PathBuf),
+    /// It belongs to somebody else: owner and expected owner.
+    ForeignOwner(PathBuf, UserId, UserId),
+    /// It, or a parent of it, cannot be made.
+    CannotMake(PathBuf, Errno),
+}
+
+impl fmt::Display for DirectoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DirectoryError::Missing(path) => write!(f, "{} does not exist", path.display()),
+            DirectoryError::Unusable(path, errno) => {
+                write!(
+                    f,
+                    "cannot open directory {}: {}",
+                    path.display(),
+                    errno.desc()
+                )
+            }
+            DirectoryError::SymbolicLink(path) => {
+                write!(f, "{} is or passes a symbolic link", path.display())
+            }
+            DirectoryError::ForeignOwner(path, owner, expected) => write!(
+                f,
+                "{} belongs to uid {}, not to the user's uid {}",
+                path.display(),
+                owner.0,
+                expected.0
+            ),
+            DirectoryError::CannotMake(path, errno) => {
+                write!(
+                    f,
+                    "cannot make directory {}: {}",
+                    path.display(),
+                    errno.desc()
+                )
+            }
+        }
+    }
+}
+
+impl ListIndexDirectory {
+    /// Opens the directory `path` (absolute), which must belong to `owner`.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Missing`] if it or a parent is not there, others if it cannot be used.
+    pub fn open(path: &Path, owner: UserId) -> Result<ListIndexDirectory, DirectoryError> {
+        let fd = open_without_links(path)?;
+        let unusable = |errno| DirectoryError::Unusable(path.to_owned(), errno);
+        let status = fstat(&fd).map_err(unusable)?;
+        if status.st_uid != owner.0 {
+            return Err(DirectoryError::ForeignOwner(
+                path.to_owned(),
+                UserId(status.st_uid),
+                owner,
+            ));
+        }
+        Ok(ListIndexDirectory {
+            path: path.to_owned(),
+            fd,
+            status,
+        })
+    }
+
+    /// Opens the directory, after making it and its parents if they are missing.
+    ///
+    /// # Errors
+    /// As [`ListIndexDirectory::open`], and if something cannot be made.
+    pub fn open_or_make(path: &Path, actor: &Actor) -> Result<ListIndexDirectory, DirectoryError> {
+        match ListIndexDirectory::open(path, actor.user()) {
+            Err(DirectoryError::Missing(_)) => {
+                make(path, actor)?;
+                ListIndexDirectory::open(path, actor.user())
+            }
+            result => result,
+        }
+    }
+
+    /// Which directory this is.
+    pub fn device_and_inode(&self) -> (u32, u32, u64) {
+        (
+            libc::major(self.status.st_dev),
+            libc::minor(self.status.st_dev),
+            self.status.st_ino,
+        )
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of `name` in it, for messages.
+    pub fn path_of(&self, name: &CStr) -> PathBuf {
+        self.path.join(OsStr::from_bytes(name.to_bytes()))
+    }
+
+    /// The open directory, for working in it.
+    pub fn as_fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+}
+
+const DIRECTORY: OFlag = OFlag::O_PATH
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
+
+/// One system call where no link is on the way, which is nearly always.
+fn open_without_links(path: &Path) -> Result<OwnedFd, DirectoryError> {
+    let how = OpenHow::new()
+        .flags(DIRECTORY)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    match openat2(AT_FDCWD, path, how) {
+        Ok(fd) => Ok(fd),
+        Err(Errno::ENOENT) => Err(DirectoryError::Missing(path.to_owned())),
+        // A link on the way that root made (/dev/shm may be one), an old kernel, or a filter.
+        Err(Errno::ELOOP | Errno::ENOSYS | Errno::EPERM) => walk(path),
+        Err(errno) => Err(DirectoryError::Unusable(path.to_owned(), errno)),
+    }
+}
+
+/// Opens `path` one component after the other; on the way, only links of root's are followed.
+fn walk(path: &Path) -> Result<OwnedFd, DirectoryError> {
+    let mut names = components(path)?.into_iter().peekable();
+    let mut directory = open_root(path)?;
+    while let Some(name) = names.next() {
+        directory = step(&directory, &name, names.peek().is_none(), path)?;
+    }
+    Ok(directory)
+}
+
+fn step(
+    directory: &OwnedFd,
+    name: &CStr,
+    last: bool,
+    path: &Path,
+) -> Result<OwnedFd, DirectoryError> {
+    let unusable = |errno| match errno {
+        Errno::ENOENT => DirectoryError::Missing(path.to_owned()),
+        errno => DirectoryError::Unusable(path.to_owned(), errno),
+    };
+    match openat(directory, name, DIRECTORY, Mode::empty()) {
+        Ok(fd) => Ok(fd),
+        Err(Errno::ENOTDIR | Errno::ELOOP) => {
+            let status =
+                fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(unusable)?;
+            if file_type(&status) != SFlag::S_IFLNK {
+                return Err(unusable(Errno::ENOTDIR));
+            }
+            if last || status.st_uid != 0 {
+                return Err(DirectoryError::SymbolicLink(path.to_owned()));
+            }
+            let follow = DIRECTORY.difference(OFlag::O_NOFOLLOW);
+            openat(directory, name, follow, Mode::empty()).map_err(unusable)
+        }
+        Err(errno) => Err(unusable(errno)),
+    }
+}
+
+fn open_root(path: &Path) -> Result<OwnedFd, DirectoryError> {
+    open(c"/", DIRECTORY, Mode::empty())
+        .map_err(|errno| DirectoryError::Unusable(path.to_owned(), errno))
+}
+
+fn components(path: &Path) -> Result<Vec<CString>, DirectoryError> {
+    path.components()
+        .filter_map(|component| match component {
+            Component::Normal(name) => Some(Ok(name)),
+            Component::RootDir | Component::CurDir => None,
+            Component::ParentDir | Component::Prefix(_) => Some(Err(Errno::EINVAL)),
+        })
+        .map(|name| CString::new(name?.as_bytes()).map_err(|_| Errno::EINVAL))
+        .collect::<Result<_, Errno>>()
+        .map_err(|errno| DirectoryError::Unusable(path.to_owned(), errno))
+}
+
+fn file_type(status: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT
+}
+
+/// Makes `path` and whatever is missing above it.
+///
+/// As root, parents are made only where nobody but root can interfere, and the user's directory
+/// becomes the user's. As the mail user everything is made as Dovecot itself would: 0700.
+fn make(path: &Path, actor: &Actor) -> Result<(), DirectoryError> {
+    let names = components(path)?;
+    let Some((own, parents)) = names.split_last() else {
+        return Err(DirectoryError::Unusable(path.to_owned(), Errno::EINVAL));
+    };
+    // script-login's umask is 0077: the parents' modes must not depend on it, and must be right
+    // from the first moment, since another login may come in between.
+    let _umask = UmaskCleared::new();
+    let mut directory = open_root(path)?;
+    for (position, name) in parents.iter().enumerate() {
+        let mode = if position + 1 == parents.len() {
+            LAST_PARENT
+        } else {
+            PARENT
+        };
+        directory = enter_or_make(&directory, name, mode, path, actor)?;
+    }
+    make_own(&directory, own, path, actor)
+}
+
+fn enter_or_make(
+    directory: &OwnedFd,
+    name: &CStr,
+    mode: u32,
+    path: &Path,
+    actor: &Actor,
+) -> Result<OwnedFd, DirectoryError> {
+    match step(directory, name, false, path) {
+        Err(DirectoryError::Missing(_)) => {}
+        result => return result,
+    }
+    let cannot = |errno| DirectoryError::CannotMake(path.to_owned(), errno);
+    let made = if actor.is_root() && is_roots_own(directory).map_err(cannot)? {
+        actor.as_root(|| mkdirat(directory, name, Mode::from_bits_truncate(mode)))
+    } else {
+        mkdirat(directory, name, Mode::from_bits_truncate(OWN))
+    };
+    match made {
+        Ok(()) | Err(Errno::EEXIST) => step(directory, name, false, path),
+        Err(errno) => Err(cannot(errno)),
+    }
+}
+
+fn make_own(
+    directory: &OwnedFd,
+    name: &CStr,
+    path: &Path,
+    actor: &Actor,
+) -> Result<(), DirectoryError> {
+    match mkdirat(directory, name, Mode::from_bits_truncate(OWN)) {
+        Err(Errno::EACCES) if actor.is_root() => actor.as_root(|| {
+            if is_roots_own(directory)? {
+                make_for_user(directory, name, actor)
+            } else {
+                Err(Errno::EACCES)
+            }
+        }),
+        result => result,
+    }
+    .or_else(|errno| match errno {
+        Errno::EEXIST | Errno::ENOTEMPTY => Ok(()),
+        errno => Err(DirectoryError::CannotMake(path.to_owned(), errno)),
+    })
+}
+
+/// As root, in a directory that is root's own: the user's directory appears under its name only
+/// once it is the user's, so that no other login meets it as root's.
+fn make_for_user(directory: &OwnedFd, name: &CStr, actor: &Actor) -> nix::Result<()> {
+    let mut staged = b".nfs-hostchange.".to_vec();
+    staged.extend_from_slice(name.to_bytes());
+    let staged = CString::new(staged).map_err(|_| Errno::EINVAL)?;
+    let staged = staged.as_c_str();
+    // What a crash left is an empty directory; anything else stays and is reported.
+    match unlinkat(directory, staged, UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(errno),
+    }
+    mkdirat(directory, staged, Mode::from_bits_truncate(OWN))?;
+    let fd = openat(
+        directory,
+        staged,
+        OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
+    let (user, group) = (actor.user(), actor.group());
+    fchown(
+        &fd,
+        Some(Uid::from_raw(user.0)),
+        Some(Gid::from_raw(group.0)),
+    )?;
+    // Replaces only an empty directory. Another login that just made it finds out when it wants
+    // to make its lock file there, and begins anew.
+    let renamed = renameat(directory, staged, directory, name);
+    if renamed.is_err() {
+        let _ = unlinkat(directory, staged, UnlinkatFlags::RemoveDir);
+    }
+    renamed
+}
+
+/// Whether nobody but root can make, replace or remove root's entries in `directory`.
+fn is_roots_own(directory: impl AsFd) -> nix::Result<bool> {
+    let status = fstat(directory)?;
+    let mode = Mode::from_bits_truncate(status.st_mode);
+    let writable_by_others = mode.intersects(Mode::S_IWGRP | Mode::S_IWOTH);
+    Ok(status.st_uid == 0 && (!writable_by_others || mode.contains(Mode::S_ISVTX)))
+}
+
+/// While this lives the umask is 0.
+struct UmaskCleared(Mode);
+
+impl UmaskCleared {
+    fn new() -> UmaskCleared {
+        UmaskCleared(umask(Mode::empty()))
+    }
+}
+
+impl Drop for UmaskCleared {
+    fn drop(&mut self) {
+        umask(self.0);
+    }
+}

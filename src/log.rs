@@ -1,0 +1,169 @@
+//! One line per event, to syslog in the manner of Dovecot's own log.
+
+use std::fmt::{self, Display};
+use std::io::Write;
+use std::os::unix::net::UnixDatagram;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use syslog::{LogFormat, Logger, LoggerBackend, Severity};
+
+use crate::config::{Facility, Level, LogSettings, Target};
+use crate::system::descriptors::write_line_to_standard_error;
+use crate::system::signals::WriteSignalsIgnored;
+
+/// The name before each line.
+const IDENT: &str = "nfs-hostchange";
+
+/// A longer line is cut: syslog daemons drop or split them.
+const LONGEST_LINE: usize = 2000;
+
+/// Writes log lines about one user. Opens no socket before there is something to say.
+#[derive(Debug)]
+pub struct Log {
+    settings: LogSettings,
+    user: String,
+}
+
+impl Log {
+    /// Lines about `user`, whose name may hold any bytes.
+    pub fn new(user: &[u8]) -> Log {
+        Log {
+            settings: LogSettings::default(),
+            user: Escaped(user).to_string(),
+        }
+    }
+
+    /// Uses `settings` from now on.
+    pub fn configure(&mut self, settings: LogSettings) {
+        self.settings = settings;
+    }
+
+    /// Something an administrator must mend.
+    pub fn error(&self, message: impl Display) {
+        self.write(Level::Error, &message);
+    }
+
+    /// Something an administrator should know.
+    pub fn warning(&self, message: impl Display) {
+        self.write(Level::Warning, &message);
+    }
+
+    /// Something that was done.
+    pub fn info(&self, message: impl Display) {
+        self.write(Level::Info, &message);
+    }
+
+    /// The last line of a process that could not do its work: to syslog and to standard error.
+    pub fn fatal(&self, message: impl Display) {
+        let line = format!("fatal: {message}");
+        self.send(Level::Error, &line);
+        write_line_to_standard_error(format!("{IDENT}: {line}").as_bytes());
+    }
+
+    fn write(&self, level: Level, message: &dyn Display) {
+        if level > self.settings.level {
+            return;
+        }
+        let mut line = format!("user={}: {message}", self.user);
+        if line.len() > LONGEST_LINE {
+            // At most three steps back: a character has at most four bytes.
+            let cut = (0..=LONGEST_LINE).rfind(|&at| line.is_char_boundary(at));
+            line.truncate(cut.unwrap_or_default());
+        }
+        let sent = self.settings.target == Target::Syslog && self.send(level, &line);
+        if !sent {
+            write_line_to_standard_error(format!("{IDENT}: {line}").as_bytes());
+        }
+    }
+
+    /// Whether syslog took the line. A full or absent socket does not hold up the login, and a
+    /// mistake in a library does not end it.
+    fn send(&self, level: Level, line: &str) -> bool {
+        let _ignored = WriteSignalsIgnored::new();
+        catch_unwind(AssertUnwindSafe(|| {
+            let mut logger = self.connect().ok()?;
+            match level {
+                Level::Error => logger.err(line),
+                Level::Warning => logger.warning(line),
+                Level::Info => logger.info(line),
+            }
+            .ok()
+        }))
+        .is_ok_and(|sent| sent.is_some())
+    }
+
+    fn connect(&self) -> std::io::Result<Logger<LoggerBackend, Line>> {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        socket.connect("/dev/log")?;
+        Ok(Logger::new(
+            LoggerBackend::Unix(socket),
+            Line {
+                facility: self.settings.facility.into(),
+            },
+        ))
+    }
+}
+
+/// `<priority>ident[pid]: message`, without a time stamp: the daemon puts its own (RFC 3164,
+/// section 4.3.2), and the local time would cost reading the time zone's file.
+#[derive(Debug, Clone)]
+struct Line {
+    facility: syslog::Facility,
+}
+
+impl<T: Display> LogFormat<T> for Line {
+    fn format<W: Write>(
+        &self,
+        writer: &mut W,
+        severity: Severity,
+        message: T,
+    ) -> syslog::Result<()> {
+        let priority = self.facility as u8 | severity as u8;
+        let pid = std::process::id();
+        write!(writer, "<{priority}>{IDENT}[{pid}]: {message}").map_err(syslog::Error::Write)
+    }
+}
+
+impl From<Facility> for syslog::Facility {
+    fn from(facility: Facility) -> syslog::Facility {
+        match facility {
+            Facility::Mail => syslog::Facility::LOG_MAIL,
+            Facility::Auth => syslog::Facility::LOG_AUTH,
+            Facility::Authpriv => syslog::Facility::LOG_AUTHPRIV,
+            Facility::Daemon => syslog::Facility::LOG_DAEMON,
+            Facility::User => syslog::Facility::LOG_USER,
+            Facility::Local0 => syslog::Facility::LOG_LOCAL0,
+            Facility::Local1 => syslog::Facility::LOG_LOCAL1,
+            Facility::Local2 => syslog::Facility::LOG_LOCAL2,
+            Facility::Local3 => syslog::Facility::LOG_LOCAL3,
+            Facility::Local4 => syslog::Facility::LOG_LOCAL4,
+            Facility::Local5 => syslog::Facility::LOG_LOCAL5,
+            Facility::Local6 => syslog::Facility::LOG_LOCAL6,
+            Facility::Local7 => syslog::Facility::LOG_LOCAL7,
+        }
+    }
+}
+
+/// Bytes from outside, fit for one log line: control characters, backslashes and bytes that are
+/// not UTF-8 are written as escapes, so that a user name cannot forge a line.
+#[derive(Debug, Clone, Copy)]
+pub struct Escaped<'a>(pub &'a [u8]);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            for character in chunk.valid().chars() {
+                if character.is_control() || character == '\\' {
+                    write!(f, "{}", character.escape_default())?;
+                } else {
+                    write!(f, "{character}")?;
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}

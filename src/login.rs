@@ -1,0 +1,151 @@
+//! A login, from what Dovecot told to the verdict about the list index.
+
+use std::ffi::{CString, OsString};
+use std::fmt;
+use std::os::unix::ffi::OsStringExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+
+use crate::command_line::{CommandLine, UsageError};
+use crate::config::Configuration;
+use crate::environment::Environment;
+use crate::index_directory::Index;
+use crate::location::{Tracked, Tracking, source};
+use crate::log::{Escaped, Log};
+use crate::reconcile::{Reconciliation, Verdict};
+use crate::system::start::exit;
+use crate::user::Actor;
+
+/// Decides whether the session may use its list index, after making it right if it was not.
+///
+/// Never fails: whatever goes wrong, a mistake in this program included, is logged and becomes a
+/// verdict.
+pub fn decide(command: &CommandLine, environment: &Environment) -> Verdict {
+    let mut log = Log::new(environment.get(b"USER").unwrap_or_default());
+    let verdict = catch_unwind(AssertUnwindSafe(|| {
+        Login::new(command, environment, &mut log).run()
+    }));
+    verdict.unwrap_or_else(|_| {
+        log.error("session without list index: internal error");
+        Verdict::DoNotUse
+    })
+}
+
+/// Why nothing is executed. Only mistakes in Dovecot's configuration lead here.
+#[derive(Debug)]
+pub enum Failure {
+    /// The command line is wrong.
+    Usage(UsageError),
+    /// The program cannot be executed.
+    Execute(CString, Errno),
+    /// A set-uid installation's privileges cannot be dropped.
+    Privileges(Errno),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Usage(error) => error.fmt(f),
+            Failure::Execute(program, errno) => write!(
+                f,
+                "cannot execute {}: {}",
+                Escaped(program.to_bytes()),
+                errno.desc()
+            ),
+            Failure::Privileges(errno) => {
+                write!(f, "cannot drop the caller's privileges: {}", errno.desc())
+            }
+        }
+    }
+}
+
+impl Failure {
+    /// The exit status, of sysexits(3).
+    fn status(&self) -> i32 {
+        match self {
+            Failure::Usage(_) => 64,
+            Failure::Execute(_, Errno::EAGAIN | Errno::ENOMEM | Errno::EIO) => 75,
+            Failure::Execute(_, Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => 72,
+            Failure::Execute(..) | Failure::Privileges(_) => 71,
+        }
+    }
+}
+
+/// Ends the process without executing anything, with a message for the administrator in syslog
+/// and in Dovecot's log.
+pub fn fail(failure: &Failure) -> ! {
+    Log::new(b"").fatal(failure);
+    exit(failure.status())
+}
+
+struct Login<'a> {
+    environment: &'a Environment<'a>,
+    configuration: Configuration,
+    log: &'a Log,
+}
+
+impl<'a> Login<'a> {
+    fn new(command: &CommandLine, environment: &'a Environment<'a>, log: &'a mut Log) -> Login<'a> {
+        let configuration = match Configuration::read(command.configuration) {
+            Ok(configuration) => configuration.unwrap_or_default(),
+            Err(error) => {
+                log.error(format_args!("using the built-in defaults: {error}"));
+                Configuration::default()
+            }
+        };
+        log.configure(configuration.log);
+        Login {
+            environment,
+            configuration,
+            log,
+        }
+    }
+
+    fn run(&self) -> Verdict {
+        match source::of_login(self.environment, &self.configuration) {
+            Ok(Tracking::Tracked(tracked)) => self.reconcile(tracked),
+            Ok(Tracking::Shared(_)) => Verdict::Use,
+            Ok(layout @ Tracking::LayoutIndex) => {
+                self.log.error(layout);
+                Verdict::Use
+            }
+            Ok(unvouchable @ Tracking::Unvouchable(_)) => self.without_list_index(unvouchable),
+            Err(error) => {
+                self.log.error(error);
+                Verdict::Use
+            }
+        }
+    }
+
+    fn reconcile(&self, tracked: Tracked) -> Verdict {
+        let actor = match Actor::new(self.environment, &self.configuration) {
+            Ok(actor) => actor,
+            Err(error) => return self.without_list_index(error),
+        };
+        // The location was made of C strings and of a file's text that was checked for NUL, so
+        // nothing is ever lost here.
+        let name = |bytes: Vec<u8>| CString::new(bytes).unwrap_or_default();
+        Reconciliation {
+            index: Index {
+                path: PathBuf::from(OsString::from_vec(tracked.index_dir)),
+                claim_name: name(tracked.claim_name.into()),
+                migration: self.configuration.migration,
+            },
+            list_index_directory: PathBuf::from(OsString::from_vec(tracked.list_index_dir)),
+            prefix: name(tracked.prefix),
+            actor: &actor,
+            host: self.configuration.hostname.as_ref(),
+            lock_timeout: self.configuration.lock_timeout,
+            log: self.log,
+        }
+        .run()
+    }
+
+    fn without_list_index(&self, reason: impl fmt::Display) -> Verdict {
+        self.log
+            .error(format_args!("session without list index: {reason}"));
+        Verdict::DoNotUse
+    }
+}

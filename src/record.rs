@@ -1,0 +1,333 @@
+//! `LISTINDEX/.lasthost`: this backend's record of the claim, and the lock of the directory.
+
+use std::ffi::CStr;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::marker::PhantomData;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, futimens};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::config::HostName;
+use crate::index_directory::Identity;
+use crate::list_index_directory::ListIndexDirectory;
+
+/// The lock file's name; no list index may be called so.
+pub const LOCK_FILE: &CStr = c".lasthost";
+
+/// The format's version. A record of another one counts as none.
+const VERSION: &str = "1";
+
+/// A record is shorter than this.
+const LONGEST: usize = 256;
+
+/// Between two attempts to get a lock.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// Why the lock file cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LockError {
+    /// Another login or a cleaner held it all the time.
+    TimedOut(PathBuf),
+    /// A symbolic link, a directory, a FIFO, or a file with a second name.
+    NotAFile(PathBuf),
+    /// It could not be opened, locked, read or written.
+    Failed(PathBuf, Errno),
+    /// The directory itself was removed.
+    DirectoryGone(PathBuf),
+    /// It is not in the directory any more: somebody else has begun anew there.
+    Lost(PathBuf),
+}
+
+impl fmt::Display for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LockError::TimedOut(path) => {
+                write!(f, "timed out waiting for the lock on {}", path.display())
+            }
+            LockError::NotAFile(path) => write!(
+                f,
+                "{} is not a regular file with one name; remove it",
+                path.display()
+            ),
+            LockError::Failed(path, errno) => {
+                write!(f, "cannot use {}: {}", path.display(), errno.desc())
+            }
+            LockError::DirectoryGone(path) => {
+                write!(
+                    f,
+                    "cannot make {}: its directory was removed",
+                    path.display()
+                )
+            }
+            LockError::Lost(path) => write!(f, "{} was removed while in use", path.display()),
+        }
+    }
+}
+
+/// When to stop waiting for a lock.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// `wait` from now.
+    pub fn after(wait: Duration) -> Deadline {
+        let now = Instant::now();
+        // A wait past the end of time: a year is as good.
+        Deadline(
+            now.checked_add(wait)
+                .unwrap_or_else(|| now + Duration::from_secs(31_536_000)),
+        )
+    }
+
+    /// Whether it is over.
+    pub fn has_passed(self) -> bool {
+        self.remaining().is_zero()
+    }
+
+    fn remaining(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+}
+
+/// How the directory is locked: [`Shared`] or [`Exclusive`].
+pub trait Kind {
+    /// Takes the lock, or says [`io::ErrorKind::WouldBlock`].
+    fn try_lock(file: &File) -> io::Result<()>;
+}
+
+/// The record may be read and used.
+#[derive(Debug)]
+pub enum Shared {}
+
+/// The directory may be changed.
+#[derive(Debug)]
+pub enum Exclusive {}
+
+impl Kind for Shared {
+    fn try_lock(file: &File) -> io::Result<()> {
+        fs2::FileExt::try_lock_shared(file)
+    }
+}
+
+impl Kind for Exclusive {
+    fn try_lock(file: &File) -> io::Result<()> {
+        fs2::FileExt::try_lock_exclusive(file)
+    }
+}
+
+/// The lock file of a LISTINDEX directory, locked with flock(2) and still in the directory when
+/// the lock was had. The lock goes with the descriptor, so it ends with the process at the latest.
+#[derive(Debug)]
+pub struct Lock<'a, K> {
+    directory: &'a ListIndexDirectory,
+    file: File,
+    kind: PhantomData<K>,
+}
+
+impl<'a, K: Kind> Lock<'a, K> {
+    /// Locks `directory`; makes the lock file if it is missing.
+    ///
+    /// # Errors
+    /// If the lock was not had by `deadline`, or the lock file cannot be used.
+    pub fn acquire(
+        directory: &'a ListIndexDirectory,
+        deadline: Deadline,
+    ) -> Result<Lock<'a, K>, LockError> {
+        loop {
+            let file = open(directory)?;
+            if let Some(lock) = Lock::wait(directory, file, deadline)? {
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// `None` if the file that was locked in the end is not the directory's any more: whoever
+    /// removed it had the exclusive lock, and the directory has to be looked at anew.
+    fn wait(
+        directory: &'a ListIndexDirectory,
+        file: File,
+        deadline: Deadline,
+    ) -> Result<Option<Lock<'a, K>>, LockError> {
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            match K::try_lock(&file) {
+                Ok(()) => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let remaining = deadline.remaining();
+                    if remaining.is_zero() {
+                        return Err(LockError::TimedOut(path(directory)));
+                    }
+                    std::thread::sleep(pause.min(remaining));
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Err(error) => return Err(failed(directory, errno_of(&error))),
+            }
+        }
+        let lock = Lock {
+            directory,
+            file,
+            kind: PhantomData,
+        };
+        Ok(lock.is_current()?.then_some(lock))
+    }
+
+    /// Whether the locked file is still the one in the directory, and one that may be used.
+    pub fn is_current(&self) -> Result<bool, LockError> {
+        let directory = self.directory;
+        let locked = fstat(&self.file).map_err(|errno| failed(directory, errno))?;
+        if !is_regular(&locked) || locked.st_nlink > 1 {
+            return Err(LockError::NotAFile(path(directory)));
+        }
+        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+        match fstatat(directory.as_fd(), LOCK_FILE, flags) {
+            Ok(named) => Ok((named.st_dev, named.st_ino) == (locked.st_dev, locked.st_ino)),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(failed(directory, errno)),
+        }
+    }
+
+    /// The claim that the list index here belongs to; `None` if that is not known, for whatever
+    /// reason: an empty, torn or garbled record, or one of another version.
+    pub fn record(&self) -> Option<Identity> {
+        let mut buffer = [0; LONGEST];
+        let length = self.file.read_at(&mut buffer, 0).ok()?;
+        parse(&buffer[..length])
+    }
+
+    /// Notes that the user logged in now, as the file's access time. Explicitly: reading does not
+    /// set it on file systems mounted noatime or relatime.
+    pub fn mark_used(&self) -> Result<(), LockError> {
+        futimens(&self.file, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_OMIT)
+            .map_err(|errno| failed(self.directory, errno))
+    }
+
+    /// The locked directory.
+    pub fn directory(&self) -> &'a ListIndexDirectory {
+        self.directory
+    }
+}
+
+impl<'a> Lock<'a, Shared> {
+    /// Gives the shared lock for the exclusive one. In between others may have had it (flock(2):
+    /// a conversion is not atomic), so whatever was read before has to be read again.
+    pub fn into_exclusive(self, deadline: Deadline) -> Result<Lock<'a, Exclusive>, LockError> {
+        match Lock::wait(self.directory, self.file, deadline)? {
+            Some(lock) => Ok(lock),
+            None => Lock::acquire(self.directory, deadline),
+        }
+    }
+}
+
+impl Lock<'_, Exclusive> {
+    /// From now on nothing vouches for the list index here.
+    pub fn empty_record(&self) -> Result<(), LockError> {
+        self.file
+            .set_len(0)
+            .map_err(|error| failed(self.directory, errno_of(&error)))
+    }
+
+    /// Records that the list index here belongs to `claim`, which `host` made, and that the user
+    /// logged in now.
+    ///
+    /// # Errors
+    /// If it cannot be written, or the lock file is not in the directory any more: then whatever
+    /// was written is lost, and the directory is somebody else's.
+    pub fn write_record(&self, claim: Identity, host: &HostName) -> Result<(), LockError> {
+        let record = format!(
+            "{VERSION} {} {}.{:09} {host}\n",
+            claim.inode, claim.seconds, claim.nanoseconds
+        );
+        self.file
+            .write_all_at(record.as_bytes(), 0)
+            .map_err(|error| failed(self.directory, errno_of(&error)))?;
+        self.mark_used()?;
+        if self.is_current()? {
+            Ok(())
+        } else {
+            Err(LockError::Lost(path(self.directory)))
+        }
+    }
+}
+
+/// Removes a lock file that somebody holds for too long, so that what he records is lost.
+pub fn remove_lock_file(directory: &ListIndexDirectory) -> Result<(), LockError> {
+    match unlinkat(directory.as_fd(), LOCK_FILE, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(failed(directory, errno)),
+    }
+}
+
+fn open(directory: &ListIndexDirectory) -> Result<File, LockError> {
+    let flags =
+        OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    match openat(
+        directory.as_fd(),
+        LOCK_FILE,
+        flags,
+        Mode::from_bits_truncate(0o600),
+    ) {
+        Ok(fd) => Ok(File::from(fd)),
+        Err(Errno::ELOOP | Errno::EISDIR | Errno::ENXIO) => {
+            Err(LockError::NotAFile(path(directory)))
+        }
+        // With O_CREAT only a directory without a name gives this.
+        Err(Errno::ENOENT) => Err(LockError::DirectoryGone(path(directory))),
+        Err(errno) => Err(failed(directory, errno)),
+    }
+}
+
+/// `1 <inode> <seconds>.<nanoseconds, 9 digits> <host name>` and a newline.
+fn parse(record: &[u8]) -> Option<Identity> {
+    let line = std::str::from_utf8(record).ok()?.strip_suffix('\n')?;
+    let mut fields = line.split(' ');
+    let (version, inode, modified, host) = (
+        fields.next()?,
+        fields.next()?,
+        fields.next()?,
+        fields.next()?,
+    );
+    let (seconds, nanoseconds) = modified.split_once('.')?;
+    let complete = version == VERSION
+        && nanoseconds.len() == 9
+        && HostName::try_from(host.to_owned()).is_ok()
+        && fields.next().is_none();
+    complete.then_some(Identity {
+        inode: decimal(inode)?,
+        seconds: seconds.parse().ok()?,
+        nanoseconds: decimal(nanoseconds)?.try_into().ok()?,
+    })
+}
+
+/// Only digits; `parse` alone would take a sign.
+fn decimal(digits: &str) -> Option<u64> {
+    digits
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| digits.parse().ok())?
+}
+
+fn is_regular(status: &FileStat) -> bool {
+    SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
+}
+
+fn path(directory: &ListIndexDirectory) -> PathBuf {
+    directory.path_of(LOCK_FILE)
+}
+
+fn failed(directory: &ListIndexDirectory, errno: Errno) -> LockError {
+    LockError::Failed(path(directory), errno)
+}
+
+fn errno_of(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+}

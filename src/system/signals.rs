@@ -1,0 +1,51 @@
+//! Signals that a write can raise, kept from ending the login.
+
+use std::mem::MaybeUninit;
+
+use libc::c_int;
+
+/// While this lives, SIGPIPE and SIGXFSZ are ignored; afterwards their dispositions are
+/// exactly those from before.
+///
+/// A write to a file past RLIMIT_FSIZE or to a closed pipe raises these, and their default is
+/// to kill the process (setrlimit(2), pipe(7)). The failing write is reported as EFBIG or EPIPE.
+#[derive(Debug)]
+pub struct WriteSignalsIgnored {
+    previous: [(c_int, libc::sigaction); 2],
+}
+
+impl WriteSignalsIgnored {
+    /// Starts ignoring both signals.
+    pub fn new() -> WriteSignalsIgnored {
+        WriteSignalsIgnored {
+            previous: [ignore(libc::SIGPIPE), ignore(libc::SIGXFSZ)],
+        }
+    }
+}
+
+impl Default for WriteSignalsIgnored {
+    fn default() -> Self {
+        WriteSignalsIgnored::new()
+    }
+}
+
+impl Drop for WriteSignalsIgnored {
+    fn drop(&mut self) {
+        for (signal, action) in &self.previous {
+            // SAFETY: `action` is what sigaction itself returned for this signal.
+            unsafe { libc::sigaction(*signal, action, std::ptr::null_mut()) };
+        }
+    }
+}
+
+fn ignore(signal: c_int) -> (c_int, libc::sigaction) {
+    let mut previous = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: zero is a valid struct sigaction (no flags, empty mask), both pointers are to
+    // structures of the right type, and ignoring a signal runs no code of ours.
+    unsafe {
+        let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
+        action.sa_sigaction = libc::SIG_IGN;
+        libc::sigaction(signal, &action, previous.as_mut_ptr());
+        (signal, previous.assume_init())
+    }
+}

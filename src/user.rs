@@ -1,0 +1,176 @@
+//! With whose rights the work on the files is done.
+
+use std::fmt;
+
+use nix::errno::Errno;
+
+use crate::accounts;
+use crate::config::{Account, Configuration};
+use crate::environment::Environment;
+use crate::system::credentials::{Assumed, GroupId, Identity, UserId, effective_user};
+
+/// Why nobody can be become, or nobody that the work may be done as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UserError {
+    /// Started as root, and nothing names the user's uid or gid (the userdb field's name).
+    Unknown(&'static str),
+    /// The userdb field is not a number.
+    NotANumber(&'static str, Vec<u8>),
+    /// A name in the configuration that /etc/passwd or /etc/group does not have.
+    NoSuchAccount(String),
+    /// The uid is 0: list indexes are never worked on as root.
+    Root,
+    /// The kernel refused the change of ids.
+    Refused(Errno),
+}
+
+impl fmt::Display for UserError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UserError::Unknown(field) => write!(
+                f,
+                "started as root without {field} from the userdb; set mail_{} in the configuration file",
+                field.to_ascii_lowercase()
+            ),
+            UserError::NotANumber(field, value) => {
+                write!(f, "{field}='{}' is not a number", value.escape_ascii())
+            }
+            UserError::NoSuchAccount(name) => {
+                write!(
+                    f,
+                    "'{name}' of the configuration file is not in /etc/passwd or /etc/group"
+                )
+            }
+            UserError::Root => f.write_str("the user's uid is 0"),
+            UserError::Refused(errno) => {
+                write!(f, "cannot take on the user's ids: {}", errno.desc())
+            }
+        }
+    }
+}
+
+/// Who does the work: the mail user, taken on for a while if the process was started as root.
+#[derive(Debug)]
+pub struct Actor {
+    user: UserId,
+    group: GroupId,
+    /// Present if the process is root underneath.
+    assumed: Option<Assumed>,
+}
+
+impl Actor {
+    /// Takes on the user's ids if this process is root; from here on, files are worked on with
+    /// the user's rights until the actor is dropped.
+    ///
+    /// # Errors
+    /// If as root nothing says who the user is, or the user is root.
+    pub fn new(
+        environment: &Environment,
+        configuration: &Configuration,
+    ) -> Result<Actor, UserError> {
+        let user = effective_user();
+        if user.0 != 0 {
+            return Ok(Actor {
+                user,
+                group: GroupId(nix::unistd::getegid().as_raw()),
+                assumed: None,
+            });
+        }
+        let user = UserId(id(
+            environment,
+            "UID",
+            &configuration.mail_uid,
+            accounts::user_id,
+        )?);
+        let group = GroupId(id(
+            environment,
+            "GID",
+            &configuration.mail_gid,
+            accounts::group_id,
+        )?);
+        if user.0 == 0 {
+            return Err(UserError::Root);
+        }
+        let identity = Identity {
+            user,
+            group,
+            groups: groups(environment, configuration, group)?,
+        };
+        Ok(Actor {
+            user,
+            group,
+            assumed: Some(Assumed::new(identity).map_err(UserError::Refused)?),
+        })
+    }
+
+    /// The user's uid: what the LISTINDEX directory must belong to.
+    pub fn user(&self) -> UserId {
+        self.user
+    }
+
+    /// The user's primary group.
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// Whether the process was started as root.
+    pub fn is_root(&self) -> bool {
+        self.assumed.is_some()
+    }
+
+    /// Runs `work` as root if the process was started so, else as it is.
+    pub fn as_root<T>(&self, work: impl FnOnce() -> T) -> T {
+        match &self.assumed {
+            Some(assumed) => assumed.suspended(work),
+            None => work(),
+        }
+    }
+}
+
+fn id(
+    environment: &Environment,
+    field: &'static str,
+    configured: &Option<Account>,
+    look_up: impl Fn(&str) -> Option<u32>,
+) -> Result<u32, UserError> {
+    match (environment.get(field.as_bytes()), configured) {
+        (Some(value), _) => {
+            number(value).ok_or_else(|| UserError::NotANumber(field, value.to_vec()))
+        }
+        (None, Some(account)) => resolve(account, look_up),
+        (None, None) => Err(UserError::Unknown(field)),
+    }
+}
+
+/// A decimal number; not 4294967295, which stands for "leave as it is" (setresuid(2)).
+fn number(text: &[u8]) -> Option<u32> {
+    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    let number = digits.then(|| std::str::from_utf8(text).ok()?.parse().ok())??;
+    (number != u32::MAX).then_some(number)
+}
+
+fn resolve(account: &Account, look_up: impl Fn(&str) -> Option<u32>) -> Result<u32, UserError> {
+    match account {
+        Account::Id(id) => Ok(*id),
+        Account::Name(name) => number(name.as_bytes())
+            .or_else(|| look_up(name))
+            .ok_or_else(|| UserError::NoSuchAccount(name.clone())),
+    }
+}
+
+fn groups(
+    environment: &Environment,
+    configuration: &Configuration,
+    group: GroupId,
+) -> Result<Vec<u32>, UserError> {
+    let mut groups = vec![group.0];
+    for account in &configuration.mail_access_groups {
+        groups.push(resolve(account, accounts::group_id)?);
+    }
+    if let Some(user) = environment.get(b"SYSTEM_GROUPS_USER") {
+        groups.extend(accounts::groups_of(user));
+    }
+    groups.sort_unstable();
+    groups.dedup();
+    Ok(groups)
+}
