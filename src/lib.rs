@@ -16,12 +16,16 @@
 #![deny(unsafe_code)]
 
 pub mod accounts;
+#[cfg(feature = "admin")]
+pub mod admin;
 pub mod command_line;
 pub mod config;
 pub mod environment;
 pub mod index_directory;
 pub mod list_index;
 pub mod list_index_directory;
+#[cfg(feature = "admin")]
+pub mod locate;
 pub mod location;
 pub mod log;
 pub mod login;

@@ -1,3 +1,7 @@
 //! The administrator's command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nfs_hostchange::admin::run(std::env::args_os())
+}

@@ -183,7 +183,7 @@ impl Expander<'_> {
         let mut rest = template;
         while let Some(percent) = rest.iter().position(|&byte| byte == b'%') {
             result.value.extend_from_slice(&rest[..percent]);
-            let (mut field, behind) = Field::parse(&rest[percent + 1..])?;
+            let (mut field, behind) = Field::parse(&rest[percent + 1..]);
             let Some((&first, behind)) = behind.split_first() else {
                 // A template that ends within a variable loses that end.
                 rest = &[];
@@ -443,20 +443,24 @@ struct Field {
 
 impl Field {
     /// Reads `[-][0][offset.][0][-][width][modifiers]`, and returns what follows.
-    fn parse(text: &[u8]) -> Result<(Self, &[u8]), ExpandError> {
+    fn parse(text: &[u8]) -> (Self, &[u8]) {
         let mut reader = Reader(text);
         let negative = reader.take(b'-');
         let mut zero_padding = reader.take(b'0');
-        let mut width = reader.number()?;
+        let mut width = reader.number();
         let mut offset = 0;
         if reader.take(b'.') {
             // The sign belongs to an offset alone: without one it is ignored.
-            offset = if negative { -width } else { width };
+            offset = if negative {
+                width.wrapping_neg()
+            } else {
+                width
+            };
             zero_padding = reader.take(b'0');
             let negative = reader.take(b'-');
-            width = reader.number()?;
+            width = reader.number();
             if negative {
-                width = -width;
+                width = width.wrapping_neg();
             }
         }
         let mut modifiers = Vec::new();
@@ -473,7 +477,7 @@ impl Field {
             zero_padding,
             modifiers,
         };
-        Ok((field, reader.0))
+        (field, reader.0)
     }
 
     /// Modifies the value, cuts or pads it, and appends it to `result`.
@@ -522,20 +526,16 @@ impl Reader<'_> {
         found
     }
 
-    fn number(&mut self) -> Result<i32, ExpandError> {
-        let digits = self
-            .0
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
-        let (number, rest) = self.0.split_at(digits);
+    /// Dovecot's numbers wrap around, in practice.
+    fn number(&mut self) -> i32 {
+        let digits = self.0.iter().take_while(|byte| byte.is_ascii_digit());
+        let (number, rest) = self.0.split_at(digits.count());
         self.0 = rest;
-        number
-            .iter()
-            .try_fold(0_i32, |number, digit| {
-                number.checked_mul(10)?.checked_add(i32::from(digit - b'0'))
-            })
-            .ok_or(ExpandError::TooLong)
+        number.iter().fold(0_i32, |number, digit| {
+            number
+                .wrapping_mul(10)
+                .wrapping_add(i32::from(digit - b'0'))
+        })
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod credentials;
 pub mod descriptors;
+pub mod host;
 pub mod regex;
 pub mod signals;
 pub mod start;

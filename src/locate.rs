@@ -1,0 +1,217 @@
+//! `nfs-hostchange locate`: where one user's INDEX and LISTINDEX are, as
+//! `doveadm` on this host would find them.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::location::{
+    self, ExpandError, ListIndex, Location, Lookup, ParseError, Setting, Tracking, UserdbField,
+    Variables,
+};
+use crate::system::host;
+
+/// Whose location is asked for, and what is known about the user.
+#[derive(Debug)]
+pub struct LocateRequest {
+    /// The user name as Dovecot has it in the end
+    pub user: Vec<u8>,
+    /// The home directory that the userdb returns
+    pub home: Option<Vec<u8>>,
+    /// The template for users of whom the userdb returns no home
+    pub mail_home: Option<Vec<u8>>,
+    /// The template of the location
+    pub mail_location: Vec<u8>,
+    /// The uid that mail is accessed with
+    pub uid: u32,
+    /// The gid that mail is accessed with
+    pub gid: u32,
+}
+
+/// The user's location, and what a login would do with it.
+#[derive(Debug)]
+pub struct LocateAnswer {
+    location: Location,
+    tracking: Tracking,
+}
+
+/// Resolves the location of one user.
+///
+/// # Errors
+///
+/// If one of the templates or the location that comes out is refused.
+pub fn locate(request: &LocateRequest) -> Result<LocateAnswer, LocateError> {
+    let mut variables = Variables {
+        user: &request.user,
+        home: request.home.as_deref(),
+        auth_user: None,
+        uid: Some(request.uid),
+        gid: Some(request.gid),
+        service: Some(b"doveadm"),
+        // doveadm has no client, and a session and process id of its own.
+        local_ip: Some(b""),
+        remote_ip: Some(b""),
+        session: None,
+        pid: None,
+        lookup: request,
+    };
+    let expanded_home = match (&request.home, &request.mail_home) {
+        (None, Some(template)) => Some(
+            location::expand(template, Setting::MailHome, &variables).map_err(LocateError::Home)?,
+        ),
+        (given, _) => given.clone(),
+    }
+    .filter(|home| !home.is_empty());
+    let home = expanded_home.as_deref();
+    variables.home = home;
+
+    let expanded = location::expand(&request.mail_location, Setting::MailLocation, &variables)
+        .map_err(LocateError::Location)?;
+    let location = location::parse(&expanded, home, &system_home).map_err(LocateError::Parse)?;
+    let tracking = location::tracking(&location, &request.user, home, None);
+    Ok(LocateAnswer { location, tracking })
+}
+
+fn system_home(name: &[u8]) -> Option<Vec<u8>> {
+    let user = nix::unistd::User::from_name(std::str::from_utf8(name).ok()?).ok()??;
+    Some(user.dir.into_os_string().into_vec())
+}
+
+impl Lookup for LocateRequest {
+    fn host_name(&self) -> Option<Vec<u8>> {
+        match std::env::var_os("DOVECOT_HOSTNAME") {
+            Some(name) => Some(name.into_vec()),
+            None => Some(nix::unistd::gethostname().ok()?.into_vec()),
+        }
+    }
+
+    fn host_domain(&self) -> Option<Vec<u8>> {
+        if let Some(name) = std::env::var_os("DOVECOT_HOSTDOMAIN") {
+            return Some(name.into_vec());
+        }
+        let name = self.host_name()?;
+        Some(host::canonical_name(&name).unwrap_or(name))
+    }
+
+    /// Dovecot empties the environment, except for what `import_environment` names.
+    fn environment(&self, name: &[u8]) -> Option<Vec<u8>> {
+        const IMPORTED: [&[u8]; 5] = [
+            b"TZ",
+            b"CORE_OUTOFMEM",
+            b"CORE_ERROR",
+            b"LISTEN_PID",
+            b"LISTEN_FDS",
+        ];
+        let value = IMPORTED
+            .contains(&name)
+            .then(|| std::env::var_os(OsStr::from_bytes(name)))
+            .flatten();
+        Some(value.unwrap_or_default().into_vec())
+    }
+
+    fn userdb(&self, field: &[u8]) -> Option<UserdbField> {
+        let value = match field {
+            b"home" => self.home.clone(),
+            b"uid" => Some(self.uid.to_string().into_bytes()),
+            b"gid" => Some(self.gid.to_string().into_bytes()),
+            _ => None,
+        };
+        Some(value.map_or(UserdbField::Absent, UserdbField::Value))
+    }
+}
+
+impl LocateAnswer {
+    fn list_index(&self) -> (Option<&[u8]>, Option<&[u8]>) {
+        match &self.location.list_index {
+            ListIndex::File {
+                directory, prefix, ..
+            } => (Some(directory), Some(prefix)),
+            ListIndex::Memory { prefix } => (None, Some(prefix)),
+            ListIndex::Disabled => (None, None),
+        }
+    }
+
+    fn is_tracked(&self) -> bool {
+        matches!(self.tracking, Tracking::Tracked(_))
+    }
+}
+
+/// For people: one line for each value.
+impl fmt::Display for LocateAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (list_index_dir, prefix) = self.list_index();
+        let path = |path: Option<&[u8]>| path.map_or_else(|| "none".to_owned(), printable);
+        writeln!(f, "INDEX      {}", path(self.location.index_dir.as_deref()))?;
+        writeln!(f, "LISTINDEX  {}", path(list_index_dir))?;
+        writeln!(f, "prefix     {}", path(prefix))?;
+        writeln!(f, "layout     {}", self.location.layout.name())?;
+        writeln!(
+            f,
+            "tracked    {}",
+            if self.is_tracked() { "yes" } else { "no" }
+        )?;
+        writeln!(f, "reason     {}", self.tracking)
+    }
+}
+
+/// Readable, and harmless on a terminal.
+fn printable(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for character in String::from_utf8_lossy(bytes).chars() {
+        if character.is_control() {
+            text.extend(character.escape_default());
+        } else {
+            text.push(character);
+        }
+    }
+    text
+}
+
+/// For programs. JSON has no bytes, so a path that is not UTF-8 also comes in hexadecimal
+/// digits, as `<field>_hex`.
+impl Serialize for LocateAnswer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (list_index_dir, prefix) = self.list_index();
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in [
+            ("index_dir", self.location.index_dir.as_deref()),
+            ("list_index_dir", list_index_dir),
+            ("list_index_prefix", prefix),
+        ] {
+            map.serialize_entry(name, &value.map(String::from_utf8_lossy))?;
+            if let Some(value) = value.filter(|value| std::str::from_utf8(value).is_err()) {
+                let digits: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+                map.serialize_entry(&format!("{name}_hex"), &digits)?;
+            }
+        }
+        map.serialize_entry("layout", self.location.layout.name())?;
+        map.serialize_entry("tracked", &self.is_tracked())?;
+        map.serialize_entry("reason", &self.tracking.to_string())?;
+        map.end()
+    }
+}
+
+/// Why a user's location is not known.
+#[derive(Debug)]
+pub enum LocateError {
+    /// `mail_home` cannot be expanded
+    Home(ExpandError),
+    /// The location cannot be expanded
+    Location(ExpandError),
+    /// The location that comes out is refused
+    Parse(ParseError),
+}
+
+impl std::error::Error for LocateError {}
+
+impl fmt::Display for LocateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Home(error) => write!(f, "mail_home: {error}"),
+            Self::Location(error) => write!(f, "mail_location: {error}"),
+            Self::Parse(error) => write!(f, "mail_location: {error}"),
+        }
+    }
+}
