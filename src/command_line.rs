@@ -37,10 +37,10 @@ impl fmt::Display for UsageError {
             UsageError::NotAbsolute(program) => write!(
                 f,
                 "the program '{}' must be an absolute path",
-                program.escape_ascii()
+                String::from_utf8_lossy(program)
             ),
             UsageError::UnknownOption(option) => {
-                write!(f, "unknown option '{}'", option.escape_ascii())
+                write!(f, "unknown option '{}'", String::from_utf8_lossy(option))
             }
             UsageError::EmptyConfiguration => f.write_str("--config=FILE needs a file"),
         }?;

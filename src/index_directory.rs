@@ -51,6 +51,40 @@ impl Identity {
     }
 }
 
+/// What a claim says. Nothing is compared with it: it is for people, and for a migration that has
+/// to be finished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimText {
+    /// The backend that claimed.
+    pub host: String,
+    /// Whether it did so in order to take over the list index in INDEX.
+    pub migrating: bool,
+}
+
+/// The second line of a migration's claim.
+const MIGRATING: &str = "migrating";
+
+impl ClaimText {
+    fn parse(text: &[u8]) -> ClaimText {
+        let text = String::from_utf8_lossy(text);
+        let mut lines = text.lines();
+        ClaimText {
+            host: lines.next().unwrap_or_default().to_owned(),
+            migrating: lines.next() == Some(MIGRATING),
+        }
+    }
+}
+
+impl fmt::Display for ClaimText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.host)?;
+        if self.migrating {
+            writeln!(f, "{MIGRATING}")?;
+        }
+        Ok(())
+    }
+}
+
 /// A list index that a Dovecot without local list indexes left in INDEX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SharedListIndex {
@@ -199,7 +233,7 @@ impl<'a> IndexDirectory<'a> {
         let name = &self.index.claim_name;
         // A server that keeps whole seconds shows two changes within one second as one: then
         // the directory cannot tell, and the claim itself must be asked for.
-        let claim = if self.attributes.changed_nanoseconds() == 0 {
+        let claim = if self.attributes.changed().1 == 0 {
             match Attributes::of_name(&self.fd, name) {
                 Ok(attributes) if !attributes.is_regular() => {
                     return Err(IndexError::NotAFile(self.index.path_of(name)));
@@ -258,21 +292,28 @@ impl<'a> IndexDirectory<'a> {
         IndexError::Unreadable(self.index.path_of(name), errno)
     }
 
-    /// The host name in the standing claim, for people; `None` if it cannot be read.
-    pub fn claimed_by(&self) -> Option<String> {
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let fd = openat(
-            &self.fd,
-            self.index.claim_name.as_c_str(),
-            flags,
-            Mode::empty(),
-        )
-        .ok()?;
+    /// When `name` was last changed, by the server's clock, past every cache.
+    pub fn changed_at(&self, name: &CStr) -> Result<(i64, u32), IndexError> {
+        Attributes::of_name(&self.fd, name)
+            .map(|attributes| attributes.changed())
+            .map_err(|errno| self.unreadable(name, errno))
+    }
+
+    /// What the standing claim says; `None` if it cannot be read.
+    pub fn claim_text(&self) -> Option<ClaimText> {
         let mut text = Vec::new();
-        // A host name has at most 64 bytes; whatever else stands there is not worth more.
-        File::from(fd).take(256).read_to_end(&mut text).ok()?;
-        let line = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
-        (!line.is_empty()).then(|| String::from_utf8_lossy(line).into_owned())
+        // A longer one is not ours.
+        self.open_file(&self.index.claim_name)
+            .ok()?
+            .take(256)
+            .read_to_end(&mut text)
+            .ok()?;
+        Some(ClaimText::parse(&text))
+    }
+
+    /// What the claim is called.
+    pub fn claim_name(&self) -> &CStr {
+        &self.index.claim_name
     }
 
     /// Claims the user for the backend `host`: from now on no older record equals the claim.
@@ -286,14 +327,19 @@ impl<'a> IndexDirectory<'a> {
     pub fn claim_for(
         &self,
         host: &HostName,
+        migrating: bool,
         replaced: Option<Identity>,
     ) -> Result<Identity, IndexError> {
         let name = &self.index.claim_name;
         let failed = |errno| IndexError::ClaimFailed(self.index.path_of(name), errno);
         let temporary = self.temporary_name(host);
         let file = self.create(&temporary).map_err(failed)?;
+        let text = ClaimText {
+            host: host.to_string(),
+            migrating,
+        };
         let made = self
-            .fill(file, host, replaced)
+            .fill(file, &text, replaced)
             .and_then(|identity| {
                 renameat(&self.fd, temporary.as_c_str(), &self.fd, name.as_c_str())?;
                 Ok(identity)
@@ -334,11 +380,11 @@ impl<'a> IndexDirectory<'a> {
     fn fill(
         &self,
         file: OwnedFd,
-        host: &HostName,
+        text: &ClaimText,
         replaced: Option<Identity>,
     ) -> nix::Result<Identity> {
         let mut file = File::from(file);
-        file.write_all(format!("{host}\n").as_bytes())
+        file.write_all(text.to_string().as_bytes())
             .and_then(|()| file.sync_all())
             .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
         // Set by us, and last: a delegation or the server's clock cannot move it later.

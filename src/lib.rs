@@ -10,7 +10,8 @@
 //! 6. [`index_directory`]: the forced look at INDEX, on NFS, and the claim there.
 //! 7. [`list_index_directory`], [`record`], [`list_index`]: LISTINDEX, local; its lock, its
 //!    record of the claim, and the files that are thrown away.
-//! 8. [`reconcile`]: comparing both sides; [`migrate`]: taking over a list index from NFS.
+//! 8. [`reconcile`]: comparing both sides; [`migrate`]: taking over a list index from NFS;
+//!    [`open_sessions`]: who else must be gone first.
 //! 9. [`login`]: all of it, from the start to the verdict and the executed program.
 
 #![deny(unsafe_code)]
@@ -30,6 +31,7 @@ pub mod location;
 pub mod log;
 pub mod login;
 pub mod migrate;
+pub mod open_sessions;
 pub mod reconcile;
 pub mod record;
 pub mod system;

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use nix::dir::Dir;
@@ -12,16 +13,24 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::record::{Exclusive, Lock};
 
-/// What was deleted.
+/// How much of a list index there is, or was.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Deleted {
+pub struct Size {
     /// Number of files.
     pub files: u64,
     /// Their sizes, in bytes.
     pub bytes: u64,
 }
 
-impl fmt::Display for Deleted {
+impl Size {
+    /// Adds one file.
+    pub fn add(&mut self, status: &FileStat) {
+        self.files += 1;
+        self.bytes += status.st_size.unsigned_abs();
+    }
+}
+
+impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.files == 1 { "" } else { "s" };
         write!(f, "{} file{plural} ({} bytes)", self.files, self.bytes)
@@ -70,25 +79,24 @@ pub fn belongs(name: &[u8], prefix: &[u8]) -> bool {
 ///
 /// # Errors
 /// If anything of it may be left that IMAP could use.
-pub fn delete(lock: &Lock<'_, Exclusive>, prefix: &CStr) -> Result<Deleted, DeleteError> {
+pub fn delete(lock: &Lock<'_, Exclusive>, prefix: &CStr) -> Result<Size, DeleteError> {
     let directory = lock.directory();
     let unreadable = |errno| DeleteError::Unreadable(directory.path().to_owned(), errno);
-    let mut deleted = Deleted::default();
-    for (name, status) in list(directory.as_fd(), prefix.to_bytes()).map_err(unreadable)? {
+    let mut deleted = Size::default();
+    for entry in entries(directory.as_fd(), prefix.to_bytes()).map_err(unreadable)? {
+        let (name, status) = entry.map_err(unreadable)?;
         match file_type(&status) {
             SFlag::S_IFREG => {}
             SFlag::S_IFDIR => continue,
             _ => return Err(DeleteError::NotAFile(directory.path_of(&name))),
         }
-        match unlinkat(
+        let removed = unlinkat(
             directory.as_fd(),
             name.as_c_str(),
             UnlinkatFlags::NoRemoveDir,
-        ) {
-            Ok(()) => {
-                deleted.files += 1;
-                deleted.bytes += status.st_size.unsigned_abs();
-            }
+        );
+        match removed {
+            Ok(()) => deleted.add(&status),
             Err(Errno::ENOENT) => {}
             Err(errno) => {
                 return Err(DeleteError::Undeletable(directory.path_of(&name), errno));
@@ -98,27 +106,30 @@ pub fn delete(lock: &Lock<'_, Exclusive>, prefix: &CStr) -> Result<Deleted, Dele
     Ok(deleted)
 }
 
-/// The entries of `directory` that belong to the list index called `prefix`, with their status.
-pub fn list(
-    directory: impl std::os::fd::AsFd,
-    prefix: &[u8],
-) -> nix::Result<Vec<(CString, FileStat)>> {
+/// The entries of `directory` that belong to the list index called `prefix`, with their status,
+/// one after the other however many there are.
+pub fn entries<'a>(
+    directory: &'a OwnedFd,
+    prefix: &'a [u8],
+) -> nix::Result<impl Iterator<Item = nix::Result<(CString, FileStat)>> + 'a> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     // An O_PATH descriptor cannot be listed; "." is the same directory, whatever its path is now.
-    let fd = openat(&directory, c".", flags, Mode::empty())?;
-    let mut found = Vec::new();
-    for entry in Dir::from_fd(fd)?.iter() {
-        let name = entry?.file_name().to_owned();
+    let fd = openat(directory, c".", flags, Mode::empty())?;
+    let names = Dir::from_fd(fd)?.into_iter();
+    Ok(names.filter_map(move |entry| {
+        let name = match entry {
+            Ok(entry) => entry.file_name().to_owned(),
+            Err(errno) => return Some(Err(errno)),
+        };
         if !belongs(name.to_bytes(), prefix) {
-            continue;
+            return None;
         }
-        match fstatat(&directory, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(status) => found.push((name, status)),
-            Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(errno),
+        match fstatat(directory, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(status) => Some(Ok((name, status))),
+            Err(Errno::ENOENT) => None,
+            Err(errno) => Some(Err(errno)),
         }
-    }
-    Ok(found)
+    }))
 }
 
 /// The type of a file, without its permissions.

@@ -9,9 +9,10 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat, umask};
+use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
-use crate::system::credentials::UserId;
+use crate::system::credentials::{GroupId, UserId};
 use crate::user::Actor;
 
 /// Directories on the way to LISTINDEX: everybody may pass, nobody may look or write.
@@ -122,6 +123,12 @@ impl ListIndexDirectory {
             libc::minor(self.status.st_dev),
             self.status.st_ino,
         )
+    }
+
+    /// Free space of its file system, in bytes.
+    pub fn free_space(&self) -> nix::Result<u64> {
+        let file_system = fstatvfs(&self.fd)?;
+        Ok(file_system.blocks_available() * file_system.fragment_size())
     }
 
     /// The path it was opened by.
@@ -254,10 +261,11 @@ fn enter_or_make(
         result => return result,
     }
     let cannot = |errno| DirectoryError::CannotMake(path.to_owned(), errno);
-    let made = if actor.is_root() && is_roots_own(directory).map_err(cannot)? {
-        actor.as_root(|| mkdirat(directory, name, Mode::from_bits_truncate(mode)))
-    } else {
-        mkdirat(directory, name, Mode::from_bits_truncate(OWN))
+    let made = match actor.root() {
+        Some(root) if is_roots_own(directory).map_err(cannot)? => {
+            root.run(|| mkdirat(directory, name, Mode::from_bits_truncate(mode)))
+        }
+        _ => mkdirat(directory, name, Mode::from_bits_truncate(OWN)),
     };
     match made {
         Ok(()) | Err(Errno::EEXIST) => step(directory, name, false, path),
@@ -271,15 +279,16 @@ fn make_own(
     path: &Path,
     actor: &Actor,
 ) -> Result<(), DirectoryError> {
-    match mkdirat(directory, name, Mode::from_bits_truncate(OWN)) {
-        Err(Errno::EACCES) if actor.is_root() => actor.as_root(|| {
+    let made = mkdirat(directory, name, Mode::from_bits_truncate(OWN));
+    match (made, actor.root()) {
+        (Err(Errno::EACCES), Some(root)) => root.run(|| {
             if is_roots_own(directory)? {
-                make_for_user(directory, name, actor)
+                make_for_user(directory, name, actor.user(), root.group)
             } else {
                 Err(Errno::EACCES)
             }
         }),
-        result => result,
+        (made, _) => made,
     }
     .or_else(|errno| match errno {
         Errno::EEXIST | Errno::ENOTEMPTY => Ok(()),
@@ -289,7 +298,12 @@ fn make_own(
 
 /// As root, in a directory that is root's own: the user's directory appears under its name only
 /// once it is the user's, so that no other login meets it as root's.
-fn make_for_user(directory: &OwnedFd, name: &CStr, actor: &Actor) -> nix::Result<()> {
+fn make_for_user(
+    directory: &OwnedFd,
+    name: &CStr,
+    user: UserId,
+    group: GroupId,
+) -> nix::Result<()> {
     let mut staged = b".nfs-hostchange.".to_vec();
     staged.extend_from_slice(name.to_bytes());
     let staged = CString::new(staged).map_err(|_| Errno::EINVAL)?;
@@ -306,7 +320,6 @@ fn make_for_user(directory: &OwnedFd, name: &CStr, actor: &Actor) -> nix::Result
         OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
         Mode::empty(),
     )?;
-    let (user, group) = (actor.user(), actor.group());
     fchown(
         &fd,
         Some(Uid::from_raw(user.0)),

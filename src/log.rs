@@ -1,6 +1,6 @@
 //! One line per event, to syslog in the manner of Dovecot's own log.
 
-use std::fmt::{self, Display};
+use std::fmt::Display;
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,7 +21,7 @@ const LONGEST_LINE: usize = 2000;
 #[derive(Debug)]
 pub struct Log {
     settings: LogSettings,
-    user: String,
+    user: Vec<u8>,
 }
 
 impl Log {
@@ -29,7 +29,7 @@ impl Log {
     pub fn new(user: &[u8]) -> Log {
         Log {
             settings: LogSettings::default(),
-            user: Escaped(user).to_string(),
+            user: user.to_vec(),
         }
     }
 
@@ -40,36 +40,34 @@ impl Log {
 
     /// Something an administrator must mend.
     pub fn error(&self, message: impl Display) {
-        self.write(Level::Error, &message);
+        self.write(Level::Error, message);
     }
 
     /// Something an administrator should know.
     pub fn warning(&self, message: impl Display) {
-        self.write(Level::Warning, &message);
+        self.write(Level::Warning, message);
     }
 
     /// Something that was done.
     pub fn info(&self, message: impl Display) {
-        self.write(Level::Info, &message);
+        self.write(Level::Info, message);
     }
 
     /// The last line of a process that could not do its work: to syslog and to standard error.
     pub fn fatal(&self, message: impl Display) {
-        let line = format!("fatal: {message}");
+        let line = one_line(format!("fatal: {message}").as_bytes());
         self.send(Level::Error, &line);
         write_line_to_standard_error(format!("{IDENT}: {line}").as_bytes());
     }
 
-    fn write(&self, level: Level, message: &dyn Display) {
+    /// A line of importance `level`.
+    pub fn write(&self, level: Level, message: impl Display) {
         if level > self.settings.level {
             return;
         }
-        let mut line = format!("user={}: {message}", self.user);
-        if line.len() > LONGEST_LINE {
-            // At most three steps back: a character has at most four bytes.
-            let cut = (0..=LONGEST_LINE).rfind(|&at| line.is_char_boundary(at));
-            line.truncate(cut.unwrap_or_default());
-        }
+        let message = message.to_string();
+        let line = [b"user=".as_slice(), &self.user, b": ", message.as_bytes()].concat();
+        let line = one_line(&line);
         let sent = self.settings.target == Target::Syslog && self.send(level, &line);
         if !sent {
             write_line_to_standard_error(format!("{IDENT}: {line}").as_bytes());
@@ -145,25 +143,26 @@ impl From<Facility> for syslog::Facility {
     }
 }
 
-/// Bytes from outside, fit for one log line: control characters, backslashes and bytes that are
-/// not UTF-8 are written as escapes, so that a user name cannot forge a line.
-#[derive(Debug, Clone, Copy)]
-pub struct Escaped<'a>(pub &'a [u8]);
-
-impl Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in self.0.utf8_chunks() {
-            for character in chunk.valid().chars() {
-                if character.is_control() || character == '\\' {
-                    write!(f, "{}", character.escape_default())?;
-                } else {
-                    write!(f, "{character}")?;
-                }
-            }
-            for byte in chunk.invalid() {
-                write!(f, "\\x{byte:02x}")?;
+/// Text with bytes from outside, fit for one log line: control characters, backslashes and bytes
+/// that are not UTF-8 become escapes, so that a user name or a path cannot forge a line.
+fn one_line(text: &[u8]) -> String {
+    let mut line = String::with_capacity(text.len());
+    for chunk in text.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if character.is_control() || character == '\\' {
+                line.extend(character.escape_default());
+            } else {
+                line.push(character);
             }
         }
-        Ok(())
+        for byte in chunk.invalid() {
+            line.push_str(&format!("\\x{byte:02x}"));
+        }
     }
+    if line.len() > LONGEST_LINE {
+        // At most three steps back: a character has at most four bytes.
+        let cut = (0..=LONGEST_LINE).rfind(|&at| line.is_char_boundary(at));
+        line.truncate(cut.unwrap_or_default());
+    }
+    line
 }

@@ -13,7 +13,7 @@ use crate::config::Configuration;
 use crate::environment::Environment;
 use crate::index_directory::Index;
 use crate::location::{Tracked, Tracking, source};
-use crate::log::{Escaped, Log};
+use crate::log::Log;
 use crate::reconcile::{Reconciliation, Verdict};
 use crate::system::start::exit;
 use crate::user::Actor;
@@ -51,7 +51,7 @@ impl fmt::Display for Failure {
             Failure::Execute(program, errno) => write!(
                 f,
                 "cannot execute {}: {}",
-                Escaped(program.to_bytes()),
+                program.to_string_lossy(),
                 errno.desc()
             ),
             Failure::Privileges(errno) => {

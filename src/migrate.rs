@@ -10,22 +10,23 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, SFlag};
 
-use crate::index_directory::{IndexDirectory, IndexError, SHARED_LOG, SHARED_PREFIX, Version};
-use crate::list_index::{self, Deleted, file_type};
+use crate::index_directory::{
+    ClaimText, IndexDirectory, IndexError, SHARED_LOG, SHARED_PREFIX, Version,
+};
+use crate::list_index::{self, Size, file_type};
 use crate::list_index_directory::ListIndexDirectory;
 use crate::record::{Exclusive, Lock};
 
 /// Why the list index was not taken over.
 #[derive(Debug)]
 pub enum MigrateError {
-    /// INDEX cannot be listed.
-    Unreadable(PathBuf, Errno),
-    /// The `.log` cannot be looked at.
-    Log(IndexError),
+    /// INDEX or a file in it cannot be looked at.
+    Index(IndexError),
+    /// It would take more than half of what is free: LISTINDEX, and the size in bytes.
+    TooLarge(PathBuf, u64),
     /// A file could not be copied: from, to.
     CannotCopy(PathBuf, PathBuf, io::Error),
 }
@@ -33,10 +34,12 @@ pub enum MigrateError {
 impl fmt::Display for MigrateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            MigrateError::Unreadable(path, errno) => {
-                write!(f, "cannot list {}: {}", path.display(), errno.desc())
-            }
-            MigrateError::Log(error) => error.fmt(f),
+            MigrateError::Index(error) => error.fmt(f),
+            MigrateError::TooLarge(path, bytes) => write!(
+                f,
+                "a list index of {bytes} bytes is more than half of what is free in {}",
+                path.display()
+            ),
             MigrateError::CannotCopy(from, to, error) => write!(
                 f,
                 "cannot copy {} to {}: {error}",
@@ -47,80 +50,113 @@ impl fmt::Display for MigrateError {
     }
 }
 
-/// A list index that has been copied.
-#[derive(Debug)]
-pub struct Copied {
-    originals: Vec<CString>,
-    /// What `.log` was before the copy; `None` if it vanished before.
-    log: Option<Version>,
-    /// How much was copied.
-    pub size: Deleted,
+impl From<IndexError> for MigrateError {
+    fn from(error: IndexError) -> MigrateError {
+        MigrateError::Index(error)
+    }
 }
 
-impl Copied {
-    /// Whether no Dovecot has written to the originals since before the copy.
-    pub fn is_unchanged(&self, index: &IndexDirectory<'_>) -> Result<bool, IndexError> {
+/// The list index in INDEX.
+#[derive(Debug)]
+pub struct Originals {
+    names: Vec<CString>,
+    /// What there is of it.
+    pub size: Size,
+    /// What its `.log` was when it was found; `None` if that vanished.
+    log: Option<Version>,
+}
+
+impl Originals {
+    /// Finds the regular files `dovecot.list.index` and `dovecot.list.index.*` in INDEX.
+    pub fn find(index: &IndexDirectory<'_>) -> Result<Originals, IndexError> {
+        let log = index.version_of(SHARED_LOG)?;
+        let unreadable = |errno| IndexError::Unreadable(index.path().to_owned(), errno);
+        let mut names = Vec::new();
+        let mut size = Size::default();
+        let entries = list_index::entries(index.as_fd(), SHARED_PREFIX.to_bytes());
+        for entry in entries.map_err(unreadable)? {
+            let (name, status) = entry.map_err(unreadable)?;
+            if file_type(&status) == SFlag::S_IFREG {
+                size.add(&status);
+                names.push(name);
+            }
+        }
+        Ok(Originals { names, size, log })
+    }
+
+    /// Whether the user's backends have kept it up to date until now.
+    ///
+    /// A claim that is newer than its last change means that a session has run since which did
+    /// not write to it: one without a list index, or one with a local list index while migration
+    /// was off. Both times are the file server's, so that no clocks are compared. The claim of an
+    /// interrupted migration does not count: no session has run under that.
+    pub fn are_up_to_date(
+        &self,
+        index: &IndexDirectory<'_>,
+        claim: Option<&ClaimText>,
+    ) -> Result<bool, IndexError> {
+        match claim {
+            Some(claim) if !claim.migrating => {
+                Ok(index.changed_at(SHARED_LOG)? > index.changed_at(index.claim_name())?)
+            }
+            Some(_) | None => Ok(true),
+        }
+    }
+
+    /// Copies it into the locked LISTINDEX directory, under its local name `prefix`. The directory
+    /// must hold no list index.
+    ///
+    /// # Errors
+    /// If anything is missing in the copy. What there is of it must then be deleted.
+    pub fn copy(
+        &self,
+        index: &IndexDirectory<'_>,
+        lock: &Lock<'_, Exclusive>,
+        prefix: &CStr,
+    ) -> Result<(), MigrateError> {
+        let directory = lock.directory();
+        let failed = |original: &CStr, target: &CStr, error| {
+            MigrateError::CannotCopy(index.path_of(original), directory.path_of(target), error)
+        };
+        // One user must not fill the memory of all, not even for the moment that a copy takes.
+        if directory
+            .free_space()
+            .is_ok_and(|free| self.size.bytes > free / 2)
+        {
+            let path = directory.path().to_owned();
+            return Err(MigrateError::TooLarge(path, self.size.bytes));
+        }
+        for original in &self.names {
+            let (temporary, _) = local_names(prefix, original);
+            copy_file(index, original, directory, &temporary)
+                .map_err(|error| failed(original, &temporary, error))?;
+        }
+        for original in &self.names {
+            let (temporary, target) = local_names(prefix, original);
+            let fd = directory.as_fd();
+            renameat(fd, temporary.as_c_str(), fd, target.as_c_str())
+                .map_err(|errno| failed(original, &target, errno.into()))?;
+        }
+        Ok(())
+    }
+
+    /// Whether no Dovecot has written to it since it was found.
+    pub fn are_unchanged(&self, index: &IndexDirectory<'_>) -> Result<bool, IndexError> {
         Ok(self.log.is_some() && self.log == index.version_of(SHARED_LOG)?)
     }
 
-    /// Deletes the originals, the `.log` first: without it Dovecot does not take the rest for a
-    /// list index that another backend keeps up to date, and neither do we.
-    pub fn delete_originals(&self, index: &IndexDirectory<'_>) -> Result<(), IndexError> {
+    /// Deletes it, the `.log` first: without it Dovecot does not take the rest for a list index
+    /// that another backend keeps up to date, and neither do we.
+    pub fn delete(&self, index: &IndexDirectory<'_>) -> Result<(), IndexError> {
         index.delete(SHARED_LOG)?;
-        self.originals
-            .iter()
-            .try_for_each(|original| index.delete(original))
+        self.names.iter().try_for_each(|name| index.delete(name))
     }
-}
-
-/// Copies the list index from INDEX into the locked LISTINDEX directory, under its local name
-/// `prefix`. The directory must hold no list index.
-///
-/// # Errors
-/// If anything is missing in the copy. What there is of it must then be deleted.
-pub fn copy(
-    index: &IndexDirectory<'_>,
-    lock: &Lock<'_, Exclusive>,
-    prefix: &CStr,
-) -> Result<Copied, MigrateError> {
-    let log = index.version_of(SHARED_LOG).map_err(MigrateError::Log)?;
-    let files = list_index::list(index.as_fd(), SHARED_PREFIX.to_bytes())
-        .map_err(|errno| MigrateError::Unreadable(index.path().to_owned(), errno))?;
-    let mut copied = Copied {
-        originals: Vec::new(),
-        log,
-        size: Deleted::default(),
-    };
-    let mut renames = Vec::new();
-    for (original, status) in files {
-        if file_type(&status) != SFlag::S_IFREG {
-            continue;
-        }
-        let suffix = &original.to_bytes()[SHARED_PREFIX.to_bytes().len()..];
-        let (temporary, target) = local_names(prefix, suffix);
-        let bytes = copy_file(index, &original, lock.directory(), &temporary)
-            .map_err(|error| failed(index, &original, lock.directory(), &temporary, error))?;
-        copied.size.files += 1;
-        copied.size.bytes += bytes;
-        renames.push((temporary, target, original.clone()));
-        copied.originals.push(original);
-    }
-    for (temporary, target, original) in renames {
-        let directory = lock.directory().as_fd();
-        renameat(
-            directory,
-            temporary.as_c_str(),
-            directory,
-            target.as_c_str(),
-        )
-        .map_err(|errno| failed(index, &original, lock.directory(), &target, errno.into()))?;
-    }
-    Ok(copied)
 }
 
 /// A file's temporary and final name here. Both belong to the list index, so that whatever deletes
 /// that deletes an interrupted copy too.
-fn local_names(prefix: &CStr, suffix: &[u8]) -> (CString, CString) {
+fn local_names(prefix: &CStr, original: &CStr) -> (CString, CString) {
+    let suffix = &original.to_bytes()[SHARED_PREFIX.to_bytes().len()..];
     let name = |middle: &[u8]| {
         let bytes = [prefix.to_bytes(), middle, suffix].concat();
         // Made from C strings, so there is no NUL byte in it.
@@ -138,21 +174,7 @@ fn copy_file(
     let mut from = index.open_file(original)?;
     let flags =
         OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let to = openat(
-        directory.as_fd(),
-        temporary,
-        flags,
-        Mode::from_bits_truncate(0o600),
-    )?;
+    let mode = Mode::from_bits_truncate(0o600);
+    let to = openat(directory.as_fd(), temporary, flags, mode)?;
     io::copy(&mut from, &mut File::from(to))
-}
-
-fn failed(
-    index: &IndexDirectory<'_>,
-    original: &CStr,
-    directory: &ListIndexDirectory,
-    target: &CStr,
-    error: io::Error,
-) -> MigrateError {
-    MigrateError::CannotCopy(index.path_of(original), directory.path_of(target), error)
 }

@@ -2,18 +2,21 @@
 
 use std::ffi::CString;
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use crate::config::HostName;
+use crate::config::{HostName, Level};
 use crate::index_directory::{
-    Identity, Index, IndexDirectory, IndexError, Look, SHARED_PREFIX, SharedListIndex,
+    ClaimText, Identity, Index, IndexDirectory, IndexError, Look, SHARED_PREFIX, SharedListIndex,
 };
-use crate::list_index::{self, DeleteError, Deleted};
+use crate::list_index::{self, DeleteError, Size};
 use crate::list_index_directory::{DirectoryError, ListIndexDirectory};
-use crate::log::{Escaped, Log};
-use crate::migrate::{self, Copied, MigrateError};
+use crate::log::Log;
+use crate::migrate::{MigrateError, Originals};
+use crate::open_sessions;
 use crate::record::{Deadline, Exclusive, Kind, Lock, LockError, Shared, remove_lock_file};
+use crate::system::signals::WriteSignalsIgnored;
 use crate::user::Actor;
 
 /// A claim younger than this, in seconds, means that the user alternates between backends.
@@ -41,6 +44,10 @@ pub enum Doubt {
     Delete(DeleteError),
     /// The list index on NFS cannot be taken over.
     Migrate(MigrateError),
+    /// A session without a list index is still open on this backend.
+    OpenSession,
+    /// Nobody knows whether one is.
+    UnknownSessions(io::Error),
     /// Another backend claimed the user during the migration.
     Overtaken,
 }
@@ -53,7 +60,24 @@ impl fmt::Display for Doubt {
             Doubt::Lock(error) => error.fmt(f),
             Doubt::Delete(error) => error.fmt(f),
             Doubt::Migrate(error) => error.fmt(f),
+            Doubt::OpenSession => {
+                f.write_str("an earlier session without list index is still open")
+            }
+            Doubt::UnknownSessions(error) => write!(
+                f,
+                "cannot tell whether an earlier session without list index is still open: {error}"
+            ),
             Doubt::Overtaken => f.write_str("another backend took the user over at this moment"),
+        }
+    }
+}
+
+impl Doubt {
+    fn level(&self) -> Level {
+        match self {
+            // In the life of every user: the first session, and those beside it.
+            Doubt::Index(IndexError::Missing(_)) | Doubt::OpenSession => Level::Info,
+            _ => Level::Error,
         }
     }
 }
@@ -95,8 +119,11 @@ impl Reconciliation<'_> {
         match self.vouch() {
             Ok(()) => Verdict::Use,
             Err(doubt) => {
-                self.log
-                    .error(format_args!("session without list index: {doubt}"));
+                self.log.write(
+                    doubt.level(),
+                    format_args!("session without list index: {doubt}"),
+                );
+                self.claim_regardless(&doubt);
                 Verdict::DoNotUse
             }
         }
@@ -129,41 +156,55 @@ impl Reconciliation<'_> {
             // LISTINDEX is INDEX by another path: shared by all backends, nothing is local.
             return Ok(());
         }
-        let shared = self.lock(Lock::<Shared>::acquire(&directory, deadline), &directory)?;
-        if is_settled(look, shared.record()) {
+        let shared = match Lock::<Shared>::acquire(&directory, deadline) {
+            Err(error) => return Err(self.refuse(error, &directory)),
+            Ok(shared) => shared,
+        };
+        if is_settled(look, shared.content().record()) {
             self.mark_used(&shared);
             return Ok(());
         }
-        let exclusive = self.lock(shared.into_exclusive(deadline), &directory)?;
-        self.under_lock(&exclusive, |lock| self.settle(lock))
-    }
-
-    /// INDEX cannot be asked. Whatever is here locally must not be trusted by a later login
-    /// either: IMAP may do to it in the meantime what it likes.
-    fn give_up(&self, error: IndexError, deadline: Deadline) -> Result<(), Doubt> {
-        match ListIndexDirectory::open(&self.list_index_directory, self.actor.user()) {
-            Ok(directory) => {
-                let lock =
-                    self.lock(Lock::<Exclusive>::acquire(&directory, deadline), &directory)?;
-                self.under_lock(&lock, |_| Err(error.into()))
-            }
-            Err(_) => Err(error.into()),
+        match shared.into_exclusive(deadline) {
+            Err(error) => Err(self.refuse(error, &directory)),
+            Ok(exclusive) => self.under_lock(&exclusive, |lock| self.settle(lock)),
         }
     }
 
-    /// A lock that was not had in time: its holder must not leave a record behind that a later
-    /// login would trust, because this session, without a list index, may change what is in it.
-    fn lock<L>(
-        &self,
-        attempt: Result<L, LockError>,
-        directory: &ListIndexDirectory,
-    ) -> Result<L, LockError> {
-        if let Err(LockError::TimedOut(_)) = attempt {
-            if let Err(error) = remove_lock_file(directory) {
+    /// INDEX cannot be asked. Nothing here may be trusted by a later login either: without NFS,
+    /// IMAP would strip the list index down to nothing, and this session changes what is in it.
+    fn give_up(&self, error: IndexError, deadline: Deadline) -> Result<(), Doubt> {
+        let path = &self.list_index_directory;
+        let directory = match open_sessions::own() {
+            // There must be a place for the note.
+            Some(_) => ListIndexDirectory::open_or_make(path, self.actor),
+            None => ListIndexDirectory::open(path, self.actor.user()),
+        };
+        let Ok(directory) = directory else {
+            return Err(error.into());
+        };
+        match Lock::<Exclusive>::acquire(&directory, deadline) {
+            Ok(lock) => self.under_lock(&lock, |_| Err(error.into())),
+            Err(lock) => {
+                self.log.error(self.refuse(lock, &directory));
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The lock cannot be had. What its holder records must be lost, since this session, without a
+    /// list index, may change what is in it.
+    fn refuse(&self, error: LockError, directory: &ListIndexDirectory) -> Doubt {
+        if matches!(error, LockError::TimedOut(_)) {
+            let anew = remove_lock_file(directory)
+                .and_then(|()| {
+                    Lock::<Exclusive>::acquire(directory, Deadline::after(Duration::ZERO))
+                })
+                .and_then(|lock| self.note_session(&lock));
+            if let Err(error) = anew {
                 self.log.error(error);
             }
         }
-        attempt
+        error.into()
     }
 
     /// Does `work`; if it fails, empties the record and deletes the list index, as far as that is
@@ -173,18 +214,49 @@ impl Reconciliation<'_> {
         lock: &Lock<'_, Exclusive>,
         work: impl FnOnce(&Lock<'_, Exclusive>) -> Result<(), Doubt>,
     ) -> Result<(), Doubt> {
+        let _ignored = WriteSignalsIgnored::new();
         let result = work(lock);
         // After a loss the directory belongs to whoever locked the new file.
         if matches!(result, Ok(()) | Err(Doubt::Lock(LockError::Lost(_)))) {
             return result;
         }
-        if let Err(error) = lock.empty_record() {
+        if let Err(error) = self.note_session(lock) {
             self.log.error(error);
         }
         if let Err(error) = list_index::delete(lock, &self.prefix) {
             self.log.error(error);
         }
         result
+    }
+
+    /// Replaces the record by a note of the sessions that run without a list index, this one too.
+    fn note_session(&self, lock: &Lock<'_, Exclusive>) -> Result<(), LockError> {
+        let before = lock.content();
+        lock.empty_record()?;
+        let mut sessions = open_sessions::still_open(before.sessions())
+            .unwrap_or_else(|_| before.sessions().to_vec());
+        sessions.extend(open_sessions::own());
+        match sessions.len().checked_sub(open_sessions::MOST) {
+            _ if sessions.is_empty() => Ok(()),
+            oldest => lock.note_sessions(&sessions[oldest.unwrap_or_default()..]),
+        }
+    }
+
+    /// A session that nobody vouches for changes the store all the same, so no backend's record
+    /// may survive it: neither one elsewhere, nor one here that could not be emptied.
+    fn claim_regardless(&self, doubt: &Doubt) {
+        if matches!(doubt, Doubt::Index(_) | Doubt::Overtaken) {
+            // It cannot be claimed, or another backend has just done so.
+            return;
+        }
+        let _ignored = WriteSignalsIgnored::new();
+        let claimed = self
+            .index
+            .look()
+            .and_then(|(index, look)| index.claim_for(&self.host(), false, look.claim));
+        if let Err(error) = claimed {
+            self.log.error(error);
+        }
     }
 
     /// The fast path: nothing is logged, and nothing written on NFS.
@@ -198,34 +270,41 @@ impl Reconciliation<'_> {
     fn settle(&self, lock: &Lock<'_, Exclusive>) -> Result<(), Doubt> {
         // Both sides once more: another login may have done the work while this one waited.
         let (index, look) = self.index.look()?;
+        let content = lock.content();
         if look.shared_list_index == SharedListIndex::Litter {
             self.delete_litter(&index);
         }
-        if look.shared_list_index != SharedListIndex::InUse && is_claimed(&look, lock.record()) {
+        if look.shared_list_index != SharedListIndex::InUse && is_claimed(&look, content.record()) {
             self.mark_used(lock);
             return Ok(());
         }
-        let host = match self.host {
-            Some(host) => host.clone(),
-            None => HostName::of_system(),
-        };
+        match open_sessions::still_open(content.sessions()) {
+            Ok(open) if open.is_empty() => {}
+            Ok(_) => return Err(Doubt::OpenSession),
+            Err(error) => return Err(Doubt::UnknownSessions(error)),
+        }
         lock.empty_record()?;
         let deleted = list_index::delete(lock, &self.prefix)?;
-        let copied = match look.shared_list_index {
-            SharedListIndex::InUse => Some(migrate::copy(&index, lock, &self.prefix)?),
-            SharedListIndex::Litter | SharedListIndex::None => None,
-        };
-        let from = look.claim.and_then(|_| index.claimed_by());
-        let claim = index.claim_for(&host, look.claim)?;
-        if let Some(copied) = &copied {
-            self.confirm(claim, copied)?;
+        let standing = look.claim.and_then(|_| index.claim_text());
+        let taken = self.take_over(&index, &look, standing.as_ref(), lock)?;
+        let host = self.host();
+        let claim = index.claim_for(&host, taken.is_some(), look.claim)?;
+        if let Some(originals) = &taken {
+            self.confirm(claim, originals)?;
         }
         lock.write_record(claim, &host)?;
-        if let Some(copied) = &copied {
-            copied.delete_originals(&index)?;
+        if let Some(originals) = &taken {
+            originals.delete(&index)?;
         }
-        self.tell(&host, from, &look, deleted, copied.as_ref());
+        self.tell(&host, standing.as_ref(), &look, deleted, taken.as_ref());
         Ok(())
+    }
+
+    fn host(&self) -> HostName {
+        match self.host {
+            Some(host) => host.clone(),
+            None => HostName::of_system(),
+        }
     }
 
     fn delete_litter(&self, index: &IndexDirectory<'_>) {
@@ -238,10 +317,35 @@ impl Reconciliation<'_> {
         }
     }
 
+    /// Copies the list index in INDEX, if there is one that is up to date.
+    fn take_over(
+        &self,
+        index: &IndexDirectory<'_>,
+        look: &Look,
+        standing: Option<&ClaimText>,
+        lock: &Lock<'_, Exclusive>,
+    ) -> Result<Option<Originals>, Doubt> {
+        if look.shared_list_index != SharedListIndex::InUse {
+            return Ok(None);
+        }
+        let originals = Originals::find(index)?;
+        if originals.are_up_to_date(index, standing)? {
+            originals.copy(index, lock, &self.prefix)?;
+            return Ok(Some(originals));
+        }
+        originals.delete(index)?;
+        self.log.info(format_args!(
+            "deleted {} of a list index in {} that a later session did not use",
+            originals.size,
+            index.path().display()
+        ));
+        Ok(None)
+    }
+
     /// Whether nobody used the originals since they were copied, and nobody else claimed.
-    fn confirm(&self, claim: Identity, copied: &Copied) -> Result<(), Doubt> {
+    fn confirm(&self, claim: Identity, originals: &Originals) -> Result<(), Doubt> {
         let (index, look) = self.index.look()?;
-        if look.claim == Some(claim) && copied.is_unchanged(&index)? {
+        if look.claim == Some(claim) && originals.are_unchanged(&index)? {
             Ok(())
         } else {
             Err(Doubt::Overtaken)
@@ -251,31 +355,35 @@ impl Reconciliation<'_> {
     fn tell(
         &self,
         host: &HostName,
-        from: Option<String>,
+        standing: Option<&ClaimText>,
         look: &Look,
-        deleted: Deleted,
-        copied: Option<&Copied>,
+        deleted: Size,
+        taken: Option<&Originals>,
     ) {
-        let from = from.map(|from| Escaped(from.as_bytes()).to_string());
-        let from = from.as_deref().unwrap_or("unknown");
         let list_index = self.list_index_directory.display();
         let index = self.index.path.display();
-        match (look.claim, copied) {
-            (_, Some(copied)) => self.log.info(format_args!(
-                "took over the list index: moved {} from {index} to {list_index}, deleted {deleted} there before; now on {host}",
-                copied.size,
-            )),
-            (Some(_), None) => self.log.info(format_args!(
-                "user came from {from}: deleted {deleted} of the list index in {list_index}; now on {host}"
-            )),
-            (None, None) => self.log.info(format_args!(
-                "first login: deleted {deleted} of the list index in {list_index}; now on {host}"
-            )),
+        let from = standing.map_or("unknown", |standing| &standing.host);
+        if let Some(originals) = taken {
+            self.log.info(format_args!(
+                "migrated: moved {} of the list index from {index} to {list_index}",
+                originals.size
+            ));
         }
+        let why = match look.claim {
+            None => "first login on any backend".to_owned(),
+            Some(_) if from == host.as_str() => {
+                format!("no record of the last login on {host}")
+            }
+            Some(_) => format!("host changed from {from} to {host}"),
+        };
+        self.log.info(format_args!(
+            "{why}: deleted {deleted} of the list index in {list_index}, claimed {index}"
+        ));
         let age = look.claim.map(|claim| claim.age_at(SystemTime::now()));
         if age.is_some_and(|age| age.abs() < ALTERNATES) && from != host.as_str() {
             self.log.warning(format_args!(
-                "user alternates between backends: {from} claimed {index} less than a minute ago; does the proxy in front send a user to one backend at a time?"
+                "user alternates between backends: {from} claimed {index} less than a minute ago; \
+                 the proxy in front must send a user to one backend at a time"
             ));
         }
     }

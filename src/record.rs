@@ -25,12 +25,80 @@ pub const LOCK_FILE: &CStr = c".lasthost";
 /// The format's version. A record of another one counts as none.
 const VERSION: &str = "1";
 
-/// A record is shorter than this.
-const LONGEST: usize = 256;
+/// How a note of sessions begins.
+const SESSIONS: &str = "sessions";
+
+/// A record and a note of [`MOST`](crate::open_sessions::MOST) sessions are shorter than this.
+const LONGEST: usize = 1024;
 
 /// Between two attempts to get a lock.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// What the lock file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// `1 <inode> <seconds>.<nanoseconds, 9 digits> <host name>`: the record, the claim that the
+    /// list index here belongs to.
+    Record(Identity),
+    /// `sessions <inode>...`: no record, and these sessions, known by the inode numbers of their
+    /// sockets, run without a list index.
+    Sessions(Vec<u64>),
+    /// No record: empty, torn, garbled, or of another version.
+    Nothing,
+}
+
+impl Content {
+    fn parse(content: &[u8]) -> Content {
+        Content::parse_record(content)
+            .map(Content::Record)
+            .or_else(|| Content::parse_sessions(content).map(Content::Sessions))
+            .unwrap_or(Content::Nothing)
+    }
+
+    fn parse_record(content: &[u8]) -> Option<Identity> {
+        let line = std::str::from_utf8(content).ok()?.strip_suffix('\n')?;
+        let mut fields = line.split(' ');
+        let (version, inode, modified, host) = (
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+        );
+        let (seconds, nanoseconds) = modified.split_once('.')?;
+        let complete = version == VERSION
+            && nanoseconds.len() == 9
+            && HostName::try_from(host.to_owned()).is_ok()
+            && fields.next().is_none();
+        complete.then_some(Identity {
+            inode: decimal(inode)?,
+            seconds: seconds.parse().ok()?,
+            nanoseconds: decimal(nanoseconds)?.try_into().ok()?,
+        })
+    }
+
+    fn parse_sessions(content: &[u8]) -> Option<Vec<u64>> {
+        let line = std::str::from_utf8(content).ok()?.strip_suffix('\n')?;
+        let sessions = line.strip_prefix(SESSIONS)?.strip_prefix(' ')?;
+        sessions.split(' ').map(decimal).collect()
+    }
+
+    /// The record, if there is one.
+    pub fn record(&self) -> Option<Identity> {
+        match self {
+            Content::Record(identity) => Some(*identity),
+            Content::Sessions(_) | Content::Nothing => None,
+        }
+    }
+
+    /// Sessions that were without a list index when the content was written.
+    pub fn sessions(&self) -> &[u64] {
+        match self {
+            Content::Sessions(sessions) => sessions,
+            Content::Record(_) | Content::Nothing => &[],
+        }
+    }
+}
 
 /// Why the lock file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,12 +264,11 @@ impl<'a, K: Kind> Lock<'a, K> {
         }
     }
 
-    /// The claim that the list index here belongs to; `None` if that is not known, for whatever
-    /// reason: an empty, torn or garbled record, or one of another version.
-    pub fn record(&self) -> Option<Identity> {
+    /// What the lock file says. A file that cannot be read says nothing.
+    pub fn content(&self) -> Content {
         let mut buffer = [0; LONGEST];
-        let length = self.file.read_at(&mut buffer, 0).ok()?;
-        parse(&buffer[..length])
+        let length = self.file.read_at(&mut buffer, 0).unwrap_or_default();
+        Content::parse(&buffer[..length])
     }
 
     /// Notes that the user logged in now, as the file's access time. Explicitly: reading does not
@@ -233,6 +300,18 @@ impl Lock<'_, Exclusive> {
     pub fn empty_record(&self) -> Result<(), LockError> {
         self.file
             .set_len(0)
+            .map_err(|error| failed(self.directory, errno_of(&error)))
+    }
+
+    /// Notes sessions that run without a list index, in place of the record.
+    pub fn note_sessions(&self, sessions: &[u64]) -> Result<(), LockError> {
+        let mut note = SESSIONS.to_owned();
+        for session in sessions {
+            note.push_str(&format!(" {session}"));
+        }
+        note.push('\n');
+        self.file
+            .write_all_at(note.as_bytes(), 0)
             .map_err(|error| failed(self.directory, errno_of(&error)))
     }
 
@@ -284,28 +363,6 @@ fn open(directory: &ListIndexDirectory) -> Result<File, LockError> {
         Err(Errno::ENOENT) => Err(LockError::DirectoryGone(path(directory))),
         Err(errno) => Err(failed(directory, errno)),
     }
-}
-
-/// `1 <inode> <seconds>.<nanoseconds, 9 digits> <host name>` and a newline.
-fn parse(record: &[u8]) -> Option<Identity> {
-    let line = std::str::from_utf8(record).ok()?.strip_suffix('\n')?;
-    let mut fields = line.split(' ');
-    let (version, inode, modified, host) = (
-        fields.next()?,
-        fields.next()?,
-        fields.next()?,
-        fields.next()?,
-    );
-    let (seconds, nanoseconds) = modified.split_once('.')?;
-    let complete = version == VERSION
-        && nanoseconds.len() == 9
-        && HostName::try_from(host.to_owned()).is_ok()
-        && fields.next().is_none();
-    complete.then_some(Identity {
-        inode: decimal(inode)?,
-        seconds: seconds.parse().ok()?,
-        nanoseconds: decimal(nanoseconds)?.try_into().ok()?,
-    })
 }
 
 /// Only digits; `parse` alone would take a sign.

@@ -33,7 +33,8 @@ impl fmt::Display for UserError {
                 field.to_ascii_lowercase()
             ),
             UserError::NotANumber(field, value) => {
-                write!(f, "{field}='{}' is not a number", value.escape_ascii())
+                let value = String::from_utf8_lossy(value);
+                write!(f, "{field}='{value}' is not a number")
             }
             UserError::NoSuchAccount(name) => {
                 write!(
@@ -53,9 +54,23 @@ impl fmt::Display for UserError {
 #[derive(Debug)]
 pub struct Actor {
     user: UserId,
-    group: GroupId,
-    /// Present if the process is root underneath.
-    assumed: Option<Assumed>,
+    /// Only if the process is root underneath.
+    root: Option<Root>,
+}
+
+/// Root underneath the user.
+#[derive(Debug)]
+pub struct Root {
+    assumed: Assumed,
+    /// The user's primary group.
+    pub group: GroupId,
+}
+
+impl Root {
+    /// Runs `work` as root.
+    pub fn run<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.assumed.suspended(work)
+    }
 }
 
 impl Actor {
@@ -70,11 +85,7 @@ impl Actor {
     ) -> Result<Actor, UserError> {
         let user = effective_user();
         if user.0 != 0 {
-            return Ok(Actor {
-                user,
-                group: GroupId(nix::unistd::getegid().as_raw()),
-                assumed: None,
-            });
+            return Ok(Actor { user, root: None });
         }
         let user = UserId(id(
             environment,
@@ -96,10 +107,10 @@ impl Actor {
             group,
             groups: groups(environment, configuration, group)?,
         };
+        let assumed = Assumed::new(identity).map_err(UserError::Refused)?;
         Ok(Actor {
             user,
-            group,
-            assumed: Some(Assumed::new(identity).map_err(UserError::Refused)?),
+            root: Some(Root { assumed, group }),
         })
     }
 
@@ -108,22 +119,9 @@ impl Actor {
         self.user
     }
 
-    /// The user's primary group.
-    pub fn group(&self) -> GroupId {
-        self.group
-    }
-
-    /// Whether the process was started as root.
-    pub fn is_root(&self) -> bool {
-        self.assumed.is_some()
-    }
-
-    /// Runs `work` as root if the process was started so, else as it is.
-    pub fn as_root<T>(&self, work: impl FnOnce() -> T) -> T {
-        match &self.assumed {
-            Some(assumed) => assumed.suspended(work),
-            None => work(),
-        }
+    /// Root underneath, if the process was started as that.
+    pub fn root(&self) -> Option<&Root> {
+        self.root.as_ref()
     }
 }
 

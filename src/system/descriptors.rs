@@ -58,6 +58,13 @@ pub fn write_line_to_standard_error(line: &[u8]) {
     while nix::unistd::write(standard_error, &bytes) == Err(Errno::EINTR) {}
 }
 
+/// The inode number of the client's connection, descriptor 0, if that is a socket.
+pub fn socket_of_client() -> Option<u64> {
+    let status = nix::sys::stat::fstat(borrow(0)).ok()?;
+    let is_socket = status.st_mode & libc::S_IFMT == libc::S_IFSOCK;
+    is_socket.then_some(status.st_ino)
+}
+
 fn borrow(number: RawFd) -> BorrowedFd<'static> {
     // SAFETY: nothing in this program closes 0, 1 or 2; if one was closed before we began, the
     // kernel answers EBADF or POLLNVAL, which the callers expect.

@@ -62,9 +62,9 @@ impl Attributes {
         (self.0.stx_mtime.tv_sec, self.0.stx_mtime.tv_nsec)
     }
 
-    /// Nanoseconds of the last status change.
-    pub fn changed_nanoseconds(&self) -> u32 {
-        self.0.stx_ctime.tv_nsec
+    /// Last status change, by the server's clock: seconds since the epoch and nanoseconds.
+    pub fn changed(&self) -> (i64, u32) {
+        (self.0.stx_ctime.tv_sec, self.0.stx_ctime.tv_nsec)
     }
 
     /// Whether it is a regular file.
