@@ -18,13 +18,16 @@ use crate::index_directory::{
 };
 use crate::list_index::{self, Size, file_type};
 use crate::list_index_directory::ListIndexDirectory;
-use crate::record::{Exclusive, Lock};
+use crate::log::Log;
+use crate::record::{Exclusive, Lock, LockError};
 
 /// Why the list index was not taken over.
 #[derive(Debug)]
 pub enum MigrateError {
     /// INDEX or a file in it cannot be looked at.
     Index(IndexError),
+    /// The directory is not ours any more.
+    Lock(LockError),
     /// It would take more than half of what is free: LISTINDEX, and the size in bytes.
     TooLarge(PathBuf, u64),
     /// A file could not be copied: from, to.
@@ -35,6 +38,7 @@ impl fmt::Display for MigrateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             MigrateError::Index(error) => error.fmt(f),
+            MigrateError::Lock(error) => error.fmt(f),
             MigrateError::TooLarge(path, bytes) => write!(
                 f,
                 "a list index of {bytes} bytes is more than half of what is free in {}",
@@ -53,6 +57,12 @@ impl fmt::Display for MigrateError {
 impl From<IndexError> for MigrateError {
     fn from(error: IndexError) -> MigrateError {
         MigrateError::Index(error)
+    }
+}
+
+impl From<LockError> for MigrateError {
+    fn from(error: LockError) -> MigrateError {
+        MigrateError::Lock(error)
     }
 }
 
@@ -131,6 +141,7 @@ impl Originals {
             copy_file(index, original, directory, &temporary)
                 .map_err(|error| failed(original, &temporary, error))?;
         }
+        lock.confirm()?;
         for original in &self.names {
             let (temporary, target) = local_names(prefix, original);
             let fd = directory.as_fd();
@@ -147,9 +158,17 @@ impl Originals {
 
     /// Deletes it, the `.log` first: without it Dovecot does not take the rest for a list index
     /// that another backend keeps up to date, and neither do we.
-    pub fn delete(&self, index: &IndexDirectory<'_>) -> Result<(), IndexError> {
+    ///
+    /// # Errors
+    /// If the `.log` is still there. The rest without it is litter, which `log` is told of.
+    pub fn delete(&self, index: &IndexDirectory<'_>, log: &Log) -> Result<(), IndexError> {
         index.delete(SHARED_LOG)?;
-        self.names.iter().try_for_each(|name| index.delete(name))
+        for name in &self.names {
+            if let Err(error) = index.delete(name) {
+                log.warning(error);
+            }
+        }
+        Ok(())
     }
 }
 

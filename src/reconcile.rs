@@ -217,7 +217,7 @@ impl Reconciliation<'_> {
         let _ignored = WriteSignalsIgnored::new();
         let result = work(lock);
         // After a loss the directory belongs to whoever locked the new file.
-        if matches!(result, Ok(()) | Err(Doubt::Lock(LockError::Lost(_)))) {
+        if result.is_ok() || lock.confirm().is_err() {
             return result;
         }
         if let Err(error) = self.note_session(lock) {
@@ -245,17 +245,22 @@ impl Reconciliation<'_> {
     /// A session that nobody vouches for changes the store all the same, so no backend's record
     /// may survive it: neither one elsewhere, nor one here that could not be emptied.
     fn claim_regardless(&self, doubt: &Doubt) {
-        if matches!(doubt, Doubt::Index(_) | Doubt::Overtaken) {
-            // It cannot be claimed, or another backend has just done so.
+        if matches!(doubt, Doubt::Overtaken) {
+            // Another backend has just done so.
             return;
         }
         let _ignored = WriteSignalsIgnored::new();
-        let claimed = self
-            .index
-            .look()
-            .and_then(|(index, look)| index.claim_for(&self.host(), false, look.claim));
-        if let Err(error) = claimed {
-            self.log.error(error);
+        let claimed = self.index.look().and_then(|(index, look)| {
+            index
+                .claim_for(&self.host(), false, look.claim)
+                .map(drop)
+                // Without any claim no record counts either, and that needs no space.
+                .or_else(|_| index.delete(index.claim_name()))
+        });
+        match (claimed, doubt) {
+            // Said already.
+            (Ok(()), _) | (Err(_), Doubt::Index(_)) => {}
+            (Err(error), _) => self.log.error(error),
         }
     }
 
@@ -270,6 +275,7 @@ impl Reconciliation<'_> {
     fn settle(&self, lock: &Lock<'_, Exclusive>) -> Result<(), Doubt> {
         // Both sides once more: another login may have done the work while this one waited.
         let (index, look) = self.index.look()?;
+        lock.confirm()?;
         let content = lock.content();
         if look.shared_list_index == SharedListIndex::Litter {
             self.delete_litter(&index);
@@ -294,7 +300,7 @@ impl Reconciliation<'_> {
         }
         lock.write_record(claim, &host)?;
         if let Some(originals) = &taken {
-            originals.delete(&index)?;
+            originals.delete(&index, self.log)?;
         }
         self.tell(&host, standing.as_ref(), &look, deleted, taken.as_ref());
         Ok(())
@@ -333,7 +339,7 @@ impl Reconciliation<'_> {
             originals.copy(index, lock, &self.prefix)?;
             return Ok(Some(originals));
         }
-        originals.delete(index)?;
+        originals.delete(index, self.log)?;
         self.log.info(format_args!(
             "deleted {} of a list index in {} that a later session did not use",
             originals.size,

@@ -296,6 +296,17 @@ impl<'a> Lock<'a, Shared> {
 }
 
 impl Lock<'_, Exclusive> {
+    /// Makes sure that the directory is still ours to change. A login that waited too long for the
+    /// lock removes its file, and whoever comes then locks a new one; so after every wait for NFS
+    /// this is asked before anything here is touched.
+    pub fn confirm(&self) -> Result<(), LockError> {
+        if self.is_current()? {
+            Ok(())
+        } else {
+            Err(LockError::Lost(path(self.directory)))
+        }
+    }
+
     /// From now on nothing vouches for the list index here.
     pub fn empty_record(&self) -> Result<(), LockError> {
         self.file
@@ -330,11 +341,7 @@ impl Lock<'_, Exclusive> {
             .write_all_at(record.as_bytes(), 0)
             .map_err(|error| failed(self.directory, errno_of(&error)))?;
         self.mark_used()?;
-        if self.is_current()? {
-            Ok(())
-        } else {
-            Err(LockError::Lost(path(self.directory)))
-        }
+        self.confirm()
     }
 }
 
