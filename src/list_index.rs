@@ -11,7 +11,10 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use crate::list_index_directory::ListIndexDirectory;
 use crate::record::{Exclusive, Lock};
+use crate::system::entries::open_directory;
+use crate::system::lease;
 
 /// How much of a list index there is, or was.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -112,10 +115,8 @@ pub fn entries<'a>(
     directory: &'a OwnedFd,
     prefix: &'a [u8],
 ) -> nix::Result<impl Iterator<Item = nix::Result<(CString, FileStat)>> + 'a> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     // An O_PATH descriptor cannot be listed; "." is the same directory, whatever its path is now.
-    let fd = openat(directory, c".", flags, Mode::empty())?;
-    let names = Dir::from_fd(fd)?.into_iter();
+    let names = Dir::from_fd(open_directory(directory, c".")?)?.into_iter();
     Ok(names.filter_map(move |entry| {
         let name = match entry {
             Ok(entry) => entry.file_name().to_owned(),
@@ -130,6 +131,20 @@ pub fn entries<'a>(
             Err(errno) => Some(Err(errno)),
         }
     }))
+}
+
+/// Whether some process has the file `name` of `directory` open: a session that is going on.
+///
+/// # Errors
+/// If the kernel does not say so.
+pub fn is_open(directory: &ListIndexDirectory, name: &CStr) -> nix::Result<bool> {
+    // The name may have become a FIFO's, which must not block.
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    match openat(directory.as_fd(), name, flags, Mode::empty()) {
+        Ok(file) => lease::is_open_elsewhere(file),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// The type of a file, without its permissions.

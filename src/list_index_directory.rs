@@ -102,6 +102,24 @@ impl ListIndexDirectory {
         })
     }
 
+    /// Opens the directory `name` of `parent`, whoever it belongs to: what is done in it is to be
+    /// done with the rights of its [`owner`](ListIndexDirectory::owner). `path` is its path, for
+    /// messages.
+    ///
+    /// # Errors
+    /// As [`ListIndexDirectory::open`].
+    pub fn open_in(
+        parent: &OwnedFd,
+        name: &CStr,
+        path: PathBuf,
+    ) -> Result<ListIndexDirectory, DirectoryError> {
+        let fd = step(parent, name, true, &path)?;
+        match fstat(&fd) {
+            Ok(status) => Ok(ListIndexDirectory { path, fd, status }),
+            Err(errno) => Err(DirectoryError::Unusable(path, errno)),
+        }
+    }
+
     /// Opens the directory, after making it and its parents if they are missing.
     ///
     /// # Errors
@@ -131,6 +149,11 @@ impl ListIndexDirectory {
         Ok(file_system.blocks_available() * file_system.fragment_size())
     }
 
+    /// Whom it belongs to.
+    pub fn owner(&self) -> UserId {
+        UserId(self.status.st_uid)
+    }
+
     /// The path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path
@@ -152,8 +175,10 @@ const DIRECTORY: OFlag = OFlag::O_PATH
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_CLOEXEC);
 
+/// Opens the directory `path` (absolute), whoever it belongs to, for working in it by name.
+///
 /// One system call where no link is on the way, which is nearly always.
-fn open_without_links(path: &Path) -> Result<OwnedFd, DirectoryError> {
+pub fn open_without_links(path: &Path) -> Result<OwnedFd, DirectoryError> {
     let how = OpenHow::new()
         .flags(DIRECTORY)
         .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
@@ -335,7 +360,7 @@ fn make_for_user(
 }
 
 /// Whether nobody but root can make, replace or remove root's entries in `directory`.
-fn is_roots_own(directory: impl AsFd) -> nix::Result<bool> {
+pub fn is_roots_own(directory: impl AsFd) -> nix::Result<bool> {
     let status = fstat(directory)?;
     let mode = Mode::from_bits_truncate(status.st_mode);
     let writable_by_others = mode.intersects(Mode::S_IWGRP | Mode::S_IWOTH);

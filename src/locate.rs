@@ -7,6 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::admin::output::printable;
 use crate::location::{
     self, ExpandError, ListIndex, Location, Lookup, ParseError, Setting, Tracking, UserdbField,
     Variables,
@@ -154,19 +155,6 @@ impl fmt::Display for LocateAnswer {
         )?;
         writeln!(f, "reason     {}", self.tracking)
     }
-}
-
-/// Readable, and harmless on a terminal.
-fn printable(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for character in String::from_utf8_lossy(bytes).chars() {
-        if character.is_control() {
-            text.extend(character.escape_default());
-        } else {
-            text.push(character);
-        }
-    }
-    text
 }
 
 /// For programs. JSON has no bytes, so a path that is not UTF-8 also comes in hexadecimal

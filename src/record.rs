@@ -111,6 +111,8 @@ pub enum LockError {
     Failed(PathBuf, Errno),
     /// The directory itself was removed.
     DirectoryGone(PathBuf),
+    /// There is none, and none was to be made.
+    Missing(PathBuf),
     /// It is not in the directory any more: somebody else has begun anew there.
     Lost(PathBuf),
 }
@@ -136,6 +138,7 @@ impl fmt::Display for LockError {
                     path.display()
                 )
             }
+            LockError::Missing(path) => write!(f, "{} does not exist", path.display()),
             LockError::Lost(path) => write!(f, "{} was removed while in use", path.display()),
         }
     }
@@ -211,8 +214,23 @@ impl<'a, K: Kind> Lock<'a, K> {
         deadline: Deadline,
     ) -> Result<Lock<'a, K>, LockError> {
         loop {
-            let file = open(directory)?;
+            let file = open(directory, OFlag::O_CREAT)?;
             if let Some(lock) = Lock::wait(directory, file, deadline)? {
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// Locks `directory` if it has a lock file and nobody holds that now. Reading the content
+    /// leaves the access time as it is.
+    ///
+    /// # Errors
+    /// [`LockError::Missing`] if there is none, [`LockError::TimedOut`] if somebody holds it.
+    pub fn acquire_existing(directory: &'a ListIndexDirectory) -> Result<Lock<'a, K>, LockError> {
+        loop {
+            // A cleaner must not make the user's last login look later than it was.
+            let file = open(directory, OFlag::O_NOATIME)?;
+            if let Some(lock) = Lock::wait(directory, file, Deadline::after(Duration::ZERO))? {
                 return Ok(lock);
             }
         }
@@ -252,7 +270,7 @@ impl<'a, K: Kind> Lock<'a, K> {
     /// Whether the locked file is still the one in the directory, and one that may be used.
     pub fn is_current(&self) -> Result<bool, LockError> {
         let directory = self.directory;
-        let locked = fstat(&self.file).map_err(|errno| failed(directory, errno))?;
+        let locked = self.status()?;
         if !is_regular(&locked) || locked.st_nlink > 1 {
             return Err(LockError::NotAFile(path(directory)));
         }
@@ -276,6 +294,11 @@ impl<'a, K: Kind> Lock<'a, K> {
     pub fn mark_used(&self) -> Result<(), LockError> {
         futimens(&self.file, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_OMIT)
             .map_err(|errno| failed(self.directory, errno))
+    }
+
+    /// The lock file's attributes: its access time is the user's last login here.
+    pub fn status(&self) -> Result<FileStat, LockError> {
+        fstat(&self.file).map_err(|errno| failed(self.directory, errno))
     }
 
     /// The locked directory.
@@ -326,6 +349,18 @@ impl Lock<'_, Exclusive> {
             .map_err(|error| failed(self.directory, errno_of(&error)))
     }
 
+    /// Removes the lock file, as the last thing under the lock: whoever waits for it begins anew.
+    ///
+    /// # Errors
+    /// If it cannot be removed, or is not in the directory any more.
+    pub fn remove(self) -> Result<(), LockError> {
+        if self.is_current()? {
+            remove_lock_file(self.directory)
+        } else {
+            Err(LockError::Lost(path(self.directory)))
+        }
+    }
+
     /// Records that the list index here belongs to `claim`, which `host` made, and that the user
     /// logged in now.
     ///
@@ -353,18 +388,20 @@ pub fn remove_lock_file(directory: &ListIndexDirectory) -> Result<(), LockError>
     }
 }
 
-fn open(directory: &ListIndexDirectory) -> Result<File, LockError> {
-    let flags =
-        OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+fn open(directory: &ListIndexDirectory, further: OFlag) -> Result<File, LockError> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     match openat(
         directory.as_fd(),
         LOCK_FILE,
-        flags,
+        flags | further,
         Mode::from_bits_truncate(0o600),
     ) {
         Ok(fd) => Ok(File::from(fd)),
         Err(Errno::ELOOP | Errno::EISDIR | Errno::ENXIO) => {
             Err(LockError::NotAFile(path(directory)))
+        }
+        Err(Errno::ENOENT) if !further.contains(OFlag::O_CREAT) => {
+            Err(LockError::Missing(path(directory)))
         }
         // With O_CREAT only a directory without a name gives this.
         Err(Errno::ENOENT) => Err(LockError::DirectoryGone(path(directory))),

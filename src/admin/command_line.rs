@@ -1,11 +1,19 @@
 //! The options of `nfs-hostchange`, from which its manual page and the shells'
 //! completions are made too.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, PathBuf};
+use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
-/// Dovecot's local mailbox list indexes on an NFS cluster: where they are.
+use crate::record::LOCK_FILE;
+use crate::usercache::age::{AgeError, parse_age};
+
+/// Dovecot's local mailbox list indexes on an NFS cluster: where they are, and throwing away
+/// those that nobody uses.
 #[derive(Debug, Parser)]
 #[command(name = "nfs-hostchange", version, about)]
 pub struct CommandLine {
@@ -19,6 +27,81 @@ pub struct CommandLine {
 pub enum Command {
     /// Show where a user's INDEX and LISTINDEX are
     Locate(Locate),
+    /// Throw away list indexes that nobody has used for a while
+    #[command(subcommand)]
+    Usercache(Usercache),
+}
+
+/// What `nfs-hostchange usercache` can do.
+#[derive(Debug, Subcommand)]
+pub enum Usercache {
+    /// Throw away the list index of each directory given
+    Clean(Clean),
+}
+
+/// The options of `nfs-hostchange usercache clean`.
+#[derive(Debug, Args)]
+pub struct Clean {
+    /// Which, and how
+    #[command(flatten)]
+    pub unused: Unused,
+
+    /// Users' directories: the absolute paths where Dovecot keeps their list indexes
+    #[arg(required = true, value_name = "PATH", value_parser = directory())]
+    pub paths: Vec<PathBuf>,
+}
+
+/// Which list indexes are thrown away.
+#[derive(Debug, Args)]
+pub struct Unused {
+    /// How long ago the list index must have been used last: 7days, "1 week"
+    #[arg(value_name = "MIN_AGE", value_parser = age())]
+    pub min_age: Duration,
+
+    /// What the list index's files are called: the part of LISTINDEX after the last slash
+    #[arg(long, value_name = "NAME", default_value = "dovecot.list.index", value_parser = prefix())]
+    pub prefix: CString,
+
+    /// Say what would be deleted, and delete nothing
+    #[arg(long, short = 'n')]
+    pub dry_run: bool,
+
+    /// Say what was deleted
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+fn age() -> impl TypedValueParser<Value = Duration> {
+    OsStringValueParser::new()
+        .try_map(|text| -> Result<Duration, AgeError> { parse_age(text.as_bytes()) })
+}
+
+/// An absolute path, `/` aside, without `..`.
+fn directory() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new()
+        .map(PathBuf::from)
+        .try_map(|path| {
+            if !path.is_absolute() {
+                Err("the path must be absolute")
+            } else if path.components().any(|part| part == Component::ParentDir) {
+                Err("the path must not contain '..'")
+            } else if path.file_name().is_none() {
+                Err("this is the root of the file system")
+            } else {
+                Ok(path)
+            }
+        })
+}
+
+fn prefix() -> impl TypedValueParser<Value = CString> {
+    OsStringValueParser::new().try_map(|name| {
+        let reserved = [b"" as &[u8], b".", b"..", LOCK_FILE.to_bytes()];
+        let name = name.into_vec();
+        if name.contains(&b'/') || reserved.contains(&name.as_slice()) {
+            return Err("a list index cannot be called so");
+        }
+        CString::new(name).map_err(|_| "a NUL byte")
+    })
 }
 
 /// The options of `nfs-hostchange locate`.

@@ -102,7 +102,7 @@ impl Assumed {
 
     fn restore(&self) {
         if let Err(errno) = self.original.resume() {
-            die("cannot restore the ids that Dovecot gave", errno);
+            die("cannot restore the first ids", errno);
         }
     }
 }
@@ -113,9 +113,9 @@ impl Drop for Assumed {
     }
 }
 
-/// The one place where a login may end: a process with the wrong ids must execute nothing.
+/// The one place where a login may end: a process with the wrong ids must do nothing more.
 fn die(what: &str, errno: Errno) -> ! {
-    let line = format!("nfs-hostchange-login: fatal: {what}: {}", errno.desc());
+    let line = format!("nfs-hostchange: fatal: {what}: {}", errno.desc());
     super::descriptors::write_line_to_standard_error(line.as_bytes());
     super::start::exit(71) // EX_OSERR
 }

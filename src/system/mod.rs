@@ -2,13 +2,16 @@
 //!
 //! Everything above this module denies `unsafe`. What is here is small on purpose: the
 //! entry point without Rust's start-up, the forced look at a file (`statx`), changing the
-//! ids of one thread, and signal dispositions that must come back exactly as they were.
+//! ids of one thread, asking whether a file is open, reading directories, and signal
+//! dispositions that must come back exactly as they were.
 
 #![allow(unsafe_code)]
 
 pub mod credentials;
 pub mod descriptors;
+pub mod entries;
 pub mod host;
+pub mod lease;
 pub mod regex;
 pub mod signals;
 pub mod start;

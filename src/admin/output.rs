@@ -1,0 +1,94 @@
+//! What the command says: lines for people, and numbers of sysexits(3) for programs.
+
+use std::fmt;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+/// How the command ends, by the numbers of sysexits(3), which doveadm uses as well. Of several
+/// the greatest counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    /// All is well
+    Ok = 0,
+    /// The command line is wrong (EX_USAGE)
+    Usage = 64,
+    /// What was asked about is wrong (EX_DATAERR)
+    Data = 65,
+    /// What was asked about is not there (EX_NOINPUT)
+    NoInput = 66,
+    /// The system is short of something, or refuses to change ids (EX_OSERR)
+    System = 71,
+    /// Reading or writing failed (EX_IOERR)
+    InputOutput = 74,
+    /// It may work later (EX_TEMPFAIL)
+    TryAgain = 75,
+    /// Not permitted (EX_NOPERM)
+    Permission = 77,
+    /// The configuration is wrong, or a setting is missing (EX_CONFIG)
+    Configuration = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+impl From<Errno> for Exit {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::ENOENT => Exit::NoInput,
+            Errno::EACCES | Errno::EPERM => Exit::Permission,
+            Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => Exit::System,
+            _ => Exit::InputOutput,
+        }
+    }
+}
+
+/// Prints one line to standard error.
+pub fn complain(message: impl fmt::Display) {
+    eprintln!(
+        "nfs-hostchange: {}",
+        printable(message.to_string().as_bytes())
+    );
+}
+
+/// Readable, and harmless on a terminal.
+pub fn printable(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for character in String::from_utf8_lossy(bytes).chars() {
+        if character.is_control() {
+            text.extend(character.escape_default());
+        } else {
+            text.push(character);
+        }
+    }
+    text
+}
+
+/// A time span for people, in the one or two greatest units that it has.
+pub struct Span(pub Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(&str, u64); 3] = [("day", 86400), ("hour", 3600), ("minute", 60)];
+        let seconds = self.0.as_secs();
+        let with_unit = |number: u64, unit: &str| {
+            let plural = if number == 1 { "" } else { "s" };
+            format!("{number} {unit}{plural}")
+        };
+        let Some(greatest) = UNITS.iter().position(|&(_, length)| seconds >= length) else {
+            return f.write_str(&with_unit(seconds, "second"));
+        };
+        let (unit, length) = UNITS[greatest];
+        f.write_str(&with_unit(seconds / length, unit))?;
+        match UNITS.get(greatest + 1) {
+            Some(&(unit, smaller)) if seconds % length >= smaller => {
+                write!(f, " {}", with_unit(seconds % length / smaller, unit))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Directory entries, straight from the kernel (getdents64(2)).
+//!
+//! readdir(3) would do for a user's directory. A sweep reads directories of a million names, wants
+//! to give parts of them to other threads, and must not keep the names.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+/// Room for about a thousand short names.
+const SIZE: usize = 32 * 1024;
+
+/// Opens the directory `name` of `parent` for reading its entries, not through a symbolic link
+/// and without changing its access time, as far as its owner or root asks.
+pub fn open_directory(parent: impl AsFd, name: &CStr) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    match openat(&parent, name, flags | OFlag::O_NOATIME, Mode::empty()) {
+        // Only the owner and root may ask for that (open(2)).
+        Err(Errno::EPERM) => openat(&parent, name, flags, Mode::empty()),
+        result => result,
+    }
+}
+
+/// Entries of one directory: as many as the kernel gave at once.
+#[derive(Debug)]
+pub struct Entries {
+    buffer: Box<[u8]>,
+    filled: usize,
+}
+
+/// What an entry is, as far as the file system says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryType {
+    /// A directory
+    Directory,
+    /// Anything else
+    Other,
+    /// Not said: fstatat(2) knows it
+    Unknown,
+}
+
+impl Entries {
+    /// None as yet.
+    #[must_use]
+    pub fn new() -> Entries {
+        Entries {
+            buffer: vec![0; SIZE].into_boxed_slice(),
+            filled: 0,
+        }
+    }
+
+    /// Reads the next entries of the open directory in place of those before; `false` at its end.
+    pub fn read(&mut self, directory: impl AsFd) -> nix::Result<bool> {
+        self.filled = 0;
+        // SAFETY: the kernel writes at most as many bytes as the buffer has.
+        let read = unsafe {
+            libc::syscall(
+                libc::SYS_getdents64,
+                directory.as_fd().as_raw_fd(),
+                self.buffer.as_mut_ptr(),
+                self.buffer.len(),
+            )
+        };
+        self.filled = usize::try_from(Errno::result(read)?).unwrap_or(0);
+        Ok(self.filled > 0)
+    }
+
+    /// Names and types, without `.` and `..`.
+    pub fn iter(&self) -> impl Iterator<Item = (&CStr, EntryType)> {
+        let mut rest = &self.buffer[..self.filled];
+        std::iter::from_fn(move || {
+            let (entry, after) = split(rest)?;
+            rest = after;
+            Some(entry)
+        })
+        .filter(|(name, _)| *name != c"." && *name != c"..")
+    }
+}
+
+impl Default for Entries {
+    fn default() -> Self {
+        Entries::new()
+    }
+}
+
+/// The first of `records`, and those after it. A record is a struct linux_dirent64: inode number
+/// and offset of 8 bytes, its own length of 2, a type of 1, and the name with its NUL byte.
+fn split(records: &[u8]) -> Option<((&CStr, EntryType), &[u8])> {
+    const LENGTH: usize = 16;
+    const TYPE: usize = 18;
+    const NAME: usize = 19;
+    let length = u16::from_ne_bytes(records.get(LENGTH..TYPE)?.try_into().ok()?);
+    let (record, after) = records.split_at_checked(length.into())?;
+    let entry_type = match *record.get(TYPE)? {
+        libc::DT_DIR => EntryType::Directory,
+        libc::DT_UNKNOWN => EntryType::Unknown,
+        _ => EntryType::Other,
+    };
+    let name = CStr::from_bytes_until_nul(record.get(NAME..)?).ok()?;
+    Some(((name, entry_type), after))
+}

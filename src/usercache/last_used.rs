@@ -1,0 +1,34 @@
+//! When a list index was last used: the latest of its lock file's times and its files'
+//! modification times.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::sys::stat::FileStat;
+
+/// The later of the lock file's access time, which each login sets, and its modification time.
+#[must_use]
+pub fn last_login(lock_file: &FileStat) -> SystemTime {
+    last_written(lock_file).max(time(lock_file.st_atime, lock_file.st_atime_nsec))
+}
+
+/// When a file of the list index was last written, by a session or a delivery.
+#[must_use]
+pub fn last_written(file: &FileStat) -> SystemTime {
+    time(file.st_mtime, file.st_mtime_nsec)
+}
+
+/// Time since then; none if the clock was set back.
+#[must_use]
+pub fn age(last_used: SystemTime) -> Duration {
+    SystemTime::now()
+        .duration_since(last_used)
+        .unwrap_or_default()
+}
+
+/// Times before 1970 are as old as can be.
+fn time(seconds: i64, nanoseconds: i64) -> SystemTime {
+    // The kernel keeps nanoseconds below 1,000,000,000.
+    let since_epoch = Duration::new(seconds.try_into().unwrap_or(0), nanoseconds as u32);
+    // std counts seconds in an i64 as the kernel does, so everything fits.
+    UNIX_EPOCH.checked_add(since_epoch).unwrap_or(UNIX_EPOCH)
+}

@@ -1,0 +1,219 @@
+//! What the tests of the administrator's command share.
+#![allow(dead_code, reason = "each test program uses its own part")]
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, SystemTime};
+
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{geteuid, mkdtemp};
+
+/// Mail users; no account has these ids, and none is needed.
+pub const ALICE: u32 = 410_001;
+pub const MALLORY: u32 = 410_002;
+
+pub const DAY: Duration = Duration::from_secs(86_400);
+
+/// A directory of this test's own on the local tmpfs, removed in the end. Everybody may pass.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new() -> Scratch {
+        let path = mkdtemp("/dev/shm/nfs-hostchange-test.XXXXXX").expect("mkdtemp");
+        fs::set_permissions(&path, Permissions::from_mode(0o711)).expect("chmod");
+        let scratch = Scratch(path);
+        // A copy that any uid may execute, wherever the build directory is.
+        fs::copy(env!("CARGO_BIN_EXE_nfs-hostchange"), scratch.program()).expect("copy");
+        scratch
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn program(&self) -> PathBuf {
+        self.0.join("nfs-hostchange")
+    }
+
+    /// A directory as tmpfiles.d makes it for many uids.
+    pub fn hash_directory(&self, name: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::create_dir_all(&path).expect("mkdir");
+        fs::set_permissions(&path, Permissions::from_mode(0o1733)).expect("chmod");
+        path
+    }
+
+    pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(self.program());
+        command.args(arguments).current_dir("/");
+        command
+    }
+
+    pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Run {
+        Run::of(&mut self.command(arguments))
+    }
+
+    pub fn run_as<S: AsRef<OsStr>>(&self, uid: u32, arguments: impl IntoIterator<Item = S>) -> Run {
+        let mut command = self.command(arguments);
+        if geteuid().is_root() {
+            command.uid(uid).gid(uid);
+        }
+        Run::of(&mut command)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("{}: {error}", self.0.display());
+        }
+    }
+}
+
+/// What a run of the program said.
+#[derive(Debug)]
+pub struct Run {
+    pub status: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Run {
+    pub fn of(command: &mut Command) -> Run {
+        Run::from(command.output().expect("the program runs"))
+    }
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Run {
+        Run {
+            status: output.status.code(),
+            stdout: String::from_utf8(output.stdout).expect("UTF-8"),
+            stderr: String::from_utf8(output.stderr).expect("UTF-8"),
+        }
+    }
+}
+
+/// A user's directory with a record and a list index, all of it last used `age` ago.
+pub fn user_directory(path: &Path, uid: u32, age: Duration) -> PathBuf {
+    fs::create_dir(path).expect("mkdir");
+    fs::set_permissions(path, Permissions::from_mode(0o700)).expect("chmod");
+    let files = [
+        (".lasthost", "1 4711 1700000000.000000000 a.example.org\n"),
+        ("dovecot.list.index", "index"),
+        ("dovecot.list.index.log", "transactions"),
+    ];
+    for (name, content) in files {
+        let file = path.join(name);
+        fs::write(&file, content).expect("write");
+        fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("chmod");
+        give(&file, uid);
+        set_age(&file, age);
+    }
+    give(path, uid);
+    path.to_owned()
+}
+
+/// Makes `uid` the owner, where this test may do so.
+pub fn give(path: &Path, uid: u32) {
+    if geteuid().is_root() {
+        chown(path, Some(uid), Some(uid)).expect("chown");
+    }
+}
+
+/// Sets both times to `age` ago.
+pub fn set_age(path: &Path, age: Duration) {
+    set_times(path, age, age);
+}
+
+/// Sets the access time and the modification time to so long ago.
+pub fn set_times(path: &Path, accessed: Duration, modified: Duration) {
+    let ago = |age| {
+        let time = (SystemTime::now() - age)
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .expect("after 1970");
+        TimeSpec::from_duration(time)
+    };
+    utimensat(
+        nix::fcntl::AT_FDCWD,
+        path,
+        &ago(accessed),
+        &ago(modified),
+        UtimensatFlags::NoFollowSymlink,
+    )
+    .expect("utimensat");
+}
+
+/// Everything below `path`, with whatever of it could be changed.
+pub fn snapshot(path: &Path) -> BTreeMap<PathBuf, String> {
+    let mut found = BTreeMap::new();
+    let mut directories = vec![path.to_owned()];
+    while let Some(directory) = directories.pop() {
+        let status = fs::symlink_metadata(&directory).expect("lstat");
+        found.insert(directory.clone(), describe(&status));
+        for entry in fs::read_dir(&directory).expect("readdir") {
+            let path = entry.expect("readdir").path();
+            let status = fs::symlink_metadata(&path).expect("lstat");
+            if status.is_dir() {
+                directories.push(path);
+            } else {
+                found.insert(path, describe(&status));
+            }
+        }
+        // Reading it has just changed this.
+        let accessed = TimeSpec::new(status.atime(), status.atime_nsec());
+        let modified = TimeSpec::new(status.mtime(), status.mtime_nsec());
+        utimensat(
+            nix::fcntl::AT_FDCWD,
+            &directory,
+            &accessed,
+            &modified,
+            UtimensatFlags::NoFollowSymlink,
+        )
+        .expect("utimensat");
+    }
+    found
+}
+
+/// The status change time is left out for directories: the snapshot itself sets it.
+fn describe(status: &fs::Metadata) -> String {
+    format!(
+        "{:o} {}:{} inode {} links {} size {} accessed {}.{:09} modified {}.{:09}",
+        status.mode(),
+        status.uid(),
+        status.gid(),
+        status.ino(),
+        status.nlink(),
+        status.len(),
+        status.atime(),
+        status.atime_nsec(),
+        status.mtime(),
+        status.mtime_nsec(),
+    )
+}
+
+/// Locks a user's lock file as a login does, until the file is dropped.
+pub fn lock(directory: &Path) -> File {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(directory.join(".lasthost"))
+        .expect("open");
+    fs2::FileExt::try_lock_shared(&file).expect("lock");
+    file
+}
+
+/// Whether this test may become other users; says so if not.
+pub fn is_root() -> bool {
+    let root = geteuid().is_root();
+    if !root {
+        eprintln!("skipped: this takes root");
+    }
+    root
+}

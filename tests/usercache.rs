@@ -1,0 +1,450 @@
+//! `nfs-hostchange usercache clean` on a real tmpfs.
+
+mod support;
+
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use serde_json::Value;
+
+use support::{
+    ALICE, DAY, MALLORY, Scratch, give, is_root, lock, set_age, set_times, snapshot, user_directory,
+};
+
+const WEEK_OLD: Duration = Duration::from_secs(7 * 86_400 + 60);
+
+fn clean(path: &Path) -> [&std::ffi::OsStr; 4] {
+    [
+        "usercache".as_ref(),
+        "clean".as_ref(),
+        "7days".as_ref(),
+        path.as_os_str(),
+    ]
+}
+
+#[test]
+fn the_line_of_the_plugins_manual_removes_what_was_not_used_for_seven_days() {
+    let scratch = Scratch::new();
+    let parent = scratch.hash_directory("00");
+    let old = user_directory(&parent.join("testuser"), ALICE, WEEK_OLD);
+    let other = user_directory(&parent.join("testuser2"), ALICE, WEEK_OLD);
+
+    let run = scratch.run(clean(&old));
+
+    assert_eq!(
+        (run.status, run.stdout.as_str(), run.stderr.as_str()),
+        (Some(0), "", "")
+    );
+    assert!(!old.exists(), "the directory is gone");
+    assert!(
+        other.join("dovecot.list.index").exists(),
+        "nobody else's is"
+    );
+}
+
+#[test]
+fn every_minimum_age_is_accepted_or_refused_as_dovecot_does() {
+    let scratch = Scratch::new();
+    let nobody = scratch.path().join("nobody");
+    let mut asked = 0;
+    for row in include_str!("oracle/times-2.3.jsonl").lines() {
+        let row: Value = serde_json::from_str(row).expect("the oracle is JSON");
+        let age = row["input"].as_str().expect("each row has its input");
+        if age.contains('\0') || age.starts_with('-') {
+            continue; // no argument can be that, or it looks like an option
+        }
+        let run = scratch.run(["usercache", "clean", age, nobody.to_str().expect("UTF-8")]);
+        // An age that is accepted leads to a directory that is not there.
+        let expected = if row["ok"] == true { 66 } else { 64 };
+        assert_eq!(run.status, Some(expected), "{age:?}: {run:?}");
+        assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+        asked += 1;
+    }
+    assert!(asked >= 240, "only {asked} ages asked");
+}
+
+#[test]
+fn whatever_was_used_later_keeps_everything() {
+    let scratch = Scratch::new();
+    let parent = scratch.hash_directory("00");
+    type MakeYounger = fn(&Path);
+    let uses: [(&str, MakeYounger); 4] = [
+        ("a login", |user| {
+            set_times(&user.join(".lasthost"), 6 * DAY, WEEK_OLD)
+        }),
+        ("a new record", |user| {
+            set_times(&user.join(".lasthost"), WEEK_OLD, 6 * DAY)
+        }),
+        ("a session", |user| {
+            set_age(&user.join("dovecot.list.index"), 6 * DAY)
+        }),
+        ("a delivery", |user| {
+            set_times(&user.join("dovecot.list.index.log"), WEEK_OLD, 6 * DAY);
+        }),
+    ];
+    for (number, (what, make_younger)) in uses.into_iter().enumerate() {
+        let user = user_directory(&parent.join(number.to_string()), ALICE, WEEK_OLD);
+        make_younger(&user);
+        let before = snapshot(&parent);
+
+        let run = scratch.run(clean(&user));
+
+        assert_eq!(run.status, Some(0), "{what}: {run:?}");
+        assert!(
+            run.stderr.contains("left: last used 6 days ago"),
+            "{what}: {run:?}"
+        );
+        assert_eq!(before, snapshot(&parent), "{what}");
+    }
+}
+
+#[test]
+fn a_reader_of_the_list_index_does_not_count_as_use() {
+    let scratch = Scratch::new();
+    let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);
+    set_times(&user.join("dovecot.list.index"), Duration::ZERO, WEEK_OLD);
+    let run = scratch.run(clean(&user));
+    assert_eq!(run.status, Some(0), "{run:?}");
+    assert!(!user.exists());
+}
+
+#[test]
+fn only_our_names_are_deleted() {
+    let scratch = Scratch::new();
+    let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);
+    let ours = [
+        "dovecot.list.index.log.2",
+        "dovecot.list.index.migrating.log",
+    ];
+    let others = [
+        "dovecot.list.indexes",
+        "dovecot.list",
+        "dovecot.list.indexfoo.log",
+        ".dovecot.list.index",
+        ".lasthost2",
+        "dovecot.autoexpunge.lock",
+    ];
+    for name in ours.into_iter().chain(others) {
+        fs::write(user.join(name), name).expect("write");
+        give(&user.join(name), ALICE);
+        set_age(&user.join(name), WEEK_OLD);
+    }
+    // The shape that VOLATILEDIR gives to directories here.
+    for directory in ["INBOX", "dovecot.list.index.d"] {
+        fs::create_dir(user.join(directory)).expect("mkdir");
+        fs::write(user.join(directory).join("dovecot.list.index"), "other").expect("write");
+    }
+
+    let mut arguments = clean(&user).to_vec();
+    arguments.push("-v".as_ref());
+    let run = scratch.run(arguments);
+
+    assert_eq!(run.status, Some(0), "{run:?}");
+    assert!(run.stdout.contains("deleted 4 files (73 bytes)"), "{run:?}");
+    assert!(
+        run.stderr.contains("there are other files in it"),
+        "{run:?}"
+    );
+    let mut left: Vec<_> = fs::read_dir(&user)
+        .expect("readdir")
+        .map(|entry| {
+            entry
+                .expect("readdir")
+                .file_name()
+                .into_string()
+                .expect("UTF-8")
+        })
+        .collect();
+    left.sort();
+    let mut expected = [&others[..], &["INBOX", "dovecot.list.index.d"]].concat();
+    expected.sort_unstable();
+    assert_eq!(left, expected);
+    assert!(user.join("INBOX/dovecot.list.index").exists());
+    assert!(
+        user.join("dovecot.list.index.d/dovecot.list.index")
+            .exists()
+    );
+}
+
+#[test]
+fn a_list_index_of_another_name_is_cleaned_by_that_name_alone() {
+    let scratch = Scratch::new();
+    let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);
+    fs::write(user.join("alice.log"), "transactions").expect("write");
+    give(&user.join("alice.log"), ALICE);
+    set_age(&user.join("alice.log"), WEEK_OLD);
+
+    let mut arguments = clean(&user).to_vec();
+    arguments.extend(["--prefix".as_ref(), std::ffi::OsStr::new("alice")]);
+    let run = scratch.run(arguments);
+
+    assert_eq!(run.status, Some(0), "{run:?}");
+    assert!(!user.join("alice.log").exists());
+    assert!(!user.join(".lasthost").exists());
+    assert!(user.join("dovecot.list.index").exists());
+    for name in ["", ".", "..", "a/b", ".lasthost"] {
+        let run = scratch.run(["usercache", "clean", "7d", "/x", "--prefix", name]);
+        assert_eq!(run.status, Some(64), "{name:?}: {run:?}");
+    }
+}
+
+#[test]
+fn a_list_index_that_a_session_has_open_is_kept_whatever_its_age() {
+    let scratch = Scratch::new();
+    let parent = scratch.hash_directory("00");
+    for name in ["dovecot.list.index", "dovecot.list.index.log"] {
+        let user = user_directory(&parent.join(name), ALICE, 400 * DAY);
+        let session = File::open(user.join(name)).expect("open");
+        let before = snapshot(&parent);
+
+        let run = scratch.run(clean(&user));
+
+        assert_eq!(run.status, Some(75), "{run:?}");
+        assert!(run.stderr.contains("left: a session is open"), "{run:?}");
+        assert_eq!(before, snapshot(&parent));
+        drop(session);
+        assert_eq!(scratch.run(clean(&user)).status, Some(0));
+        assert!(!user.exists());
+    }
+}
+
+#[test]
+fn a_note_of_a_session_without_list_index_is_kept_while_that_is_open() {
+    let scratch = Scratch::new();
+    let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);
+    let (connection, _client) = UnixStream::pair().expect("socketpair");
+    let inode = fs::metadata(format!(
+        "/proc/self/fd/{}",
+        std::os::fd::AsRawFd::as_raw_fd(&connection)
+    ))
+    .expect("stat")
+    .ino();
+    fs::write(user.join(".lasthost"), format!("sessions {inode}\n")).expect("write");
+    set_age(&user.join(".lasthost"), WEEK_OLD);
+    let before = snapshot(&user);
+
+    let run = scratch.run(clean(&user));
+
+    assert_eq!(run.status, Some(75), "{run:?}");
+    assert_eq!(before, snapshot(&user));
+    drop(connection);
+    assert_eq!(scratch.run(clean(&user)).status, Some(0));
+    assert!(!user.exists());
+}
+
+#[test]
+fn a_user_who_is_logging_in_is_left_alone() {
+    let scratch = Scratch::new();
+    let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);
+    let login = lock(&user);
+    let before = snapshot(&user);
+
+    let run = scratch.run(clean(&user));
+
+    assert_eq!(run.status, Some(75), "{run:?}");
+    assert!(
+        run.stderr.contains("left: the user is logging in"),
+        "{run:?}"
+    );
+    assert_eq!(before, snapshot(&user));
+    drop(login);
+    assert_eq!(scratch.run(clean(&user)).status, Some(0));
+}
+
+#[test]
+fn a_dry_run_changes_nothing_and_says_what_it_would_delete() {
+    let scratch = Scratch::new();
+    let parent = scratch.hash_directory("00");
+    let user = user_directory(&parent.join("user"), ALICE, WEEK_OLD);
+    let before = snapshot(&parent);
+    let mut arguments = clean(&user).to_vec();
+    arguments.push("--dry-run".as_ref());
+
+    let run = scratch.run(arguments);
+
+    assert_eq!(run.status, Some(0), "{run:?}");
+    assert!(
+        run.stdout
+            .ends_with("/user: would delete 2 files (17 bytes)\n"),
+        "{run:?}"
+    );
+    assert_eq!(before, snapshot(&parent));
+}
+
+#[test]
+fn a_directory_without_a_record_is_never_touched() {
+    let scratch = Scratch::new();
+    let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);
+    fs::remove_file(user.join(".lasthost")).expect("unlink");
+    let before = snapshot(&user);
+    let run = scratch.run(clean(&user));
+    assert_eq!(run.status, Some(66), "{run:?}");
+    assert!(run.stderr.contains("there is no .lasthost"), "{run:?}");
+    assert_eq!(before, snapshot(&user));
+}
+
+#[test]
+fn several_paths_are_all_tried_and_the_greatest_status_counts() {
+    let scratch = Scratch::new();
+    let parent = scratch.hash_directory("00");
+    let missing = parent.join("missing");
+    let busy = user_directory(&parent.join("busy"), ALICE, WEEK_OLD);
+    let _login = lock(&busy);
+    let old = user_directory(&parent.join("old"), ALICE, WEEK_OLD);
+
+    let mut arguments = clean(&missing).to_vec();
+    arguments.extend([busy.as_os_str(), old.as_os_str()]);
+    let run = scratch.run(arguments);
+
+    assert_eq!(run.status, Some(75), "{run:?}");
+    assert_eq!(run.stderr.lines().count(), 2, "{run:?}");
+    assert!(run.stderr.contains("missing does not exist"), "{run:?}");
+    assert!(!old.exists());
+}
+
+#[test]
+fn whatever_is_not_a_file_under_our_names_stops_the_cleaning() {
+    let scratch = Scratch::new();
+    let parent = scratch.hash_directory("00");
+    let canary = scratch.path().join("canary");
+    fs::write(&canary, "precious").expect("write");
+    type Plant = fn(&Path, &Path);
+    let plants: [(&str, Plant); 4] = [
+        ("a symbolic link", |at, canary| {
+            symlink(canary, at).expect("symlink")
+        }),
+        ("a FIFO", |at, _| {
+            mkfifo(at, Mode::from_bits_truncate(0o600)).expect("mkfifo")
+        }),
+        ("a socket", |at, _| {
+            drop(UnixListener::bind(at).expect("bind"))
+        }),
+        ("a hard link", |at, canary| {
+            fs::hard_link(canary, at).expect("link")
+        }),
+    ];
+    let mut number = 0;
+    for (what, plant) in plants {
+        for name in [".lasthost", "dovecot.list.index.log"] {
+            if what == "a hard link" && name != ".lasthost" {
+                continue; // deleting that harms nobody
+            }
+            number += 1;
+            let user = user_directory(&parent.join(number.to_string()), ALICE, WEEK_OLD);
+            fs::remove_file(user.join(name)).expect("unlink");
+            plant(&user.join(name), &canary);
+            if what != "a hard link" {
+                std::os::unix::fs::lchown(user.join(name), Some(ALICE), Some(ALICE)).unwrap_or(());
+            }
+            let before = snapshot(&user);
+
+            let run = scratch.run(clean(&user));
+
+            let expected = if what == "a hard link" && is_root() {
+                77
+            } else {
+                65
+            };
+            assert_eq!(run.status, Some(expected), "{what} as {name}: {run:?}");
+            assert!(run.stderr.contains(name), "{what} as {name}: {run:?}");
+            assert_eq!(before, snapshot(&user), "{what} as {name}");
+        }
+    }
+    assert_eq!(fs::read(&canary).expect("read"), b"precious");
+}
+
+#[test]
+fn a_symbolic_link_in_the_directorys_place_is_not_followed() {
+    let scratch = Scratch::new();
+    let parent = scratch.hash_directory("00");
+    let user = user_directory(&parent.join("user"), ALICE, WEEK_OLD);
+    symlink(&user, parent.join("link")).expect("symlink");
+    let before = snapshot(&parent);
+    let run = scratch.run(clean(&parent.join("link")));
+    assert_eq!(run.status, Some(77), "{run:?}");
+    assert_eq!(before, snapshot(&parent));
+}
+
+#[test]
+fn root_cleans_with_the_rights_of_the_owner() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let parent = scratch.hash_directory("00");
+    // What the owner may not open, root must not open for him.
+    let canary = scratch.path().join("canary");
+    fs::write(&canary, "root's").expect("write");
+    fs::set_permissions(&canary, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .expect("chmod");
+    set_age(&canary, WEEK_OLD);
+    let user = user_directory(&parent.join("user"), ALICE, WEEK_OLD);
+    fs::remove_file(user.join("dovecot.list.index")).expect("unlink");
+    fs::hard_link(&canary, user.join("dovecot.list.index")).expect("link");
+
+    let run = scratch.run(clean(&user));
+
+    assert_eq!(run.status, Some(77), "{run:?}");
+    assert!(run.stderr.contains("Permission denied"), "{run:?}");
+    assert!(user.join(".lasthost").exists());
+
+    // A file in his directory that he may not even see the age of as root's is no reason either.
+    let roots = user_directory(&parent.join("roots"), 0, WEEK_OLD);
+    let run = scratch.run(clean(&roots));
+    assert_eq!(run.status, Some(77), "{run:?}");
+    assert!(roots.join("dovecot.list.index").exists());
+}
+
+#[test]
+fn where_root_made_the_users_directory_root_removes_it_too() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    // Below the scratch directory itself nobody but root can make or remove anything.
+    let user = user_directory(&scratch.path().join("user"), ALICE, WEEK_OLD);
+    let run = scratch.run(clean(&user));
+    assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""));
+    assert!(!user.exists());
+
+    let user = user_directory(&scratch.path().join("user"), ALICE, WEEK_OLD);
+    let run = scratch.run_as(ALICE, clean(&user));
+    assert_eq!(run.status, Some(0), "{run:?}");
+    assert!(
+        run.stderr
+            .contains("cleaned, but not removed: Permission denied"),
+        "{run:?}"
+    );
+    assert_eq!(fs::read_dir(&user).expect("readdir").count(), 0);
+}
+
+#[test]
+fn a_user_cleans_his_own_directory_and_nobody_elses() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let parent = scratch.hash_directory("00");
+    let user = user_directory(&parent.join("user"), ALICE, WEEK_OLD);
+    let run = scratch.run_as(MALLORY, clean(&user));
+    assert_eq!(run.status, Some(77), "{run:?}");
+    assert!(user.join("dovecot.list.index").exists());
+    let run = scratch.run_as(ALICE, clean(&user));
+    assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""));
+    assert!(!user.exists());
+}
+
+#[test]
+fn paths_that_lead_elsewhere_are_refused() {
+    let scratch = Scratch::new();
+    for path in ["user", "./user", "/", "//", "/dev/shm/x/../y", "/.."] {
+        let run = scratch.run(["usercache", "clean", "7days", path]);
+        assert_eq!(run.status, Some(64), "{path}: {run:?}");
+        assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+    }
+}
