@@ -4,6 +4,7 @@
 //! the process by signals and cost several calls more (nptl(7)), while these change the calling
 //! thread alone, which is what both the single-threaded wrapper and the parallel sweep want.
 
+use libc::c_int;
 use nix::errno::Errno;
 
 /// A user id, so that a group id cannot be passed for it.
@@ -72,14 +73,19 @@ impl Identity {
 pub struct Assumed {
     original: Identity,
     user: Identity,
+    /// Every change of ids clears it (prctl(2)); the executed program must find it as it was.
+    parent_death_signal: c_int,
 }
 
 impl Assumed {
     /// Takes on the ids of `user`. Needs root.
     pub fn new(user: Identity) -> nix::Result<Assumed> {
-        let original = Identity::current()?;
         // Made before the first change: a change that fails half-way is undone by Drop.
-        let assumed = Assumed { original, user };
+        let assumed = Assumed {
+            original: Identity::current()?,
+            user,
+            parent_death_signal: parent_death_signal()?,
+        };
         assumed.user.assume()?;
         Ok(assumed)
     }
@@ -110,6 +116,9 @@ impl Assumed {
 impl Drop for Assumed {
     fn drop(&mut self) {
         self.restore();
+        if self.parent_death_signal != 0 {
+            set_parent_death_signal(self.parent_death_signal);
+        }
     }
 }
 
@@ -149,6 +158,19 @@ fn drop_capabilities() -> nix::Result<()> {
     // SAFETY: both arrays have the layout and the size that version 3 asks for.
     let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
     Errno::result(result).map(drop)
+}
+
+/// The signal that this process gets when its parent ends, 0 for none.
+fn parent_death_signal() -> nix::Result<c_int> {
+    let mut signal: c_int = 0;
+    // SAFETY: this operation stores one int.
+    let result = unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut signal) };
+    Errno::result(result).map(|_| signal)
+}
+
+fn set_parent_death_signal(signal: c_int) {
+    // SAFETY: this operation takes a number. It fails only for one that is no signal.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
 }
 
 fn set_groups(groups: &[u32]) -> nix::Result<()> {
