@@ -245,13 +245,20 @@ impl Lab {
 
     /// Whether the record of `host` equals the standing claim.
     pub fn is_recorded(&self, host: &str) -> bool {
-        let record = fs::read_to_string(self.record_file(host)).unwrap_or_default();
         let claim = self.claim();
-        record
-            == format!(
-                "1 {} {}.{:09} {}",
-                claim.inode, claim.seconds, claim.nanoseconds, claim.text
-            )
+        let Claim {
+            inode,
+            seconds,
+            nanoseconds,
+            ..
+        } = claim;
+        self.record(host) == Some(format!("1 {inode} {seconds}.{nanoseconds:09} {host}\n"))
+    }
+
+    /// The record of `host`, if there is one.
+    pub fn record(&self, host: &str) -> Option<String> {
+        let content = fs::read_to_string(self.record_file(host)).unwrap_or_default();
+        content.starts_with("1 ").then_some(content)
     }
 
     /// A login at [`HERE`], started as root by script-login with the userdb's UID and GID.
@@ -692,8 +699,10 @@ impl Session<'_> {
             "{}",
             self.told()
         );
+        let reason = "session without list index: ";
+        let told = |line: &LogLine| line.text.contains(reason);
         assert!(
-            self.log.iter().any(LogLine::is_error) || !self.stderr.is_empty(),
+            self.log.iter().any(told) || self.stderr.contains(reason),
             "nobody was told why: {}",
             self.told()
         );
