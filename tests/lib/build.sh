@@ -25,39 +25,35 @@ cargo_is_new_enough() {
     [[ $version =~ ^cargo\ 1\.([0-9]+)\. ]] && [ "${BASH_REMATCH[1]}" -ge "$RUST_MINOR_NEEDED" ]
 }
 
-has_target() { [ -d "$(rustc --print sysroot)/lib/rustlib/$1/lib" ]; }
-
-# The one place where the wrapper's target is chosen. Static either way: the
-# dynamic loader would cost more than the whole job. musl starts several times
-# faster than glibc, whose start-up asks the processor dozens of questions.
-# Sets WRAPPER_TARGET and WRAPPER_RUSTFLAGS.
-choose_wrapper_target() {
-    local machine
-    machine=$(uname -m)
-    if has_target "$machine-unknown-linux-musl"; then
-        WRAPPER_TARGET=$machine-unknown-linux-musl
-        WRAPPER_RUSTFLAGS=
-    else
-        WRAPPER_TARGET=$machine-unknown-linux-gnu
-        WRAPPER_RUSTFLAGS='-C target-feature=+crt-static'
-    fi
-}
-
 # Builds and sets WRAPPER and COMMAND to the two programs. They are copies: a
 # program as the linker wrote it starts slower than a copy of it.
 build_release() {
     local out=${CARGO_TARGET_DIR:-$REPO/target}
     find_cargo || die "no cargo 1.$RUST_MINOR_NEEDED or newer; run tests/setup.sh"
-    choose_wrapper_target
-    note "wrapper for $WRAPPER_TARGET"
-    RUSTFLAGS="${RUSTFLAGS-}${RUSTFLAGS:+ }$WRAPPER_RUSTFLAGS" nice cargo build \
-        --manifest-path "$REPO/Cargo.toml" --target-dir "$out" --release --locked \
-        --no-default-features --bin nfs-hostchange-login --target "$WRAPPER_TARGET" || return
+    export CARGO_TARGET_DIR=$out
+    build_wrapper || return
     note "administrator's command"
-    nice cargo build --manifest-path "$REPO/Cargo.toml" --target-dir "$out" --release --locked \
+    nice cargo build --manifest-path "$REPO/Cargo.toml" --release --locked \
         --bin nfs-hostchange || return
     mkdir -p "$out/dist"
     install -m 0755 "$out/$WRAPPER_TARGET/release/nfs-hostchange-login" "$out/release/nfs-hostchange" "$out/dist/"
     WRAPPER=$out/dist/nfs-hostchange-login
     COMMAND=$out/dist/nfs-hostchange
+}
+
+# The one place where the wrapper's target is chosen; sets WRAPPER_TARGET. Static
+# either way: the dynamic loader would cost more than the whole job. musl starts
+# several times faster than glibc, whose start-up asks the processor dozens of
+# questions, but it cannot be had everywhere.
+build_wrapper() {
+    local status=0 args=(build --manifest-path "$REPO/Cargo.toml" --release --locked
+        --no-default-features --bin nfs-hostchange-login)
+    WRAPPER_TARGET=$(uname -m)-unknown-linux-musl
+    note "wrapper for $WRAPPER_TARGET"
+    nice "$REPO/packaging/cargo-musl.sh" "${args[@]}" || status=$?
+    # EX_UNAVAILABLE: this machine has no musl.
+    [ "$status" = 69 ] || return "$status"
+    WRAPPER_TARGET=$(uname -m)-unknown-linux-gnu
+    note "wrapper for $WRAPPER_TARGET"
+    RUSTFLAGS="${RUSTFLAGS-} -C target-feature=+crt-static" nice cargo "${args[@]}" --target "$WRAPPER_TARGET"
 }

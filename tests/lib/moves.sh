@@ -23,7 +23,7 @@ book() {
 # folder with one mail in it and gets one in INBOX. A wrong look is counted and shown.
 move() {
     LAST_TRUE=$(book)
-    LAST_SAW=$(imap "$1" "$WHO" look "create:$2" "append:$2" append:INBOX)
+    LAST_SAW=$(imap "$1" "$WHO" look "create:$2" "append:$2" append:INBOX) || return
     compare "$1"
     BOOK[$2]=1
     BOOK[INBOX]=$((BOOK[INBOX] + 1))
@@ -32,7 +32,7 @@ move() {
 # look HOST: only looks.
 look() {
     LAST_TRUE=$(book)
-    LAST_SAW=$(imap "$1" "$WHO" look)
+    LAST_SAW=$(imap "$1" "$WHO" look) || return
     compare "$1"
 }
 
