@@ -16,13 +16,16 @@
 #   HOOK  none     no post-login script
 #         wrapper  the wrapper
 #         chain    another script that sets an empty variable, then the wrapper
-#         PATH     that script
+#         syslog   the wrapper, logging to a /dev/log of this site, whose messages are
+#                  in $SITE/HOST/syslog.messages
+#         PATH     that script, with the backend's directory for list indexes as argument
+# SITE_MAIL_LOCATION and SITE_SETTINGS from the environment go into dovecot.conf.
 start_site() {
     local name=$1 host
+    SITE=$WORK/$name
+    mkdir -p "$SITE/store" "$SITE/bin" "$SHM/$name"
+    printf 'SITE_MODE=%s SITE_HOOK=%q\n' "$2" "$3" >"$SITE/settings"
     use_site "$name"
-    SITE_MODE=$2
-    SITE_HOOK=$3
-    mkdir -p "$SITE/store" "$SITE/bin" "$SITE_SHM"
     chmod 0711 "$SITE" "$SITE/bin" "$SITE_SHM"
     chmod 1777 "$SITE/store"
     for host in a b; do
@@ -44,6 +47,8 @@ start_site() {
 use_site() {
     SITE=$WORK/$1
     SITE_SHM=$SHM/$1
+    # shellcheck disable=SC1091
+    source "$SITE/settings"
 }
 
 # configure_wrapper HOST [LINE...]: the wrapper's configuration there from now on.
@@ -54,7 +59,7 @@ configure_wrapper() {
     {
         printf 'hostname = "%s.example.org"\n' "$host"
         printf '%s\n' "$@"
-        printf '[log]\ntarget = "stderr"\n'
+        [ "$SITE_HOOK" = syslog ] || printf '[log]\ntarget = "stderr"\n'
     } >"$SITE/$host/hostchange.toml.new"
     chmod 0644 "$SITE/$host/hostchange.toml.new"
     mv "$SITE/$host/hostchange.toml.new" "$SITE/$host/hostchange.toml"
@@ -62,7 +67,7 @@ configure_wrapper() {
 
 start_backend() {
     local host=$1 dir=$SITE/$1 hook_command hook_user='' executable=' imap-postlogin' pop3_executable=' pop3-postlogin'
-    local become=()
+    local become=() location=${SITE_MAIL_LOCATION:-mdbox:~/mdbox}
     local wrapper="$SITE/bin/nfs-hostchange-login --config=$dir/hostchange.toml"
     # A copy: the build tree may be in a home that mail users cannot enter.
     [ -z "${WRAPPER:-}" ] || install -m 0755 "$WRAPPER" "$SITE/bin/nfs-hostchange-login"
@@ -73,6 +78,11 @@ start_backend() {
             pop3_executable=
             ;;
         wrapper) hook_command=$wrapper ;;
+        syslog)
+            hook_command=$wrapper
+            start_syslogd "$dir"
+            become=(unshare --mount --propagation private "$REPO/tests/lib/private-dev.sh" "$dir")
+            ;;
         chain)
             printf '#!/bin/sh\nexport CHAINED=\nexec "$@"\n' >"$SITE/bin/chained.sh"
             chmod 0755 "$SITE/bin/chained.sh"
@@ -81,7 +91,7 @@ start_backend() {
         *) hook_command="$SITE_HOOK $SITE_SHM/$host" ;;
     esac
     case $SITE_MODE in
-        many) become=(setpriv '--bounding-set=-dac_override,-dac_read_search') ;;
+        many) become+=(setpriv '--bounding-set=-dac_override,-dac_read_search') ;;
         drop) hook_command="-d $hook_command" ;;
         vmail) hook_user='user = mail' ;;
     esac
@@ -108,9 +118,10 @@ mailbox_list_index = yes
 # Believes the list index instead of looking at every folder: what local list
 # indexes are for, and what makes stale ones visible.
 mailbox_list_index_very_dirty_syncs = yes
-mail_location = ${SITE_MAIL_LOCATION:-mdbox:~/mdbox}
+mail_location = ${location//@LOCAL@/$SITE_SHM/$host}
 mail_home = $SITE/store/%u
 postmaster_address = postmaster@example.org
+${SITE_SETTINGS:-}
 passdb {
   driver = passwd-file
   args = $dir/users/%u
@@ -165,7 +176,14 @@ END
     : >"$dir/log"
     nice "${become[@]}" /usr/sbin/dovecot -F -c "$dir/dovecot.conf" </dev/null >"$dir/out" 2>&1 &
     printf '%s\n' "$!" >"$dir/pid"
-    on_exit stop_backend "$dir"
+    on_exit end_process "$dir/pid"
+}
+
+start_syslogd() {
+    "$PYTHON" "$REPO/tests/lib/syslogd.py" "$1/syslog" "$1/syslog.messages" &
+    printf '%s\n' "$!" >"$1/syslogd.pid"
+    on_exit end_process "$1/syslogd.pid"
+    wait_until 10 "the syslog socket" test -S "$1/syslog"
 }
 
 # The port answers, and it is ours that answers: a foreign one that took the
@@ -182,10 +200,11 @@ backend_is_ready() {
     (exec 9<>"/dev/tcp/127.0.0.1/$IMAP" && read -r -t 5 _ <&9) 2>/dev/null
 }
 
-stop_backend() {
+# end_process PIDFILE: a child of this shell, ended and waited for.
+end_process() {
     local pid
-    pid=$(<"$1/pid") || return 0
-    rm -f "$1/pid"
+    pid=$(<"$1") || return 0
+    rm -f "$1"
     kill "$pid" 2>/dev/null
     wait "$pid" 2>/dev/null
     return 0
@@ -195,16 +214,29 @@ stop_backend() {
 # backend's own directory for list indexes. LOCATION "-": the userdb is silent.
 # Home is $SITE/store/USER, made by whoever comes first.
 add_user() {
-    local user=$1 location=$2 uid host fields
-    uid=${3:-$(uid_of "$user")}
+    local host
     for host in a b; do
-        fields=
-        [ "$location" = - ] || fields="userdb_mail_location=${location//@LOCAL@/$SITE_SHM/$host}"
-        printf '%s:{PLAIN}pw:%s:%s::%s::%s\n' "$user" "$uid" "$uid" "$SITE/store/$user" "$fields" \
-            >"$SITE/$host/users/.$user"
-        chmod 0644 "$SITE/$host/users/.$user"
-        mv "$SITE/$host/users/.$user" "$SITE/$host/users/$user"
+        add_user_on "$host" "$@"
     done
+}
+
+add_user_on() {
+    local host=$1 user=$2 location=$3 uid fields=
+    local file=$SITE/$host/users/$user
+    uid=${4:-$(uid_of "$user")}
+    location=${location//@LOCAL@/$SITE_SHM/$host}
+    [ "$location" = - ] || fields=userdb_${USERDB_FIELD:-mail_location}=$location
+    printf '%s:{PLAIN}pw:%s:%s::%s::%s\n' "$user" "$uid" "$uid" "$SITE/store/$user" "$fields" >"$file.new"
+    chmod 0644 "$file.new"
+    mv "$file.new" "$file"
+    # Dovecot looks at a password file at most once a second.
+    [ "$location" = - ] || wait_until 10 "the userdb knows $user's new location" userdb_says "$host" "$user" "$location"
+}
+
+userdb_says() {
+    local value expected=${3//%u/$2}
+    value=$(doveadm -c "$SITE/$1/dovecot.conf" user -f "${USERDB_FIELD:-mail_location}" "$2") || return
+    [ "$value" = "$expected" ] || [[ $expected == *%* && $value == "${expected%%\%*}"* ]]
 }
 
 # A uid per user that no account of the machine has, or the one of all.

@@ -1,0 +1,106 @@
+# shellcheck shell=bash
+# Named cases, run one after the other, each in a subshell of its own.
+#
+#   scenario SITE SENTENCE FUNCTION [ARG...]   declares one; SITE is started by the
+#                                              function site_SITE when first needed
+#   run_scenarios                              runs those that match ONLY
+#   skip REASON                                from inside: cannot be shown here
+
+SCENARIOS=()
+PASSED=0
+FAILED=0
+SKIPPED=0
+
+scenario() { SCENARIOS+=("$(printf '%q ' "$@")"); }
+
+skip() {
+    printf '%s\n' "$*" >"$WORK/skipped"
+    exit 0
+}
+
+run_scenarios() {
+    local words
+    for words in "${SCENARIOS[@]}"; do
+        eval "run_scenario $words"
+    done
+}
+
+run_scenario() {
+    local site=$1 sentence=$2 status started took
+    shift 2
+    [[ $sentence =~ $ONLY ]] || return 0
+    if $LIST; then
+        say "$sentence"
+        return
+    fi
+    started=${EPOCHREALTIME/./}
+    rm -f "$WORK/skipped"
+    if [ "$site" != - ]; then
+        [ -d "$WORK/$site" ] || "site_$site"
+        use_site "$site"
+        mark_logs
+    fi
+    # Not behind `if` or `||`: there the shell would go on after a failed command.
+    set +e
+    (
+        set -euo pipefail
+        # shellcheck disable=SC2034 # what on_exit collects is this case's own
+        ON_EXIT=()
+        "$@"
+        [ "$site" = - ] || check_logs
+    ) >"$WORK/output" 2>&1
+    status=$?
+    set -e
+    took=$(((${EPOCHREALTIME/./} - started) / 1000))
+    if [ "$status" != 0 ]; then
+        FAILED=$((FAILED + 1))
+        printf 'FAIL  %s (%d ms)\n' "$sentence" "$took"
+        sed 's/^/      | /' "$WORK/output"
+        [ "$site" = - ] || new_log_lines | grep -v ' Info: ' | tail -n 20 | sed 's/^/      log| /'
+    elif [ -e "$WORK/skipped" ]; then
+        SKIPPED=$((SKIPPED + 1))
+        printf 'skip  %s: %s\n' "$sentence" "$(<"$WORK/skipped")"
+    else
+        PASSED=$((PASSED + 1))
+        printf 'ok    %s (%d ms)\n' "$sentence" "$took"
+    fi
+}
+
+# The last line of every test script.
+print_result() {
+    [ "$SKIPPED" = 0 ] || say "$SKIPPED skipped"
+    say "$PASSED passed, $FAILED failed"
+}
+
+# What Dovecot logged since the case began.
+mark_logs() {
+    local host
+    for host in a b; do
+        # shellcheck disable=SC2153 # dovecot.sh sets it
+        wc -l <"$SITE/$host/log" >"$SITE/$host/log.mark"
+    done
+}
+
+new_log_lines() {
+    local host
+    for host in a b; do
+        tail -n +"$(($(<"$SITE/$host/log.mark") + 1))" "$SITE/$host/log"
+    done
+}
+
+# The wrapper's own lines, in the sites that let it log to Dovecot's log.
+wrapper_lines() { new_log_lines | grep -F nfs-hostchange || true; }
+
+# No error of Dovecot's own since the case began, unless it matches what the case
+# has said it expects with expect_errors REGEX.
+EXPECTED_ERRORS='^$'
+expect_errors() { EXPECTED_ERRORS=$1; }
+check_logs() {
+    if new_log_lines | grep -E ' (Error|Fatal|Panic): |duplicate transaction log' |
+        grep -vF nfs-hostchange | grep -vE "$EXPECTED_ERRORS"; then
+        die "Dovecot logged the errors above"
+    fi
+}
+
+# Assertions.
+equal() { [ "$2" = "$3" ] || die "$1: '$2', not '$3'"; }

@@ -1,0 +1,1022 @@
+#!/usr/bin/env bash
+# The wrapper under real Dovecot, case by case. Every case is a sentence; the last
+# line counts them.
+#
+#   tests/smoke.sh [--wrapper PATH] [--command PATH] [--only REGEX] [--list]
+#
+# Without --wrapper (or WRAPPER in the environment) both programs are built. With
+# it, an installed one is tested and nothing is built; --command (COMMAND) is
+# the administrator's command, whose cases are left out without it.
+set -euo pipefail
+
+# shellcheck source=tests/lib/common.sh
+source "$(dirname "$0")/lib/common.sh"
+# shellcheck source=tests/lib/build.sh
+source "$REPO/tests/lib/build.sh"
+# shellcheck source=tests/lib/dovecot.sh
+source "$REPO/tests/lib/dovecot.sh"
+# shellcheck source=tests/lib/moves.sh
+source "$REPO/tests/lib/moves.sh"
+# shellcheck source=tests/lib/cases.sh
+source "$REPO/tests/lib/cases.sh"
+
+WRAPPER=${WRAPPER:-}
+COMMAND=${COMMAND:-}
+ONLY=
+LIST=false
+while [ "$#" -gt 0 ]; do
+    case $1 in
+        --wrapper) WRAPPER=$2 ;;
+        --command) COMMAND=$2 ;;
+        --only) ONLY=$2 ;;
+        --list)
+            LIST=true
+            set -- "$1" "$@"
+            ;;
+        *) die "unknown option $1" ;;
+    esac
+    shift 2 || die "$1 needs a value"
+done
+
+# Where a user's list index is on a backend; @LOCAL@ is the backend's own directory.
+HASHED='LISTINDEX=@LOCAL@/%2.256Nu/%u/dovecot.list.index'
+FLAT='LISTINDEX=@LOCAL@/%u/dovecot.list.index'
+
+LAYOUTS=(
+    'maildir++|maildir:~/Maildir'
+    'maildir++ with INDEX|maildir:~/Maildir:INDEX=~/index'
+    'maildir with LAYOUT=fs|maildir:~/Maildir:LAYOUT=fs'
+    'maildir with LAYOUT=fs and INDEX|maildir:~/Maildir:LAYOUT=fs:INDEX=~/index'
+    'mdbox|mdbox:~/mdbox'
+    'mdbox with INDEX|mdbox:~/mdbox:INDEX=~/index'
+    'sdbox|sdbox:~/sdbox'
+    'sdbox with INDEX|sdbox:~/sdbox:INDEX=~/index'
+    'mbox|mbox:~/mail'
+    'mbox with INDEX|mbox:~/mail:INDEX=~/index'
+)
+
+# --- sites ------------------------------------------------------------------
+
+site_none() { start_site none many none; }
+site_many() { start_site many many wrapper; }
+site_vmail() { start_site vmail vmail wrapper; }
+site_drop() { start_site drop drop wrapper; }
+site_chain() { start_site chain many chain; }
+
+# Nothing in the userdb; the wrapper's configuration file must say it all.
+site_file() {
+    SITE_MAIL_LOCATION="mdbox:~/mdbox:$HASHED" start_site file many wrapper
+}
+
+# INDEX directories that only a group of Dovecot's mail_access_groups may enter.
+site_groups() {
+    SITE_SETTINGS='mail_access_groups = games' start_site groups many wrapper
+}
+
+site_syslog() { start_site syslog many syslog; }
+
+# What a post-login script does that has not read the fine print: it makes the
+# user's directory, as root and under script-login's umask.
+site_careless() {
+    mkdir -p "$WORK/careless.bin"
+    # shellcheck disable=SC2016 # for the script to expand
+    printf '#!/bin/sh\nmkdir -p "$1/made"\nshift\nexec "$@"\n' >"$WORK/careless.bin/hook"
+    chmod -R 0755 "$WORK/careless.bin"
+    start_site careless many "$WORK/careless.bin/hook"
+}
+
+# --- helpers ----------------------------------------------------------------
+
+# A user that no other case has. Sets WHO and an empty book.
+USERS=0
+new_user() {
+    open_book "user$BASHPID-$((USERS += 1))"
+    add_user "$WHO" "$@"
+}
+
+home_of() { printf '%s/store/%s\n' "$SITE" "$1"; }
+
+# The user's directory for list indexes on a backend, wherever below it is.
+local_dir() { find "$SITE_SHM/$1" -type d -name "$2"; }
+
+# The claim in the store: its path, nothing if there is none.
+claim_of() { find "$(home_of "$1")" \( -name .lasthost -o -name dovecot.lasthost \); }
+
+no_list_index_in_the_store() {
+    local found
+    found=$(find "$(home_of "$WHO")" -name 'dovecot.list.index*')
+    [ -z "$found" ] || die "a list index in the store: $found"
+}
+
+all_looks_were_right() {
+    equal "wrong looks of $LOOKS" "$WRONG" 0
+}
+
+# Makes the user known to both backends, with a claim and a list index on each,
+# the last login on a.
+settle() {
+    local host
+    for host in a b a; do
+        move "$host" "Settled$host$LOOKS"
+    done
+}
+
+# create_folders HOST N: so many that Dovecot writes dovecot.list.index, not only its log.
+create_folders() {
+    local n commands=()
+    for ((n = 1; n <= $2; n++)); do
+        commands+=("create:Folder$n")
+        BOOK[Folder$n]=0
+    done
+    imap "$1" "$WHO" "${commands[@]}" look >/dev/null
+}
+
+# --- moves ------------------------------------------------------------------
+
+# Three logins on each backend at least: the first ones only begin.
+moves() {
+    local n
+    for n in 1 2 3 4; do
+        move a "FromA$n"
+        move b "FromB$n"
+    done
+    look a
+    look a
+    look b
+}
+
+without_it_looks_are_wrong() {
+    new_user "$1"
+    moves
+    [ "$WRONG" -gt 0 ] || die "no wrong look: the cases for the wrapper would show nothing"
+}
+
+with_it_looks_are_right() {
+    new_user "$1"
+    moves
+    all_looks_were_right
+    equal "what Dovecot says without list indexes" "$(truth "$WHO")" "$(book)"
+    no_list_index_in_the_store
+}
+
+# INDEX=MEMORY: Dovecot's IMAP panics at APPEND to a folder that is not selected, with
+# or without anything of ours, as soon as there is a list index. Folders alone, then.
+folder_moves() {
+    local n host
+    new_user "$1"
+    for n in 1 2 3; do
+        for host in a b; do
+            look "$host"
+            imap "$host" "$WHO" "create:$host$n"
+            BOOK[$host$n]=0
+        done
+    done
+    look a
+    look b
+}
+
+without_it_folders_are_wrong() {
+    folder_moves "$1"
+    [ "$WRONG" -gt 0 ] || die "no wrong look: the case for the wrapper would show nothing"
+}
+
+with_it_folders_are_right() {
+    folder_moves "$1"
+    all_looks_were_right
+}
+
+the_claim_names_the_host() {
+    new_user "mdbox:~/mdbox:$HASHED"
+    settle
+    equal "the claim" "$(cat "$(claim_of "$WHO")")" a.example.org
+    look b
+    equal "the claim" "$(cat "$(claim_of "$WHO")")" b.example.org
+}
+
+the_list_index_is_used() {
+    local dir before
+    new_user "mdbox:~/mdbox:$HASHED"
+    settle
+    dir=$(local_dir a "$WHO")
+    [ -s "$dir/dovecot.list.index.log" ] || die "no list index in $dir"
+    before=$(stat -c '%i' "$dir/dovecot.list.index.log")
+    look a
+    equal "the list index's inode after a login that changed nothing" \
+        "$(stat -c '%i' "$dir/dovecot.list.index.log")" "$before"
+    move b Elsewhere
+    look a
+    all_looks_were_right
+    [ "$(stat -c '%i' "$dir/dovecot.list.index.log")" != "$before" ] || die "the old list index is still there"
+}
+
+a_login_on_the_same_host_changes_nothing() {
+    local claim before
+    new_user "mdbox:~/mdbox:$HASHED"
+    settle
+    claim=$(claim_of "$WHO")
+    before=$(stat -c '%i %y' "$claim" "${claim%/*}")
+    mark_logs
+    look a
+    equal "claim and directory" "$(stat -c '%i %y' "$claim" "${claim%/*}")" "$before"
+    equal "log lines" "$(wrapper_lines)" ""
+}
+
+the_log_names_the_host_the_user_came_from() {
+    new_user "mdbox:~/mdbox:$HASHED"
+    settle
+    mark_logs
+    look b
+    wrapper_lines | grep -F "$WHO" | grep -F a.example.org || die "no such line: $(wrapper_lines)"
+}
+
+hosts_of_one_name() {
+    local host
+    for host in a b; do
+        printf 'hostname = "same.example.org"\n[log]\ntarget = "stderr"\n' >"$SITE/$host/hostchange.toml"
+    done
+    with_it_looks_are_right "mdbox:~/mdbox:$HASHED"
+    configure_wrapper a
+    configure_wrapper b
+}
+
+# --- POP3 -------------------------------------------------------------------
+
+pop3_is_right_and_claims() {
+    new_user "mdbox:~/mdbox:$HASHED"
+    move a First
+    move a Second
+    equal "mails by POP3" "$(pop3 b "$WHO" dele)" 2
+    equal "the claim" "$(cat "$(claim_of "$WHO")")" b.example.org
+    BOOK[INBOX]=1
+    look a
+    equal "mails by POP3" "$(pop3 a "$WHO")" 1
+    all_looks_were_right
+}
+
+# --- where the location comes from ------------------------------------------
+
+field_mail() {
+    USERDB_FIELD=mail with_it_looks_are_right "$@"
+}
+
+file_alone() {
+    local host
+    for host in a b; do
+        configure_wrapper "$host" \
+            "mail_location = \"mdbox:~/mdbox:LISTINDEX=$SITE_SHM/$host/%2.256Nu/%u/dovecot.list.index\""
+    done
+    with_it_looks_are_right -
+    [ -n "$(local_dir a "$WHO")" ] || die "no list index where it should be"
+    [ -n "$(claim_of "$WHO")" ] || die "no claim"
+}
+
+# --- new users --------------------------------------------------------------
+
+# hold NAME HOST USER opens a session that stays; tell NAME COMMAND uses it.
+declare -A HELD_IN HELD_OUT
+hold() {
+    local name=$1 port to from
+    port=$(port_of "$2" IMAP)
+    mkfifo "$WORK/$BASHPID.$name.in" "$WORK/$BASHPID.$name.out"
+    client hold "$port" "$3" <"$WORK/$BASHPID.$name.in" >"$WORK/$BASHPID.$name.out" 2>&1 &
+    exec {to}>"$WORK/$BASHPID.$name.in" {from}<"$WORK/$BASHPID.$name.out"
+    HELD_IN[$name]=$to
+    HELD_OUT[$name]=$from
+}
+answer_of() {
+    local line
+    while IFS= read -r -t 60 -u "${HELD_OUT[$1]}" line && [ "$line" != . ]; do
+        printf '%s\n' "$line"
+    done
+    [ "${line:-}" = . ] || die "session $1 ended: ${line:-}"
+}
+tell() {
+    printf '%s\n' "$2" >&"${HELD_IN[$1]}"
+    answer_of "$1"
+}
+let_go() {
+    local to=${HELD_IN[$1]}
+    exec {to}>&-
+    cat <&"${HELD_OUT[$1]}" >/dev/null
+}
+
+first_two_connections() {
+    local round folder
+    for round in 1 2 3; do
+        new_user "$1"
+        hold one a "$WHO"
+        hold two a "$WHO"
+        equal "greeting" "$(answer_of one)$(answer_of two)" ""
+        tell one look
+        tell two look
+        for folder in Sent Drafts; do
+            tell one "create:$folder"
+            BOOK[$folder]=0
+        done
+        tell two create:Trash
+        BOOK[Trash]=0
+        equal "round $round: what the first sees" "$(tell one look)" "$(book)"
+        equal "round $round: what the second sees" "$(tell two look)" "$(book)"
+        let_go one
+        let_go two
+        look a
+        move b Later
+        look a
+        all_looks_were_right
+    done
+}
+
+# --- deliveries -------------------------------------------------------------
+
+deliveries_between_logins() {
+    local host
+    new_user "$1"
+    for host in a b a; do
+        lmtp "$host" "$WHO"
+        lda "$host" "$WHO"
+        BOOK[INBOX]=$((BOOK[INBOX] + 2))
+        move "$host" "Between$LOOKS"
+        lmtp "$host" "$WHO"
+        lda "$host" "$WHO"
+        BOOK[INBOX]=$((BOOK[INBOX] + 2))
+        look "$host"
+    done
+    all_looks_were_right
+    equal "what Dovecot says without list indexes" "$(truth "$WHO")" "$(book)"
+}
+
+# Directories shared by users of several uids, made by the wrapper as nobody has
+# made them at boot. A delivery to somebody else must find them usable.
+deliveries_below_parents_made_by_the_wrapper() {
+    local first location="mdbox:~/mdbox:LISTINDEX=@LOCAL@/made$BASHPID/deep/%u/dovecot.list.index"
+    new_user "$location"
+    first=$WHO
+    # The first login finds no INDEX yet.
+    move a First
+    move a Second
+    equal "the parents' modes" \
+        "$(stat -c '%a %u' "$SITE_SHM/a/made$BASHPID" "$SITE_SHM/a/made$BASHPID/deep" | tr '\n' ' ')" \
+        "711 0 1733 0 "
+    equal "the directory's mode and owner" "$(stat -c '%a %u' "$(local_dir a "$first")")" "700 $(uid_of "$first")"
+    new_user "$location"
+    lmtp a "$WHO"
+    lda a "$WHO"
+    BOOK[INBOX]=2
+    look a
+    move b Other
+    look a
+    all_looks_were_right
+}
+
+# --- what cannot be vouched for ----------------------------------------------
+
+# store_away MODE: an empty directory of that mode in the store's place, as where
+# NFS is not mounted. WHO logs in, whatever it sees; then the store is back.
+store_away() {
+    mv "$SITE/store" "$SITE/store.away"
+    mkdir -m "$1" "$SITE/store"
+    imap a "$WHO" look || true
+    rm -rf "$SITE/store"
+    mv "$SITE/store.away" "$SITE/store"
+}
+
+without_it_an_unmounted_store_is_remembered() {
+    expect_errors .
+    new_user "mdbox:~/mdbox:$FLAT"
+    settle
+    store_away 0755
+    look a
+    [ "$WRONG" -gt 0 ] || die "no wrong look: the case for the wrapper would show nothing"
+}
+
+an_unmounted_store_is_not_remembered() {
+    expect_errors .
+    new_user "mdbox:~/mdbox:$FLAT"
+    settle
+    store_away "$1"
+    look a
+    look a
+    move b After
+    look a
+    all_looks_were_right
+}
+
+a_held_lock() {
+    local lock file identity
+    configure_wrapper a 'lock_timeout = "1s"'
+    new_user "mdbox:~/mdbox:$FLAT"
+    settle
+    move b Meanwhile
+    file=$(local_dir a "$WHO")/.lasthost
+    exec {lock}<>"$file"
+    flock "$lock"
+    look a
+    all_looks_were_right
+    [ ! "$file" -ef "/proc/self/fd/$lock" ] || die "the held lock file is still in place"
+    # The holder comes to its end and records what is claimed now.
+    identity=$(date -d "$(stat -c %y "$(claim_of "$WHO")")" +%s.%N)
+    printf '1 %s %s a.example.org\n' "$(stat -c %i "$(claim_of "$WHO")")" "$identity" >&"$lock"
+    exec {lock}>&-
+    look a
+    move b Again
+    look a
+    look a
+    all_looks_were_right
+    configure_wrapper a
+}
+
+# A lock that is held on the fast path, where nothing has changed.
+a_held_lock_and_no_change() {
+    local lock
+    configure_wrapper a 'lock_timeout = "1s"'
+    new_user "mdbox:~/mdbox:$FLAT"
+    settle
+    exec {lock}<>"$(local_dir a "$WHO")/.lasthost"
+    flock "$lock"
+    move a Meanwhile
+    exec {lock}>&-
+    look a
+    move b Again
+    look a
+    all_looks_were_right
+    configure_wrapper a
+}
+
+# spoil_list_index_dir HOW DIR: makes DIR's use as the parent of users' directories
+# impossible or unsafe.
+spoiled_list_index_directory() {
+    local how=$1 bad=$SITE_SHM/a/bad$BASHPID
+    # Where Dovecot itself, without any list index, has something to say about it.
+    expect_errors "$bad"
+    mkdir -p "$SITE_SHM/elsewhere"
+    chmod 1777 "$SITE_SHM/elsewhere"
+    new_user "mdbox:~/mdbox:LISTINDEX=@LOCAL@/bad$BASHPID/%u/dovecot.list.index"
+    case $how in
+        parent-closed) mkdir -m 0700 "$bad" ;;
+        parent-file) : >"$bad" ;;
+        parent-link) ln -s "$SITE_SHM/elsewhere" "$bad" ;;
+        file) mkdir -m 1777 "$bad" && : >"$bad/$WHO" ;;
+        link) mkdir -m 1777 "$bad" && ln -s "$SITE_SHM/elsewhere" "$bad/$WHO" ;;
+        owner) mkdir -m 1777 "$bad" && mkdir -m 0777 "$bad/$WHO" ;;
+    esac
+    moves
+    all_looks_were_right
+    equal "what Dovecot says without list indexes" "$(truth "$WHO")" "$(book)"
+    equal "files behind the link" "$(ls -A "$SITE_SHM/elsewhere")" ""
+}
+
+a_full_tmpfs() {
+    local full=$SITE_SHM/a/full$BASHPID
+    expect_errors 'No space left'
+    mkdir "$full"
+    mount -t tmpfs -o size=64k,mode=1733 tmpfs "$full" || skip "mounting is not allowed here"
+    on_exit umount "$full"
+    new_user "mdbox:~/mdbox:LISTINDEX=@LOCAL@/full$BASHPID/%u/dovecot.list.index"
+    dd if=/dev/zero of="$full/filler" bs=4k 2>/dev/null || true
+    moves
+    all_looks_were_right
+    rm "$full/filler"
+    look a
+    move b Later
+    look a
+    dd if=/dev/zero of="$full/filler" bs=4k 2>/dev/null || true
+    move b Full
+    look a
+    look a
+    all_looks_were_right
+}
+
+an_index_directory_that_cannot_be_written() {
+    new_user "mdbox:~/mdbox:$FLAT"
+    settle
+    chmod 0555 "$(home_of "$WHO")/mdbox"
+    moves
+    all_looks_were_right
+    chmod 0700 "$(home_of "$WHO")/mdbox"
+    moves || true
+}
+
+garbled_records() {
+    local record file
+    new_user "mdbox:~/mdbox:$FLAT"
+    settle
+    file=$(local_dir a "$WHO")/.lasthost
+    for record in '' x '1' '1 ' '2 1 1.000000000 a.example.org' '1 -1 99999999999999999999.9 x' \
+        "1 $(stat -c %i "$(claim_of "$WHO")")" "$(printf '\377\376\n1 2 3.4')" "$(head -c 10000 /dev/zero | tr '\0' 1)"; do
+        move b "Garbled$LOOKS"
+        printf '%s' "$record" >"$file"
+        look a
+        look a
+    done
+    all_looks_were_right
+}
+
+# What a login leaves that died after it had emptied the record and deleted the log.
+half_a_list_index() {
+    local dir
+    new_user "mdbox:~/mdbox:$FLAT"
+    settle
+    create_folders a 60
+    dir=$(local_dir a "$WHO")
+    [ -e "$dir/dovecot.list.index" ] || die "Dovecot has written no dovecot.list.index: the case shows nothing"
+    : >"$dir/.lasthost"
+    rm "$dir/dovecot.list.index.log"
+    look a
+    look a
+    all_looks_were_right
+}
+
+# Something else in the place of the lock file or of the claim.
+wrong_file_types() {
+    local what=$1 kind file
+    new_user "mdbox:~/mdbox:$FLAT"
+    settle
+    printf untouched >"$WORK/target$BASHPID"
+    chmod 0666 "$WORK/target$BASHPID"
+    for kind in directory fifo link dangling; do
+        case $what in
+            record) file=$(local_dir a "$WHO")/.lasthost ;;
+            claim) file=$(home_of "$WHO")/mdbox/.lasthost ;;
+        esac
+        move b "Before$kind"
+        rm -rf "$file"
+        case $kind in
+            directory) mkdir -m 0777 "$file" ;;
+            fifo) mkfifo -m 0666 "$file" ;;
+            link) ln -s "$WORK/target$BASHPID" "$file" ;;
+            dangling) ln -s "$WORK/nothing$BASHPID" "$file" ;;
+        esac
+        move a "During$kind"
+        move b "Other$kind"
+        look a
+        rm -rf "$file"
+        look a
+        look a
+    done
+    all_looks_were_right
+    equal "the link's target" "$(<"$WORK/target$BASHPID")" untouched
+    [ ! -e "$WORK/nothing$BASHPID" ] || die "a dangling link was followed"
+}
+
+a_claim_that_was_deleted() {
+    new_user "mdbox:~/mdbox:$FLAT"
+    settle
+    rm "$(claim_of "$WHO")"
+    look a
+    [ -n "$(claim_of "$WHO")" ] || die "not claimed again"
+    move b Other
+    look a
+    all_looks_were_right
+}
+
+broken_configuration() {
+    printf 'hostname = "a"\nno such key\n' >"$SITE/a/hostchange.toml"
+    new_user "mdbox:~/mdbox:$FLAT"
+    moves
+    all_looks_were_right
+    wrapper_lines | grep -E 'line 2|:2:' || die "no line number in: $(wrapper_lines)"
+    configure_wrapper a
+}
+
+configuration_of_others() {
+    configure_wrapper a
+    chmod 0666 "$SITE/a/hostchange.toml"
+    new_user "mdbox:~/mdbox:$FLAT"
+    moves
+    all_looks_were_right
+    wrapper_lines | grep -F hostchange.toml || die "not a word about it: $(wrapper_lines)"
+    configure_wrapper a
+}
+
+no_configuration() {
+    rm "$SITE/a/hostchange.toml"
+    new_user "mdbox:~/mdbox:$FLAT"
+    moves
+    all_looks_were_right
+    configure_wrapper a
+}
+
+groups_from_the_configuration() {
+    local host index
+    for host in a b; do
+        configure_wrapper "$host" 'mail_access_groups = "games"'
+    done
+    index=$SITE/store/index$BASHPID
+    mkdir -m 0770 "$index"
+    chgrp games "$index"
+    with_it_looks_are_right "mdbox:~/mdbox:INDEX=$index:$HASHED"
+    [ -e "$index/.lasthost" ] || die "no claim in $index"
+}
+
+# --- list indexes that are no cache, or not local ----------------------------
+
+layout_index_loses_no_folder() {
+    local before dir
+    new_user "mdbox:~/mdbox:LAYOUT=index:$FLAT"
+    imap a "$WHO" create:One create:Two append:Two >/dev/null
+    dir=$(local_dir a "$WHO")
+    before=$(stat -c %i "$dir/dovecot.list.index.log")
+    mark_logs
+    equal "folders" "$(imap a "$WHO" look | grep -v INBOX | tr '\n' ' ')" "One 0 Two 1 "
+    wrapper_lines | grep -F LAYOUT=index || die "not a word about it"
+    imap b "$WHO" look >/dev/null
+    equal "folders after a login elsewhere" "$(imap a "$WHO" look | grep -v INBOX | tr '\n' ' ')" "One 0 Two 1 "
+    equal "the list index's inode" "$(stat -c %i "$dir/dovecot.list.index.log")" "$before"
+}
+
+shared_list_index_is_left_alone() {
+    new_user "mdbox:~/mdbox$1"
+    moves
+    all_looks_were_right
+    equal "claims" "$(claim_of "$WHO")" ""
+    [ -n "$(find "$(home_of "$WHO")" -name 'dovecot.list.index*' -o -name 'relative.log')" ] || die "no list index in the store"
+}
+
+# --- names --------------------------------------------------------------------
+
+only_the_own_prefix_is_deleted() {
+    local location='mdbox:~/mdbox:LISTINDEX=@LOCAL@/flat/%u' bob before
+    new_user "$location"
+    bob=$WHO
+    add_user "${bob}by" "$location"
+    open_book "${bob}by"
+    settle
+    before=$(cd "$SITE_SHM/a/flat" && stat -c '%n %i' "${bob}by"*)
+    [ -n "$before" ] || die "no list index of ${bob}by"
+    open_book "$bob"
+    settle
+    move b Other
+    look a
+    equal "files of ${bob}by" "$(cd "$SITE_SHM/a/flat" && stat -c '%n %i' "${bob}by"*)" "$before"
+    all_looks_were_right
+}
+
+a_folder_called_lasthost() {
+    local host
+    new_user "$1"
+    settle
+    for host in b a; do
+        move "$host" "lasthost$host"
+    done
+    move a lasthost
+    move b Other
+    imap a "$WHO" delete:lasthost
+    unset 'BOOK[lasthost]'
+    moves
+    all_looks_were_right
+    equal "what Dovecot says without list indexes" "$(truth "$WHO")" "$(book)"
+}
+
+# --- deliveries that came first ------------------------------------------------
+
+# Nobody has made the parents, and the first mail was somebody else's: Dovecot made
+# the parent for that one alone.
+a_parent_made_by_a_delivery_to_another() {
+    local location="mdbox:~/mdbox:LISTINDEX=@LOCAL@/delivered$BASHPID/%u/dovecot.list.index"
+    new_user "$location"
+    lmtp a "$WHO"
+    new_user "$location"
+    moves
+    all_looks_were_right
+}
+
+# --- a live session -------------------------------------------------------------
+
+new_sessions_are_right_while_an_old_one_lives() {
+    # What Dovecot may say of a session whose list index was deleted under it.
+    expect_errors 'dovecot.list.index'
+    new_user "mdbox:~/mdbox:$FLAT"
+    settle
+    hold old a "$WHO"
+    equal "greeting" "$(answer_of old)" ""
+    tell old look
+    move b Meanwhile
+    look a
+    look a
+    all_looks_were_right
+    tell old look
+    let_go old
+    look a
+    all_looks_were_right
+}
+
+# --- crashes ---------------------------------------------------------------------
+
+# directly HOST COMMAND...: COMMAND is run as script-login would run it for WHO, with
+# the wrapper and its arguments appended, and /bin/true in place of the rest.
+directly() {
+    local host=$1 uid
+    shift
+    uid=$(uid_of "$WHO")
+    (
+        cd "$SITE/$host/run"
+        umask 0077
+        exec "$@" env -i "USER=$WHO" "HOME=$(home_of "$WHO")" "UID=$uid" "GID=$uid" \
+            "MAIL_LOCATION=${LOCATION//@LOCAL@/$SITE_SHM/$host}" 'USERDB_KEYS=HOME UID GID MAIL_LOCATION ' \
+            "$SITE/bin/nfs-hostchange-login" "--config=$SITE/$host/hostchange.toml" /bin/true </dev/null
+    )
+}
+
+# system_calls FILE: "NAME WHICH" of each system call of the wrapper in strace's
+# output, WHICH counting those of that name as strace does.
+system_calls() {
+    awk -F'(' '
+        $1 ~ /^[a-z0-9_]+$/ { which[$1]++ }
+        $1 == "execve" && which["execve"] == 3 { print $1, which[$1]; exit }
+        which["execve"] >= 2 && $1 ~ /^[a-z0-9_]+$/ && !($1 == "execve") { print $1, which[$1] }
+    ' "$1"
+}
+
+# killed_anywhere BEFORE: kills the wrapper on a before each of its system calls in
+# turn. BEFORE brings about what it then has to do.
+killed_anywhere() {
+    local before=$1 trace=$WORK/trace$BASHPID name which points=0
+    strace -o "$trace" true 2>/dev/null || skip "strace does not work here"
+    "$before"
+    directly a strace -o "$trace"
+    system_calls "$trace" >"$trace.calls"
+    look a
+    while read -r name which; do
+        "$before"
+        directly a strace -o /dev/null -e trace="$name" -e inject="$name:signal=KILL:when=$which" || true
+        look a
+        points=$((points + 1))
+        [ "$WRONG" = 0 ] || die "wrong after a kill before $name number $which"
+    done <"$trace.calls"
+    look a
+    all_looks_were_right
+    [ "$points" -gt 20 ] || die "only $points system calls seen: $(<"$trace")"
+}
+
+killed_on_a_host_change() {
+    LOCATION="mdbox:~/mdbox:LISTINDEX=@LOCAL@/$BASHPID-user/dovecot.list.index"
+    new_user "$LOCATION"
+    settle
+    killed_anywhere come_from_b
+}
+come_from_b() { move b "B$LOOKS"; }
+
+# --- many at once -----------------------------------------------------------------
+
+many_parallel_logins() {
+    local n host users=()
+    for n in {1..20}; do
+        new_user "${LAYOUTS[n % ${#LAYOUTS[@]}]#*|}:$HASHED"
+        settle
+        move b "Other$n"
+        [ "$WRONG" = 0 ] || die "wrong before the storm"
+        book >"$WORK/book.$WHO"
+        users+=("$WHO=$WORK/book.$WHO")
+    done
+    for host in a b a; do
+        LOGINS=10 client storm "$(port_of $host IMAP)" "${users[@]}"
+    done
+}
+
+# --- migration ----------------------------------------------------------------------
+
+migration_is() {
+    local host
+    for host in a b; do
+        configure_wrapper "$host" "migration = $1"
+    done
+}
+
+sums_in() {
+    (cd "$1" && find . -type f -name "$2*" ! -name .lasthost -exec cksum {} + | sed "s/$2/PREFIX/" | sort -k 3)
+}
+
+# migrates LOCATION DIRECTORY [PREFIX]: a user's shared list index, in DIRECTORY
+# below home, becomes the local one.
+migrates() {
+    local location=$1 directory prefix=${3:-dovecot.list.index} shared dir
+    migration_is true
+    new_user "$location"
+    move a OldA
+    move b OldB
+    create_folders b 40
+    directory=$(home_of "$WHO")/$2
+    shared=$(sums_in "$directory" dovecot.list.index)
+    [ -n "$shared" ] || die "no shared list index: the case shows nothing"
+    add_user "$WHO" "$location:LISTINDEX=@LOCAL@/%u/$prefix"
+    look a
+    dir=$(local_dir a "$WHO")
+    equal "the local list index" "$(sums_in "$dir" "$prefix")" "$shared"
+    no_list_index_in_the_store
+    look a
+    equal "the local list index after the next login" "$(sums_in "$dir" "$prefix")" "$shared"
+    moves
+    all_looks_were_right
+    no_list_index_in_the_store
+    migration_is false
+}
+
+# b has not been given this program yet, and keeps its list index in the store.
+migrates_again_after_a_backend_without_it() {
+    local n
+    migration_is true
+    new_user "mdbox:~/mdbox:$FLAT"
+    add_user_on b "$WHO" mdbox:~/mdbox
+    for n in 1 2 3; do
+        move b "Shared$n"
+        move a "Local$n"
+        look a
+    done
+    all_looks_were_right
+    no_list_index_in_the_store
+    migration_is false
+}
+
+killed_on_a_migration() {
+    LOCATION="mdbox:~/mdbox:LISTINDEX=@LOCAL@/$BASHPID-migrant/dovecot.list.index"
+    migration_is true
+    new_user "$LOCATION"
+    add_user_on b "$WHO" mdbox:~/mdbox
+    move b First
+    killed_anywhere come_from_b
+    migration_is false
+}
+
+litter_of_a_migration() {
+    local left
+    migration_is true
+    new_user "mdbox:~/mdbox:$FLAT"
+    settle
+    left=$(home_of "$WHO")/mdbox/dovecot.list.index
+    printf litter >"$left"
+    move b Other
+    [ ! -e "$left" ] || die "the litter is still there"
+    look a
+    all_looks_were_right
+    migration_is false
+}
+
+a_full_tmpfs_stops_a_migration() {
+    local full=$SITE_SHM/a/migrate$BASHPID
+    expect_errors 'No space left'
+    mkdir "$full"
+    mount -t tmpfs -o size=64k,mode=1733 tmpfs "$full" || skip "mounting is not allowed here"
+    on_exit umount "$full"
+    migration_is true
+    new_user mdbox:~/mdbox
+    move a Old
+    move b Older
+    look a
+    add_user_on a "$WHO" "mdbox:~/mdbox:LISTINDEX=@LOCAL@/migrate$BASHPID/%u/dovecot.list.index"
+    dd if=/dev/zero of="$full/filler" bs=4k 2>/dev/null || true
+    look a
+    [ -e "$(home_of "$WHO")/mdbox/dovecot.list.index.log" ] || die "the list index in the store is lost"
+    equal "partial copies" "$(find "$full" -name 'dovecot.list.index*')" ""
+    look b
+    rm "$full/filler"
+    look a
+    look a
+    all_looks_were_right
+    no_list_index_in_the_store
+    migration_is false
+}
+
+# --- syslog ----------------------------------------------------------------------------
+
+syslog_tells() {
+    new_user "mdbox:~/mdbox:$FLAT"
+    settle
+    : >"$SITE/b/syslog.messages"
+    mark_logs
+    look b
+    look b
+    all_looks_were_right
+    equal "lines for Dovecot's log" "$(wrapper_lines)" ""
+    wait_until 5 "the message" test -s "$SITE/b/syslog.messages"
+    equal "messages" "$(wc -l <"$SITE/b/syslog.messages")" 1
+    # 22 is mail.info.
+    grep -E "^<22>.*nfs-hostchange.*$WHO.*a\.example\.org" "$SITE/b/syslog.messages" ||
+        die "the message is: $(<"$SITE/b/syslog.messages")"
+}
+
+# The kernel keeps ten or so datagrams for a reader that has stopped.
+a_full_syslog_holds_up_nobody() {
+    local pid
+    new_user "mdbox:~/mdbox:$FLAT"
+    settle
+    pid=$(<"$SITE/b/syslogd.pid")
+    kill -STOP "$pid"
+    while [ "$LOOKS" -lt 80 ]; do
+        move b "B$LOOKS"
+        move a "A$LOOKS"
+    done
+    kill -CONT "$pid"
+    all_looks_were_right
+    [ -n "$(wrapper_lines)" ] || die "what syslog did not take is nowhere"
+}
+
+# --- declaring ---------------------------------------------------------------
+
+for layout in "${LAYOUTS[@]}"; do
+    scenario none "without the wrapper, a user who moves is shown something wrong: ${layout%%|*}" \
+        without_it_looks_are_wrong "${layout#*|}:$HASHED"
+done
+for layout in "${LAYOUTS[@]}"; do
+    scenario many "a user who moves sees the truth, and no phantom folder: ${layout%%|*}" \
+        with_it_looks_are_right "${layout#*|}:$HASHED"
+done
+for mode in vmail drop; do
+    case $mode in
+        vmail) words='all users of one uid' ;;
+        drop) words='script-login -d' ;;
+    esac
+    for layout in "${LAYOUTS[@]}"; do
+        scenario $mode "a user who moves sees the truth, $words: ${layout%%|*}" \
+            with_it_looks_are_right "${layout#*|}:$HASHED"
+    done
+done
+scenario chain "a chain of two post-login scripts" with_it_looks_are_right "mdbox:~/mdbox:$HASHED"
+scenario many "the location as the userdb field mail" field_mail "mdbox:~/mdbox:$HASHED"
+scenario file "the location in the configuration file alone" file_alone
+scenario many "the claim names the host that serves the user" the_claim_names_the_host
+scenario many "the list index is used until the user comes from elsewhere" the_list_index_is_used
+scenario many "a login on the same host changes nothing and logs nothing" a_login_on_the_same_host_changes_nothing
+scenario many "the log names the host the user came from" the_log_names_the_host_the_user_came_from
+scenario many "two hosts that share a name" hosts_of_one_name
+for mode in many vmail drop; do
+    scenario $mode "POP3 is right and claims the user: $mode" pop3_is_right_and_claims
+    scenario $mode "a new user's first two connections at once see what either creates: $mode" \
+        first_two_connections "mdbox:~/mdbox:$FLAT"
+    scenario $mode "LMTP and LDA deliveries before, between and after logins: $mode" \
+        deliveries_between_logins "mdbox:~/mdbox:$FLAT"
+done
+scenario many "deliveries below parents that the wrapper made" deliveries_below_parents_made_by_the_wrapper
+
+for layout in maildir:~/Maildir mbox:~/mail; do
+    scenario none "without the wrapper, INDEX=MEMORY goes wrong as well: ${layout%%:*}" \
+        without_it_folders_are_wrong "$layout:INDEX=MEMORY:$HASHED"
+    scenario many "INDEX=MEMORY: ${layout%%:*}" with_it_folders_are_right "$layout:INDEX=MEMORY:$HASHED"
+done
+scenario none "without the wrapper, a login while the store is away is remembered" \
+    without_it_an_unmounted_store_is_remembered
+scenario many "a login while the store is away leaves nothing behind" an_unmounted_store_is_not_remembered 0755
+scenario vmail "a login while the store is away leaves nothing behind, all users of one uid" \
+    an_unmounted_store_is_not_remembered 0755
+scenario many "a login while the store is away and its place can be written leaves nothing behind" \
+    an_unmounted_store_is_not_remembered 1777
+scenario many "a held lock, and a holder that records late" a_held_lock
+scenario many "a held lock where nothing has changed" a_held_lock_and_no_change
+for how in parent-closed parent-file parent-link file link owner; do
+    scenario many "a directory for list indexes that cannot be used: $how" spoiled_list_index_directory $how
+done
+scenario vmail "a directory for list indexes that cannot be used, all users of one uid: parent-closed" \
+    spoiled_list_index_directory parent-closed
+scenario many "a full tmpfs" a_full_tmpfs
+scenario many "an INDEX directory that cannot be written" an_index_directory_that_cannot_be_written
+scenario many "garbled records" garbled_records
+scenario many "half a list index left by a crash" half_a_list_index
+scenario many "something else in the lock file's place" wrong_file_types record
+scenario many "something else in the claim's place" wrong_file_types claim
+scenario many "a claim that was deleted" a_claim_that_was_deleted
+scenario many "a broken configuration file" broken_configuration
+scenario many "a configuration file that others may write" configuration_of_others
+scenario many "no configuration file" no_configuration
+scenario groups "INDEX directories that a group opens" groups_from_the_configuration
+scenario many "LAYOUT=index loses no folder" layout_index_loses_no_folder
+scenario many "a shared list index is left alone: no LISTINDEX" shared_list_index_is_left_alone ''
+scenario many "a shared list index is left alone: relative LISTINDEX" \
+    shared_list_index_is_left_alone ':LISTINDEX=sub/relative'
+scenario vmail "of files side by side only the user's own are deleted" only_the_own_prefix_is_deleted
+scenario many "a folder called lasthost" a_folder_called_lasthost "maildir:~/Maildir:$FLAT"
+scenario many "a folder called lasthost, with INDEX" a_folder_called_lasthost "maildir:~/Maildir:INDEX=~/index:$FLAT"
+scenario many "a parent directory made by a delivery to another" a_parent_made_by_a_delivery_to_another
+scenario many "new sessions are right while an old one lives" new_sessions_are_right_while_an_old_one_lives
+scenario many "killed before any system call of a host change" killed_on_a_host_change
+scenario many "killed before any system call of a migration" killed_on_a_migration
+scenario many "200 parallel logins of 20 users" many_parallel_logins
+scenario vmail "200 parallel logins of 20 users, all of one uid" many_parallel_logins
+scenario many "migration: mdbox" migrates mdbox:~/mdbox mdbox
+scenario many "migration: another prefix" migrates mdbox:~/mdbox mdbox list
+scenario many "migration: mdbox with INDEX" migrates mdbox:~/mdbox:INDEX=~/index index
+scenario many "migration: sdbox" migrates sdbox:~/sdbox sdbox
+scenario many "migration: maildir++" migrates maildir:~/Maildir Maildir
+scenario many "migration: maildir++ with INDEX" migrates maildir:~/Maildir:INDEX=~/index index
+scenario vmail "migration: mdbox, all users of one uid" migrates mdbox:~/mdbox mdbox
+scenario drop "migration: mdbox, script-login -d" migrates mdbox:~/mdbox mdbox
+scenario many "migration again, after a backend without the wrapper" migrates_again_after_a_backend_without_it
+scenario many "the litter of a migration is removed" litter_of_a_migration
+scenario many "a full tmpfs stops a migration, and nothing is lost" a_full_tmpfs_stops_a_migration
+scenario syslog "one message in syslog for a host change, none for the next login" syslog_tells
+scenario syslog "a syslog that does not read holds up nobody" a_full_syslog_holds_up_nobody
+
+# --- running ----------------------------------------------------------------
+
+if $LIST; then
+    run_scenarios
+    exit
+fi
+need_root
+if [ -z "$WRAPPER" ]; then
+    step "building"
+    build_release
+fi
+make_work_dirs
+step "real Dovecot"
+run_scenarios
+print_result
+[ "$FAILED" = 0 ]
