@@ -87,10 +87,11 @@ site_careless() {
 
 # --- helpers ----------------------------------------------------------------
 
-# A user that no other case has. Sets WHO and an empty book.
+# A user that no other case has (CASE is the number of the case). Sets WHO and an
+# empty book.
 USERS=0
 new_user() {
-    open_book "user$BASHPID-$((USERS += 1))"
+    open_book "user$CASE-$((USERS += 1))"
     add_user "$WHO" "$@"
 }
 
@@ -277,9 +278,10 @@ declare -A HELD_IN HELD_OUT
 hold() {
     local name=$1 port to from
     port=$(port_of "$2" IMAP)
-    mkfifo "$WORK/$BASHPID.$name.in" "$WORK/$BASHPID.$name.out"
-    client hold "$port" "$3" <"$WORK/$BASHPID.$name.in" >"$WORK/$BASHPID.$name.out" 2>&1 &
-    exec {to}>"$WORK/$BASHPID.$name.in" {from}<"$WORK/$BASHPID.$name.out"
+    rm -f "$WORK/$name".{in,out}
+    mkfifo "$WORK/$name".{in,out}
+    client hold "$port" "$3" <"$WORK/$name.in" >"$WORK/$name.out" 2>&1 &
+    exec {to}>"$WORK/$name.in" {from}<"$WORK/$name.out"
     HELD_IN[$name]=$to
     HELD_OUT[$name]=$from
 }
@@ -295,9 +297,10 @@ tell() {
     answer_of "$1"
 }
 let_go() {
-    local to=${HELD_IN[$1]}
-    exec {to}>&-
-    cat <&"${HELD_OUT[$1]}" >/dev/null
+    local to=${HELD_IN[$1]} from=${HELD_OUT[$1]}
+    printf 'quit\n' >&"$to"
+    cat <&"$from"
+    exec {to}>&- {from}<&-
 }
 
 first_two_connections() {
@@ -348,14 +351,14 @@ deliveries_between_logins() {
 # Directories shared by users of several uids, made by the wrapper as nobody has
 # made them at boot. A delivery to somebody else must find them usable.
 deliveries_below_parents_made_by_the_wrapper() {
-    local first location="mdbox:~/mdbox:LISTINDEX=@LOCAL@/made$BASHPID/deep/%u/dovecot.list.index"
+    local first location="mdbox:~/mdbox:LISTINDEX=@LOCAL@/made$CASE/deep/%u/dovecot.list.index"
     new_user "$location"
     first=$WHO
     # The first login finds no INDEX yet.
     move a First
     move a Second
     equal "the parents' modes" \
-        "$(stat -c '%a %u' "$SITE_SHM/a/made$BASHPID" "$SITE_SHM/a/made$BASHPID/deep" | tr '\n' ' ')" \
+        "$(stat -c '%a %u' "$SITE_SHM/a/made$CASE" "$SITE_SHM/a/made$CASE/deep" | tr '\n' ' ')" \
         "711 0 1733 0 "
     equal "the directory's mode and owner" "$(stat -c '%a %u' "$(local_dir a "$first")")" "700 $(uid_of "$first")"
     new_user "$location"
@@ -445,12 +448,12 @@ a_held_lock_and_no_change() {
 # spoil_list_index_dir HOW DIR: makes DIR's use as the parent of users' directories
 # impossible or unsafe.
 spoiled_list_index_directory() {
-    local how=$1 bad=$SITE_SHM/a/bad$BASHPID
+    local how=$1 bad=$SITE_SHM/a/bad$CASE
     # Where Dovecot itself, without any list index, has something to say about it.
     expect_errors "$bad"
     mkdir -p "$SITE_SHM/elsewhere"
     chmod 1777 "$SITE_SHM/elsewhere"
-    new_user "mdbox:~/mdbox:LISTINDEX=@LOCAL@/bad$BASHPID/%u/dovecot.list.index"
+    new_user "mdbox:~/mdbox:LISTINDEX=@LOCAL@/bad$CASE/%u/dovecot.list.index"
     case $how in
         parent-closed) mkdir -m 0700 "$bad" ;;
         parent-file) : >"$bad" ;;
@@ -466,12 +469,12 @@ spoiled_list_index_directory() {
 }
 
 a_full_tmpfs() {
-    local full=$SITE_SHM/a/full$BASHPID
+    local full=$SITE_SHM/a/full$CASE
     expect_errors 'No space left'
     mkdir "$full"
     mount -t tmpfs -o size=64k,mode=1733 tmpfs "$full" || skip "mounting is not allowed here"
     on_exit umount "$full"
-    new_user "mdbox:~/mdbox:LISTINDEX=@LOCAL@/full$BASHPID/%u/dovecot.list.index"
+    new_user "mdbox:~/mdbox:LISTINDEX=@LOCAL@/full$CASE/%u/dovecot.list.index"
     dd if=/dev/zero of="$full/filler" bs=4k 2>/dev/null || true
     moves
     all_looks_were_right
@@ -531,8 +534,8 @@ wrong_file_types() {
     local what=$1 kind file
     new_user "mdbox:~/mdbox:$FLAT"
     settle
-    printf untouched >"$WORK/target$BASHPID"
-    chmod 0666 "$WORK/target$BASHPID"
+    printf untouched >"$WORK/target$CASE"
+    chmod 0666 "$WORK/target$CASE"
     for kind in directory fifo link dangling; do
         case $what in
             record) file=$(local_dir a "$WHO")/.lasthost ;;
@@ -543,8 +546,8 @@ wrong_file_types() {
         case $kind in
             directory) mkdir -m 0777 "$file" ;;
             fifo) mkfifo -m 0666 "$file" ;;
-            link) ln -s "$WORK/target$BASHPID" "$file" ;;
-            dangling) ln -s "$WORK/nothing$BASHPID" "$file" ;;
+            link) ln -s "$WORK/target$CASE" "$file" ;;
+            dangling) ln -s "$WORK/nothing$CASE" "$file" ;;
         esac
         move a "During$kind"
         move b "Other$kind"
@@ -554,8 +557,8 @@ wrong_file_types() {
         look a
     done
     all_looks_were_right
-    equal "the link's target" "$(<"$WORK/target$BASHPID")" untouched
-    [ ! -e "$WORK/nothing$BASHPID" ] || die "a dangling link was followed"
+    equal "the link's target" "$(<"$WORK/target$CASE")" untouched
+    [ ! -e "$WORK/nothing$CASE" ] || die "a dangling link was followed"
 }
 
 a_claim_that_was_deleted() {
@@ -601,7 +604,7 @@ groups_from_the_configuration() {
     for host in a b; do
         configure_wrapper "$host" 'mail_access_groups = "games"'
     done
-    index=$SITE/store/index$BASHPID
+    index=$SITE/store/index$CASE
     mkdir -m 0770 "$index"
     chgrp games "$index"
     with_it_looks_are_right "mdbox:~/mdbox:INDEX=$index:$HASHED"
@@ -672,7 +675,7 @@ a_folder_called_lasthost() {
 # Nobody has made the parents, and the first mail was somebody else's: Dovecot made
 # the parent for that one alone.
 a_parent_made_by_a_delivery_to_another() {
-    local location="mdbox:~/mdbox:LISTINDEX=@LOCAL@/delivered$BASHPID/%u/dovecot.list.index"
+    local location="mdbox:~/mdbox:LISTINDEX=@LOCAL@/delivered$CASE/%u/dovecot.list.index"
     new_user "$location"
     lmtp a "$WHO"
     new_user "$location"
@@ -730,7 +733,7 @@ system_calls() {
 # killed_anywhere BEFORE: kills the wrapper on a before each of its system calls in
 # turn. BEFORE brings about what it then has to do.
 killed_anywhere() {
-    local before=$1 trace=$WORK/trace$BASHPID name which points=0
+    local before=$1 trace=$WORK/trace$CASE name which points=0
     strace -o "$trace" true 2>/dev/null || skip "strace does not work here"
     "$before"
     directly a strace -o "$trace"
@@ -749,7 +752,7 @@ killed_anywhere() {
 }
 
 killed_on_a_host_change() {
-    LOCATION="mdbox:~/mdbox:LISTINDEX=@LOCAL@/$BASHPID-user/dovecot.list.index"
+    LOCATION="mdbox:~/mdbox:LISTINDEX=@LOCAL@/$CASE-user/dovecot.list.index"
     new_user "$LOCATION"
     settle
     killed_anywhere come_from_b
@@ -828,7 +831,7 @@ migrates_again_after_a_backend_without_it() {
 }
 
 killed_on_a_migration() {
-    LOCATION="mdbox:~/mdbox:LISTINDEX=@LOCAL@/$BASHPID-migrant/dovecot.list.index"
+    LOCATION="mdbox:~/mdbox:LISTINDEX=@LOCAL@/$CASE-migrant/dovecot.list.index"
     migration_is true
     new_user "$LOCATION"
     add_user_on b "$WHO" mdbox:~/mdbox
@@ -852,7 +855,7 @@ litter_of_a_migration() {
 }
 
 a_full_tmpfs_stops_a_migration() {
-    local full=$SITE_SHM/a/migrate$BASHPID
+    local full=$SITE_SHM/a/migrate$CASE
     expect_errors 'No space left'
     mkdir "$full"
     mount -t tmpfs -o size=64k,mode=1733 tmpfs "$full" || skip "mounting is not allowed here"
@@ -862,7 +865,7 @@ a_full_tmpfs_stops_a_migration() {
     move a Old
     move b Older
     look a
-    add_user_on a "$WHO" "mdbox:~/mdbox:LISTINDEX=@LOCAL@/migrate$BASHPID/%u/dovecot.list.index"
+    add_user_on a "$WHO" "mdbox:~/mdbox:LISTINDEX=@LOCAL@/migrate$CASE/%u/dovecot.list.index"
     dd if=/dev/zero of="$full/filler" bs=4k 2>/dev/null || true
     look a
     [ -e "$(home_of "$WHO")/mdbox/dovecot.list.index.log" ] || die "the list index in the store is lost"

@@ -10,6 +10,7 @@ SCENARIOS=()
 PASSED=0
 FAILED=0
 SKIPPED=0
+CASE=0
 
 scenario() { SCENARIOS+=("$(printf '%q ' "$@")"); }
 
@@ -33,6 +34,7 @@ run_scenario() {
         say "$sentence"
         return
     fi
+    CASE=$((CASE + 1))
     started=${EPOCHREALTIME/./}
     rm -f "$WORK/skipped"
     if [ "$site" != - ]; then

@@ -5,7 +5,7 @@
         list                  the folders, sorted, as LIST answers
         create:F  delete:F  rename:F:G  append:F  select:F
         expunge:F             deletes the first mail
-    mailclient.py hold PORT USER              the same, COMMANDs from stdin, each answer ends in "."
+    mailclient.py hold PORT USER              the same, COMMANDs from stdin until "quit"; answers end in "."
     mailclient.py pop3 PORT USER [dele]       prints the number of mails; deletes the first
     mailclient.py lmtp PORT RCPT...           delivers one mail to each
     mailclient.py storm PORT USER=FILE...     LOGINS sessions of each user at once (LOGINS from
@@ -114,6 +114,8 @@ def hold(port, user):
     session = Session(int(port), user)
     print(".", flush=True)
     for command in sys.stdin:
+        if command == "quit\n":
+            break
         try:
             for line in session.run(command.rstrip("\n")):
                 print(line)
