@@ -2,7 +2,7 @@
 
     mailclient.py imap PORT USER COMMAND...   one session, then logged out; COMMAND is
         look                  "FOLDER MESSAGES" per line, sorted, as LIST with STATUS answers
-        list                  the folders, sorted, as LIST answers
+        names                 the folders, sorted, as a plain LIST answers
         create:F  delete:F  rename:F:G  append:F  select:F
         expunge:F             deletes the first mail
     mailclient.py hold PORT USER              the same, COMMANDs from stdin until "quit"; answers end in "."
@@ -56,20 +56,26 @@ class Session:
         verb, *args = command.split(":")
         return getattr(self, "do_" + verb)(*args)
 
-    def do_look(self):
-        self.check(self.imap.xatom("LIST", '"" "*" RETURN (STATUS (MESSAGES))'))
-        seen = {}
+    def folders(self):
+        """The names in the LIST responses of the last command, without those that hold no mail."""
+        names = []
         for line in self.lines("LIST"):
             flags, name = re.fullmatch(r'\(([^)]*)\) (?:"[^"]*"|NIL) "?([^"]*)"?', line).groups()
             if "\\Noselect" not in flags and "\\NonExistent" not in flags:
-                seen[name] = "?"
+                names.append(name)
+        return sorted(names)
+
+    def do_look(self):
+        self.check(self.imap.xatom("LIST", '"" "*" RETURN (STATUS (MESSAGES))'))
+        seen = {name: "?" for name in self.folders()}
         for line in self.lines("STATUS"):
             name, count = re.fullmatch(r'"?([^"]*?)"? \(MESSAGES (\d+)\)', line).groups()
             seen[name] = count
         return [f"{name} {seen[name]}" for name in sorted(seen)]
 
-    def do_list(self):
-        return sorted(line.split(" ", 1)[0] for line in self.do_look())
+    def do_names(self):
+        self.check(self.imap.xatom("LIST", '"" "*"'))
+        return self.folders()
 
     def do_create(self, folder):
         self.check(self.imap.create(folder))

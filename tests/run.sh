@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# Every test of this project. The last line counts them: "N passed, N failed".
+#
+#   tests/run.sh [--quick]
+#
+# --quick leaves out the parts that take many minutes: kernel NFS and packages.
+set -euo pipefail
+
+# shellcheck source=tests/lib/common.sh
+source "$(dirname "$0")/lib/common.sh"
+# shellcheck source=tests/lib/build.sh
+source "$REPO/tests/lib/build.sh"
+
+QUICK=false
+case ${1:-} in
+    '') ;;
+    --quick) QUICK=true ;;
+    *) die "usage: ${0##*/} [--quick]" ;;
+esac
+
+PASSED=0
+FAILED=0
+LOG=$(mktemp)
+on_exit rm -f "$LOG"
+
+count() {
+    PASSED=$((PASSED + $1))
+    FAILED=$((FAILED + $2))
+}
+
+# run COMMAND...: shows what it says and keeps it in LOG.
+run() {
+    local status=0
+    nice "$@" 2>&1 </dev/null | tee "$LOG" || status=$?
+    return "$status"
+}
+
+# timed NAME FUNCTION...: a part, with its time.
+timed() {
+    local name=$1 began=$SECONDS
+    shift
+    step "$name"
+    "$@"
+    note "$name: $((SECONDS - began)) s"
+}
+
+# check COMMAND...: counts as one test.
+check() {
+    if run "$@"; then count 1 0; else count 0 1; fi
+}
+
+# A tool that only comes with rustup is no reason to fail elsewhere.
+check_cargo() {
+    if cargo "$1" --version >/dev/null 2>&1; then
+        check cargo "$@"
+    else
+        say "   skipped: there is no cargo $1 here"
+    fi
+}
+
+check_shell() {
+    local scripts
+    if ! command -v shellcheck >/dev/null; then
+        say "   skipped: there is no shellcheck here"
+        return
+    fi
+    mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
+    check shellcheck -x "${scripts[@]}"
+}
+
+# The tests in Rust; each test program says "test result: ok. N passed; N failed; ...".
+check_rust() {
+    local passed failed status=0
+    run env NFS_HOSTCHANGE_LOGIN="$WRAPPER" cargo test --locked --no-fail-fast || status=$?
+    read -r passed failed < <(awk '/^test result:/ { p += $4; f += $6 } END { print p + 0, f + 0 }' "$LOG")
+    # Failed without a failed test: it did not build, or died.
+    [ "$status" = 0 ] || [ "$failed" -gt 0 ] || failed=1
+    count "$passed" "$failed"
+}
+
+# A script of ours, whose last line is "N passed, N failed".
+check_script() {
+    local status=0
+    if [ ! -e "$REPO/tests/$1" ]; then
+        return
+    fi
+    run "$REPO/tests/$1" || status=$?
+    if [[ $(tail -n 1 "$LOG") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
+        count "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}"
+        [ "$status" = 0 ] || [ "${BASH_REMATCH[2]}" -gt 0 ] || count 0 1
+    else
+        say "   $1 ended without a result, with exit status $status"
+        count 0 1
+    fi
+}
+
+cd "$REPO"
+timed "setup" "$REPO/tests/setup.sh"
+find_cargo || die "no cargo"
+timed "building" build_release
+export WRAPPER COMMAND
+timed "format" check_cargo fmt --check
+timed "lints" check_cargo clippy --locked --all-targets -- -D warnings
+timed "shell scripts" check_shell
+timed "tests in Rust" check_rust
+timed "real Dovecot" check_script smoke.sh
+if $QUICK; then
+    say "== left out: kernel NFS, packages"
+else
+    timed "kernel NFS" check_script nfs/run.sh
+    timed "packages" check_script package.sh
+fi
+say "== all parts: $SECONDS s"
+say "$PASSED passed, $FAILED failed"
+[ "$FAILED" = 0 ]
