@@ -13,7 +13,8 @@ use nix::unistd::mkfifo;
 use serde_json::Value;
 
 use support::{
-    ALICE, DAY, MALLORY, Scratch, give, is_root, lock, set_age, set_times, snapshot, user_directory,
+    ALICE, DAY, MALLORY, Scratch, close, give, is_root, lock, set_age, set_times, snapshot,
+    user_directory,
 };
 
 const WEEK_OLD: Duration = Duration::from_secs(7 * 86_400 + 60);
@@ -207,7 +208,7 @@ fn a_list_index_that_a_session_has_open_is_kept_whatever_its_age() {
         assert_eq!(run.status, Some(75), "{run:?}");
         assert!(run.stderr.contains("left: a session is open"), "{run:?}");
         assert_eq!(before, snapshot(&parent));
-        drop(session);
+        close(session);
         assert_eq!(scratch.run(clean(&user)).status, Some(0));
         assert!(!user.exists());
     }
@@ -232,7 +233,7 @@ fn a_note_of_a_session_without_list_index_is_kept_while_that_is_open() {
 
     assert_eq!(run.status, Some(75), "{run:?}");
     assert_eq!(before, snapshot(&user));
-    drop(connection);
+    close(connection);
     assert_eq!(scratch.run(clean(&user)).status, Some(0));
     assert!(!user.exists());
 }
@@ -252,7 +253,7 @@ fn a_user_who_is_logging_in_is_left_alone() {
         "{run:?}"
     );
     assert_eq!(before, snapshot(&user));
-    drop(login);
+    close(login);
     assert_eq!(scratch.run(clean(&user)).status, Some(0));
 }
 

@@ -7,7 +7,8 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use nix::sys::stat::{UtimensatFlags, utimensat};
@@ -29,6 +30,7 @@ impl Scratch {
         fs::set_permissions(&path, Permissions::from_mode(0o711)).expect("chmod");
         let scratch = Scratch(path);
         // A copy that any uid may execute, wherever the build directory is.
+        let _nobody_is_started = starting();
         fs::copy(env!("CARGO_BIN_EXE_nfs-hostchange"), scratch.program()).expect("copy");
         scratch
     }
@@ -76,6 +78,31 @@ impl Drop for Scratch {
     }
 }
 
+/// Held while a program is started. Until it runs, a new process has copies of all descriptors of
+/// this one: locks and open files of other tests too.
+static STARTING: Mutex<()> = Mutex::new(());
+
+fn starting() -> MutexGuard<'static, ()> {
+    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a program, its standard output and error read by the test.
+pub fn start(command: &mut Command) -> Child {
+    let _nobody_else_is_started = starting();
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts")
+}
+
+/// Closes `file` so that from now on no process has it open or locked.
+pub fn close<T>(file: T) {
+    let _nobody_is_started = starting();
+    drop(file);
+}
+
 /// What a run of the program said.
 #[derive(Debug)]
 pub struct Run {
@@ -86,7 +113,7 @@ pub struct Run {
 
 impl Run {
     pub fn of(command: &mut Command) -> Run {
-        Run::from(command.output().expect("the program runs"))
+        Run::from(start(command).wait_with_output().expect("the program ends"))
     }
 }
 
