@@ -22,7 +22,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
@@ -366,6 +366,7 @@ pub struct Login<'a> {
     executed: Option<Vec<Vec<u8>>>,
     arguments: Vec<Vec<u8>>,
     environment: Vec<Vec<u8>>,
+    stays_open: bool,
     at_first: Hook,
     at_last: Hook,
 }
@@ -385,6 +386,7 @@ impl<'a> Login<'a> {
             executed: None,
             arguments: Vec::new(),
             environment: Vec::new(),
+            stays_open: false,
             at_first: Box::new(|| {}),
             at_last: Box::new(|| {}),
         };
@@ -509,6 +511,12 @@ impl<'a> Login<'a> {
         self
     }
 
+    /// The client stays connected until the [`Session`] is dropped.
+    pub fn staying_open(mut self) -> Login<'a> {
+        self.stays_open = true;
+        self
+    }
+
     /// In the new process, while it is still root.
     pub fn at_first(mut self, hook: impl FnMut() + Send + Sync + 'static) -> Login<'a> {
         self.at_first = Box::new(hook);
@@ -560,6 +568,9 @@ impl<'a> Login<'a> {
         let (client, server) = UnixStream::pair().expect("a socket");
         client.set_read_timeout(Some(PATIENCE)).expect("a socket");
         let server_too = server.try_clone().expect("a descriptor");
+        let open_connection = self
+            .stays_open
+            .then(|| server.try_clone().expect("a descriptor"));
         let host = self.lab.host(&self.host);
         let (ids, mut at_first, mut at_last) = (self.ids, self.at_first, self.at_last);
         let groups = self.groups.or(ids.map(|(_, gid)| vec![gid]));
@@ -592,11 +603,15 @@ impl<'a> Login<'a> {
         // SAFETY: it allocates, which glibc allows after a fork, and takes no lock that another
         // thread of the test may have held.
         unsafe { child.pre_exec(become_script) };
-        let child = child.spawn().expect("the program can be started");
+        let child = {
+            let _nobody_else_is_started = starting();
+            child.spawn().expect("the program can be started")
+        };
         Running {
             lab: self.lab,
             child,
             client,
+            open_connection,
             report: expects_report.then_some(report),
             environment: self.environment,
             command: escaped_command,
@@ -604,11 +619,26 @@ impl<'a> Login<'a> {
     }
 }
 
+/// Held while a program is started: until it runs, it has copies of all descriptors of this
+/// process, other tests' connections and locks too.
+static STARTING: Mutex<()> = Mutex::new(());
+
+fn starting() -> MutexGuard<'static, ()> {
+    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Closes `file` or a connection, so that from now on no process has it.
+pub fn close<T>(file: T) {
+    let _nobody_is_started = starting();
+    drop(file);
+}
+
 /// A login under way.
 pub struct Running<'a> {
     lab: &'a Lab,
     child: Child,
     client: UnixStream,
+    open_connection: Option<UnixStream>,
     report: Option<PathBuf>,
     environment: Vec<Vec<u8>>,
     command: Vec<String>,
@@ -622,10 +652,18 @@ impl<'a> Running<'a> {
 
     /// Waits for the end.
     pub fn wait(mut self) -> Session<'a> {
+        if self.open_connection.is_some() {
+            self.child.wait().expect("a child of this test");
+            self.client.set_nonblocking(true).expect("a socket");
+        }
         let mut sent_to_client = Vec::new();
-        if let Err(error) = self.client.read_to_end(&mut sent_to_client) {
-            let _ = self.child.kill();
-            panic!("the login hangs: {error}");
+        match self.client.read_to_end(&mut sent_to_client) {
+            Ok(_) => {}
+            Err(_) if self.open_connection.is_some() => {}
+            Err(error) => {
+                let _ = self.child.kill();
+                panic!("the login hangs: {error}");
+            }
         }
         assert!(
             sent_to_client.is_empty(),
@@ -645,6 +683,7 @@ impl<'a> Running<'a> {
             log,
             given: self.environment,
             command: self.command,
+            connection: self.open_connection,
             lab: self.lab,
         }
     }
@@ -660,6 +699,7 @@ pub struct Session<'a> {
     pub log: Vec<LogLine>,
     given: Vec<Vec<u8>>,
     command: Vec<String>,
+    connection: Option<UnixStream>,
     lab: &'a Lab,
 }
 

@@ -1,0 +1,886 @@
+//! Logins that go well: who claims, what is thrown away, and when nothing is done.
+
+mod common;
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use common::trace::{Call, Traced};
+use common::{
+    GID, HERE, Lab, Login, PREFIX, THERE, UID, claim_in, close, list_index_names, names_in,
+    set_owner_and_mode,
+};
+use nix::mount::{MsFlags, mount};
+
+#[test]
+fn the_first_login_claims_the_user_and_records_the_claim() {
+    for as_user in [false, true] {
+        let lab = Lab::new();
+        let login = if as_user {
+            lab.login().by_user()
+        } else {
+            lab.login()
+        };
+        login
+            .run()
+            .assert_vouched()
+            .assert_logged(&["user=alice: ", "first login", HERE]);
+        assert_eq!(lab.claim().text, "backend-a\n");
+        assert!(lab.is_recorded(HERE));
+        for file in [lab.claim_file(), lab.record_file(HERE)] {
+            let status = fs::metadata(&file).expect("it was made");
+            assert_eq!(
+                (status.uid(), status.gid()),
+                (UID, GID),
+                "{}",
+                file.display()
+            );
+            assert_eq!(status.mode() & 0o7777, 0o600, "{}", file.display());
+        }
+        assert_eq!(names_in(&lab.index()), [".lasthost"]);
+        assert_eq!(names_in(&lab.list_index(HERE)), [".lasthost"]);
+    }
+}
+
+#[test]
+fn steady_logins_never_claim_never_log_and_leave_the_list_index_alone() {
+    let lab = Lab::with_settled_user();
+    let claim = lab.claim();
+    let unchanged = || {
+        let index = fs::metadata(lab.index()).expect("INDEX is there");
+        let record = fs::metadata(lab.record_file(HERE)).expect("the record is there");
+        (
+            (index.ctime(), index.ctime_nsec()),
+            (record.ino(), record.mtime(), record.mtime_nsec()),
+            list_index_names().map(|name| fs::read(lab.list_index(HERE).join(name)).ok()),
+        )
+    };
+    let before = unchanged();
+    for _ in 0..5 {
+        lab.login().run().assert_vouched().assert_silent();
+        lab.login().by_user().run().assert_vouched().assert_silent();
+    }
+    assert_eq!(lab.claim(), claim);
+    assert_eq!(unchanged(), before);
+}
+
+#[test]
+fn each_move_claims_by_a_new_file_that_is_later_and_throws_the_local_list_index_away() {
+    let lab = Lab::with_settled_user();
+    let mut hosts = [(HERE, THERE), (THERE, HERE)].iter().cycle();
+    for _ in 0..6 {
+        let (from, to) = hosts.next().expect("a cycle");
+        let before = lab.claim();
+        let old_claim = File::open(lab.claim_file()).expect("the user is claimed");
+        let session = lab.login_at(to).run();
+        session.assert_vouched();
+        session.assert_logged(&["user=alice: ", &format!("host changed from {from} to {to}")]);
+
+        let after = lab.claim();
+        assert_eq!(after.text, format!("{to}\n"));
+        assert_ne!(after.inode, before.inode);
+        assert!((after.seconds, after.nanoseconds) > (before.seconds, before.nanoseconds));
+        // Not rewritten: other backends would not notice.
+        let mut text = vec![0; 100];
+        let length = old_claim.read_at(&mut text, 0).expect("it is open");
+        assert_eq!(&text[..length], before.text.as_bytes());
+
+        assert!(lab.is_recorded(to));
+        assert!(!lab.is_recorded(from));
+        assert_eq!(lab.planted(to), [""; 0], "stale");
+        assert_eq!(lab.planted(from), list_index_names(), "another backend's");
+        lab.plant_list_index(to);
+    }
+    assert_eq!(names_in(&lab.index()), [".lasthost"]);
+}
+
+#[test]
+fn two_hosts_of_one_name_are_two_backends() {
+    let lab = Lab::with_settled_user();
+    let other = lab.location(THERE);
+    let claim = lab.claim();
+    lab.login().location(&other).run().assert_vouched();
+    assert_ne!(lab.claim(), claim);
+    lab.login().run().assert_vouched();
+    assert_eq!(lab.planted(HERE), [""; 0]);
+}
+
+#[test]
+fn a_claim_that_is_gone_is_not_what_was_recorded() {
+    let lab = Lab::with_settled_user();
+    fs::remove_file(lab.claim_file()).expect("the user is claimed");
+    lab.login().run().assert_vouched();
+    assert!(lab.is_recorded(HERE));
+    assert_eq!(lab.planted(HERE), [""; 0]);
+}
+
+#[test]
+fn neither_inode_nor_time_alone_identifies_a_claim() {
+    // What is added to inode number, seconds and nanoseconds.
+    for difference in [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, -1]] {
+        let lab = Lab::with_settled_user();
+        let claim = lab.claim();
+        let [inode, seconds, nanoseconds] = difference;
+        let record = format!(
+            "1 {} {}.{:09} {HERE}\n",
+            claim.inode as i64 + inode,
+            claim.seconds + seconds,
+            (claim.nanoseconds + nanoseconds).rem_euclid(1_000_000_000)
+        );
+        fs::write(lab.record_file(HERE), record).expect("the record is there");
+        lab.login().run().assert_vouched();
+        let kept = lab.planted(HERE) == list_index_names();
+        assert_eq!(kept, difference == [0; 3], "{difference:?}");
+        assert!(lab.is_recorded(HERE));
+    }
+}
+
+#[test]
+fn a_claim_in_the_future_is_followed_by_a_later_one() {
+    let lab = Lab::with_settled_user();
+    let ahead = SystemTime::now() + Duration::from_secs(86_400);
+    File::open(lab.claim_file())
+        .and_then(|claim| claim.set_modified(ahead))
+        .expect("root may");
+    let before = lab.claim();
+    lab.login_at(THERE).run().assert_vouched();
+    let after = lab.claim();
+    assert!((after.seconds, after.nanoseconds) > (before.seconds, before.nanoseconds));
+    lab.login().run().assert_vouched();
+    assert!((lab.claim().seconds, lab.claim().nanoseconds) > (after.seconds, after.nanoseconds));
+    assert!(lab.is_recorded(HERE));
+}
+
+/// The calls that change something, as words.
+fn change(login: &Traced<'_>, call: &Call) -> Option<String> {
+    let [first, second, third, fourth, ..] = call.arguments;
+    let name = |address| login.string(address);
+    let creates = third & libc::O_CREAT as u64 != 0;
+    match call.number {
+        libc::SYS_openat if creates => Some(format!("create {}", name(second))),
+        libc::SYS_ftruncate => Some(format!("truncate to {second}")),
+        libc::SYS_unlinkat => Some(format!("unlink {}", name(second))),
+        libc::SYS_renameat => Some(format!("rename {} {}", name(second), name(fourth))),
+        libc::SYS_fsync => Some("sync".to_owned()),
+        libc::SYS_utimensat => Some("set times".to_owned()),
+        libc::SYS_write if first > 2 => Some("write".to_owned()),
+        libc::SYS_pwrite64 => Some("write".to_owned()),
+        libc::SYS_statx if second != 0 && third & libc::AT_STATX_FORCE_SYNC as u64 != 0 => {
+            Some(format!("force {:?}", name(second)))
+        }
+        _ => None,
+    }
+}
+
+#[test]
+fn the_record_is_emptied_then_the_list_index_deleted_then_claimed_then_recorded() {
+    let lab = Lab::with_settled_user();
+    lab.login_at(THERE).run().assert_vouched();
+    let mut login = lab.login().by_user().trace();
+    let mut changes = Vec::new();
+    loop {
+        let call = login.next_call();
+        match call.number {
+            libc::SYS_execve => break,
+            libc::SYS_socket => {
+                changes.push("log".to_owned());
+                break;
+            }
+            _ => changes.extend(change(&login, &call)),
+        }
+    }
+    login.finish().assert_vouched();
+    let deleted = changes.iter().filter(|change| change.starts_with("unlink"));
+    assert_eq!(deleted.count(), 4, "{changes:#?}");
+    changes.retain(|change| !change.starts_with("unlink dovecot.list.index."));
+    assert_eq!(
+        changes,
+        [
+            "force \"\"",
+            "create .lasthost",
+            "force \"\"",
+            "truncate to 0",
+            "unlink dovecot.list.index",
+            "create .lasthost.backend-a",
+            "write",
+            "sync",
+            "set times",
+            "force \"\"",
+            "rename .lasthost.backend-a .lasthost",
+            "write",
+            "set times",
+            "log",
+        ]
+    );
+}
+
+#[test]
+fn of_two_logins_at_once_exactly_one_claims() {
+    let lab = Lab::with_settled_user();
+    lab.login_at(THERE).run().assert_vouched();
+    let before = lab.claim();
+    let mut first = lab.login().trace();
+    first.run_to_call(libc::SYS_renameat);
+    let mut second = lab.login().trace();
+    // It has seen the mismatch, and waits for the lock.
+    second.run_to_call(libc::SYS_clock_nanosleep);
+    let first = first.finish();
+    first.assert_vouched().assert_logged(&["host changed"]);
+    let claim = lab.claim();
+    assert_ne!(claim, before);
+    lab.plant_list_index(HERE);
+    second.finish().assert_vouched().assert_silent();
+    assert_eq!(lab.claim(), claim);
+    assert_eq!(lab.planted(HERE), list_index_names());
+}
+
+#[test]
+fn of_many_logins_at_once_exactly_one_claims() {
+    let lab = Lab::with_settled_user();
+    lab.login_at(THERE).run().assert_vouched();
+    let running: Vec<_> = (0..20)
+        .map(|number| {
+            let login = if number % 2 == 0 {
+                lab.login()
+            } else {
+                lab.login().by_user()
+            };
+            login.start()
+        })
+        .collect();
+    let sessions: Vec<_> = running.into_iter().map(|login| login.wait()).collect();
+    for session in &sessions {
+        session.assert_vouched();
+    }
+    let claims: usize = sessions
+        .iter()
+        .filter(|session| !session.log.is_empty())
+        .count();
+    assert_eq!(claims, 1);
+    assert!(lab.is_recorded(HERE));
+}
+
+#[test]
+fn a_lock_file_that_a_cleaner_removes_before_it_is_locked_is_made_anew() {
+    let lab = Lab::with_settled_user();
+    for as_user in [false, true] {
+        let login = if as_user {
+            lab.login().by_user()
+        } else {
+            lab.login()
+        };
+        let mut login = login.trace();
+        login.run_to_call(libc::SYS_flock);
+        fs::remove_file(lab.record_file(HERE)).expect("it is there");
+        login.finish().assert_vouched();
+        assert!(lab.is_recorded(HERE), "on the new file");
+        assert_eq!(lab.planted(HERE), [""; 0]);
+        lab.plant_list_index(HERE);
+    }
+}
+
+#[test]
+fn a_directory_that_a_cleaner_removes_before_it_is_locked_is_made_anew() {
+    let lab = Lab::with_settled_user();
+    let directory = lab.list_index(HERE);
+    let mut login = lab.login().trace();
+    login.run_to(|login, call| {
+        call.number == libc::SYS_openat && login.string(call.arguments[1]) == ".lasthost"
+    });
+    fs::remove_dir_all(&directory).expect("it is there");
+    login.finish().assert_vouched();
+    assert!(lab.is_recorded(HERE));
+}
+
+#[test]
+fn killed_at_any_system_call_of_a_move_the_next_login_is_right() {
+    let lab = Lab::with_settled_user();
+    let mut calls = 0;
+    loop {
+        lab.plant_list_index(HERE);
+        lab.login_at(THERE).run().assert_vouched();
+        let mut login = lab.login().trace();
+        // Before the look at INDEX nothing is touched.
+        login.run_to_call(libc::SYS_statx);
+        let mut ended = false;
+        for _ in 0..=calls {
+            ended = login.next_call().number == libc::SYS_execve;
+        }
+        if ended {
+            login.finish().assert_vouched();
+            break;
+        }
+        drop(login);
+        if lab.is_recorded(HERE) {
+            assert_eq!(
+                lab.planted(HERE),
+                [""; 0],
+                "stale and recorded, call {calls}"
+            );
+        }
+        lab.login().run().assert_vouched();
+        assert!(lab.is_recorded(HERE), "call {calls}");
+        assert_eq!(lab.planted(HERE), [""; 0], "stale, call {calls}");
+        assert_eq!(names_in(&lab.index()), [".lasthost"], "call {calls}");
+        calls += 1;
+    }
+    assert!(calls > 20, "only {calls} calls");
+}
+
+#[test]
+fn the_access_time_is_the_last_login_however_the_file_system_is_mounted() {
+    for flags in [MsFlags::MS_NOATIME, MsFlags::MS_RELATIME, MsFlags::empty()] {
+        let lab = Lab::with_settled_user();
+        let flags = MsFlags::MS_REMOUNT | flags;
+        let shm = Path::new("/dev/shm");
+        mount(None::<&str>, shm, None::<&str>, flags, None::<&str>).expect("it is the lab's");
+        // Later than the modification time, so that relatime would not move it.
+        let old = SystemTime::now() + Duration::from_secs(1000);
+        let record = lab.record_file(HERE);
+        let times = fs::FileTimes::new().set_accessed(old);
+        File::open(&record)
+            .and_then(|file| file.set_times(times))
+            .expect("root may");
+        let before = SystemTime::now() - Duration::from_millis(20);
+        lab.login().run().assert_vouched().assert_silent();
+        let accessed = fs::metadata(&record).and_then(|status| status.accessed());
+        let accessed = accessed.expect("the record is there");
+        assert!(
+            accessed >= before && accessed <= SystemTime::now(),
+            "{flags:?}"
+        );
+    }
+}
+
+#[test]
+fn only_files_of_exactly_this_prefix_are_deleted() {
+    let lab = Lab::new();
+    // One directory for all users, which belongs to their one uid.
+    let directory = Path::new("/dev/shm/shared");
+    fs::create_dir(directory).expect("/dev/shm is private");
+    set_owner_and_mode(directory, UID, 0o700);
+    let all = [
+        ".bob",
+        "Bob",
+        "bo",
+        "bob",
+        "bob-old",
+        "bob.",
+        "bob.log",
+        "bob.log.2",
+        "bob.migrating.log",
+        "bob_",
+        "bobby",
+        "bobby.log",
+        "xbob",
+    ];
+    for name in all {
+        lab.write(&directory.join(name), name);
+    }
+    fs::create_dir(directory.join("bob.d")).expect("a directory can be made");
+    let location = format!(
+        "mdbox:~/mdbox:INDEX={}:LISTINDEX=/dev/shm/shared/bob",
+        lab.index().display()
+    );
+    lab.login()
+        .set("USER", "bob")
+        .location(location)
+        .run()
+        .assert_vouched();
+    assert_eq!(
+        names_in(directory),
+        [
+            ".bob",
+            ".lasthost",
+            "Bob",
+            "bo",
+            "bob-old",
+            "bob.d",
+            "bob_",
+            "bobby",
+            "bobby.log",
+            "xbob",
+        ]
+    );
+}
+
+/// Nothing local: the login is none of the wrapper's business.
+#[track_caller]
+fn assert_left_alone(lab: &Lab, login: Login<'_>) {
+    login.run().assert_vouched().assert_silent();
+    assert_eq!(names_in(&lab.index()), [""; 0]);
+    assert_eq!(names_in(Path::new("/dev/shm")), [""; 0]);
+}
+
+#[test]
+fn a_list_index_that_is_not_local_is_left_alone() {
+    let lab = Lab::new();
+    let index = lab.index();
+    let index = index.display();
+    for location in [
+        // Not set, relative, switched off.
+        format!("mdbox:~/mdbox:INDEX={index}"),
+        format!("mdbox:~/mdbox:INDEX={index}:LISTINDEX=list"),
+        format!("mdbox:~/mdbox:INDEX={index}:LISTINDEX=sub/list"),
+        format!("mdbox:~/mdbox:INDEX={index}:LISTINDEX="),
+        // The same directory.
+        format!("mdbox:~/mdbox:INDEX={index}:LISTINDEX={index}/dovecot.list.index"),
+        format!("mdbox:~/mdbox:INDEX={index}:LISTINDEX={index}/./other"),
+        "mdbox:~/index:LISTINDEX=~/index/list".to_owned(),
+        "maildir:~/index".to_owned(),
+    ] {
+        println!("{location}");
+        assert_left_alone(&lab, lab.login().location(location));
+    }
+}
+
+#[test]
+fn a_list_index_in_index_by_another_path_is_left_alone() {
+    let lab = Lab::new();
+    let index = lab.index();
+    // A link of root's on the way.
+    let alias = lab.path("alias");
+    symlink(lab.home(), &alias).expect("a link can be made");
+    let location = |directory: &Path| {
+        format!(
+            "mdbox:~/mdbox:INDEX={}:LISTINDEX={}/list",
+            index.display(),
+            directory.display()
+        )
+    };
+    assert_left_alone(&lab, lab.login().location(location(&alias.join("index"))));
+    // The same directory, mounted twice.
+    let twice = lab.path("twice");
+    fs::create_dir(&twice).expect("a directory can be made");
+    mount(
+        Some(&index),
+        &twice,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .expect("a mount");
+    assert_left_alone(&lab, lab.login().location(location(&twice)));
+}
+
+#[test]
+fn with_layout_index_nothing_is_touched_whatever_happens() {
+    let lab = Lab::with_settled_user();
+    let location = format!("{}:LAYOUT=index", lab.location(HERE));
+    let list_index = names_in(&lab.list_index(HERE));
+    for there_is_an_index in [true, false] {
+        // A move, and then NFS is gone.
+        if there_is_an_index {
+            lab.login_at(THERE).run().assert_vouched();
+        } else {
+            fs::rename(lab.index(), lab.path("elsewhere")).expect("it is there");
+        }
+        let session = lab.login().location(&location).run();
+        session
+            .assert_vouched()
+            .assert_logged(&["user=alice: ", "LAYOUT=index"]);
+        assert_eq!(names_in(&lab.list_index(HERE)), list_index);
+    }
+    assert_eq!(
+        claim_in(&lab.path("elsewhere/.lasthost")).text,
+        "backend-b\n"
+    );
+}
+
+#[test]
+fn with_index_in_memory_nobody_vouches_for_a_local_list_index() {
+    let lab = Lab::with_settled_user();
+    let directory = lab.list_index(HERE);
+    let location = format!(
+        "maildir:~/Maildir:INDEX=MEMORY:LISTINDEX={}/{PREFIX}",
+        directory.display()
+    );
+    let before = names_in(&directory);
+    let session = lab.login().location(location).run();
+    session
+        .assert_not_vouched()
+        .assert_logged(&["INDEX=MEMORY"]);
+    assert_eq!(names_in(&directory), before);
+}
+
+#[test]
+fn paths_and_users_that_could_lead_astray_are_neither_touched_nor_vouched_for() {
+    let lab = Lab::with_settled_user();
+    let (index, list) = (lab.index(), lab.list_index(HERE));
+    let (index, list) = (index.display(), list.display());
+    let claim = lab.claim();
+    let home = lab.home();
+    let home = home.display();
+    let astray = [
+        (
+            "LISTINDEX contains '..'",
+            lab.login().location(format!(
+                "mdbox:~/mdbox:INDEX={index}:LISTINDEX={list}/../alice/{PREFIX}"
+            )),
+        ),
+        (
+            "INDEX contains '..'",
+            lab.login().location(format!(
+                "mdbox:~/mdbox:INDEX={index}/../index:LISTINDEX={list}/{PREFIX}"
+            )),
+        ),
+        (
+            "INDEX contains '..'",
+            lab.login()
+                .location(format!("mdbox:{index}/..:LISTINDEX={list}/{PREFIX}")),
+        ),
+        ("user name", lab.login().set("USER", "..")),
+        ("user name", lab.login().set("USER", ".")),
+        ("user name", lab.login().set("USER", "a/b")),
+        ("user name", lab.login().set("USER", "")),
+        ("chroot", lab.login().set_field("CHROOT", "/srv")),
+        (
+            "chroot",
+            lab.login().set_field("HOME", format!("{home}/./x")),
+        ),
+        (
+            "relative",
+            lab.login()
+                .location(format!("mdbox:mdbox:LISTINDEX={list}/{PREFIX}")),
+        ),
+        (
+            ".lasthost",
+            lab.login().location(format!(
+                "mdbox:~/mdbox:INDEX={index}:LISTINDEX={list}/.lasthost"
+            )),
+        ),
+    ];
+    for (reason, login) in astray {
+        let session = login.run();
+        session.assert_not_vouched();
+        session.assert_logged(&["session without list index: ", reason]);
+        assert_eq!(lab.claim(), claim);
+        assert!(lab.is_recorded(HERE));
+        assert_eq!(lab.planted(HERE), list_index_names());
+    }
+}
+
+#[test]
+fn in_maildir_plus_plus_the_claim_is_no_dot_name_at_any_moment() {
+    for (location, expected) in [
+        ("maildir:~/index", "dovecot.lasthost"),
+        ("maildir:~/Maildir:INDEX=~/index", "dovecot.lasthost"),
+        (
+            "maildir:~/Maildir:INDEX=~/index:LAYOUT=maildir++",
+            "dovecot.lasthost",
+        ),
+        ("maildir:~/index:LAYOUT=fs", ".lasthost"),
+        ("mdbox:~/index", ".lasthost"),
+        ("sdbox:~/sdbox:INDEX=~/index", ".lasthost"),
+        ("mbox:~/mail:INDEX=~/index:DIRNAME=dir", ".lasthost"),
+    ] {
+        let lab = Lab::new();
+        let location = format!(
+            "{location}:LISTINDEX={}/{PREFIX}",
+            lab.list_index(HERE).display()
+        );
+        let mut login = lab.login().location(location).trace();
+        let mut made = Vec::new();
+        while let Some(call) = login.run_to(|_, call| {
+            call.number == libc::SYS_openat && call.arguments[2] & libc::O_EXCL as u64 != 0
+        }) {
+            made.push(login.string(call.arguments[1]));
+        }
+        login.finish().assert_vouched();
+        assert_eq!(made, [format!("{expected}.backend-a")]);
+        assert_eq!(names_in(&lab.index()), [expected]);
+    }
+}
+
+/// The backends of `names` whose LISTINDEX a login used.
+fn used<'a>(lab: &Lab, names: &[&'a str]) -> Vec<&'a str> {
+    let used = names
+        .iter()
+        .copied()
+        .filter(|name| lab.record(name).is_some())
+        .collect();
+    fs::read_dir("/dev/shm")
+        .expect("it is there")
+        .for_each(|entry| fs::remove_dir_all(entry.expect("an entry").path()).expect("the lab's"));
+    used
+}
+
+#[test]
+fn the_strongest_location_that_dovecot_will_see_counts() {
+    let lab = Lab::new();
+    let names = ["namespace", "mail_location", "mail", "file"];
+    lab.configure(&format!("mail_location = '{}'\n", lab.location("file")));
+    let field = |name: &str| match name {
+        "namespace" => "NAMESPACE/INBOX/LOCATION".to_owned(),
+        name => name.to_ascii_uppercase(),
+    };
+    for first in 0..names.len() {
+        // All from `first` on, the weakest first.
+        let mut login = lab.login().without_field("MAIL_LOCATION");
+        for name in names[first..].iter().filter(|&&name| name != "file").rev() {
+            login = login.set_field(&field(name), lab.location(name));
+        }
+        login.run().assert_vouched();
+        assert_eq!(used(&lab, &names), [names[first]]);
+    }
+}
+
+#[test]
+fn a_field_that_userdb_keys_does_not_name_is_not_what_dovecot_will_see() {
+    let lab = Lab::new();
+    let names = ["script", "file", "userdb"];
+    lab.configure(&format!("mail_location = '{}'\n", lab.location("file")));
+    let login = || lab.login().without_field("MAIL_LOCATION");
+    login()
+        .set("MAIL_LOCATION", lab.location("script"))
+        .run()
+        .assert_vouched();
+    assert_eq!(used(&lab, &names), ["file"]);
+    login()
+        .set("NAMESPACE/INBOX/LOCATION", lab.location("script"))
+        .set_field("MAIL", lab.location("userdb"))
+        .run()
+        .assert_vouched();
+    assert_eq!(used(&lab, &names), ["userdb"]);
+    // A script that tells Dovecot is believed.
+    login()
+        .set_field("MAIL_LOCATION", lab.location("script"))
+        .run()
+        .assert_vouched();
+    assert_eq!(used(&lab, &names), ["script"]);
+    // Part of another name is not the name.
+    login()
+        .set("MAIL_LOCATION", lab.location("script"))
+        .set("USERDB_KEYS", "UID GID HOME XMAIL_LOCATION MAIL_LOCATIONX ")
+        .run()
+        .assert_vouched();
+    assert_eq!(used(&lab, &names), ["file"]);
+}
+
+#[test]
+fn the_file_s_template_is_expanded_for_the_user() {
+    let lab = Lab::new();
+    lab.configure(&format!(
+        "mail_home = '{}/%n'\n\
+         mail_location = 'mdbox:~/mdbox:INDEX=~/index:LISTINDEX=/dev/shm/{HERE}/%2.256Nu/%Lu/{PREFIX}'\n",
+        lab.path("nfs").display()
+    ));
+    // The home of the file is for users without one.
+    let login = lab
+        .login()
+        .without_field("MAIL_LOCATION")
+        .without_field("HOME");
+    login.run().assert_vouched();
+    assert!(lab.is_recorded(HERE), "Dovecot hashes alice to f5");
+    let other = lab.path("nfs/other");
+    fs::create_dir_all(other.join("index")).expect("a directory can be made");
+    set_owner_and_mode(&other, UID, 0o700);
+    set_owner_and_mode(&other.join("index"), UID, 0o700);
+    let login = lab.login().without_field("MAIL_LOCATION");
+    login
+        .set_field("HOME", other.to_str().expect("ASCII"))
+        .run()
+        .assert_vouched();
+    assert_eq!(names_in(&other.join("index")), [".lasthost"]);
+}
+
+#[test]
+fn without_any_location_there_is_nothing_to_do_and_an_error_in_the_log() {
+    let lab = Lab::new();
+    let session = lab.login().without_field("MAIL_LOCATION").run();
+    session.assert_vouched().assert_logged(&["mail_location"]);
+    assert!(session.log[0].is_error());
+    for nonsense in [
+        "nonsense",
+        "mdbox",
+        "maildir:",
+        "mdbox:~/x:NO=1",
+        "",
+        "auto:~/x",
+    ] {
+        let session = lab.login().location(nonsense).run();
+        session.assert_vouched().assert_logged(&["MAIL_LOCATION"]);
+        assert!(session.log[0].is_error());
+    }
+}
+
+#[test]
+fn the_configured_host_name_is_the_one_that_is_claimed_for() {
+    let lab = Lab::new();
+    lab.configure("hostname = 'imap7.example.org'\n");
+    lab.login().run().assert_vouched();
+    assert_eq!(lab.claim().text, "imap7.example.org\n");
+    let record = lab.record(HERE).expect("there is a record");
+    assert!(record.ends_with(" imap7.example.org\n"), "{record}");
+    let session = lab.login_at(THERE).location(lab.location(THERE)).run();
+    session.assert_vouched();
+    lab.configure("");
+    let session = lab.login().run();
+    session.assert_logged(&["host changed from imap7.example.org to backend-a"]);
+}
+
+#[test]
+fn a_user_who_alternates_between_backends_is_warned_about() {
+    let lab = Lab::with_settled_user();
+    let session = lab.login_at(THERE).run();
+    session
+        .assert_vouched()
+        .assert_logged(&["alternates", HERE, "proxy"]);
+    let warning = session
+        .log
+        .iter()
+        .find(|line| line.text.contains("alternates"));
+    assert!(warning.expect("it was just counted").is_warning());
+    // The same backend again, its memory having been emptied.
+    fs::remove_dir_all(lab.list_index(THERE)).expect("it is there");
+    let session = lab.login_at(THERE).run();
+    session.assert_vouched();
+    assert_eq!(session.log.len(), 1, "{}", session.told());
+    // A claim of more than a minute ago.
+    let ago = SystemTime::now() - Duration::from_secs(90);
+    File::open(lab.claim_file())
+        .and_then(|claim| claim.set_modified(ago))
+        .expect("root may");
+    let session = lab.login().run();
+    session.assert_vouched();
+    assert_eq!(session.log.len(), 1, "{}", session.told());
+}
+
+#[test]
+fn log_settings_are_followed() {
+    let facilities = [
+        ("mail", 2),
+        ("auth", 4),
+        ("authpriv", 10),
+        ("daemon", 3),
+        ("user", 1),
+        ("local0", 16),
+        ("local7", 23),
+    ];
+    for (facility, number) in facilities {
+        let lab = Lab::new();
+        lab.configure(&format!("[log]\nfacility = '{facility}'\n"));
+        let session = lab.login().run();
+        session.assert_vouched().assert_logged(&["first login"]);
+        let info = libc::LOG_INFO as u32;
+        assert_eq!(session.log[0].priority, number * 8 + info);
+    }
+    let lab = Lab::new();
+    lab.configure("[log]\nlevel = 'warning'\n");
+    lab.login().run().assert_vouched().assert_silent();
+    let session = lab.login_at(THERE).run();
+    assert_eq!(session.log.len(), 1, "the warning about alternation");
+    assert!(session.log[0].is_warning());
+    lab.configure("[log]\ntarget = 'stderr'\n");
+    let session = lab.login().run();
+    assert_eq!(session.log, []);
+    assert_eq!(session.stderr.lines().count(), 2, "{}", session.stderr);
+    for line in session.stderr.lines() {
+        assert!(line.starts_with("nfs-hostchange: user=alice: "), "{line}");
+    }
+}
+
+#[test]
+fn a_log_line_is_one_line_whatever_names_and_paths_hold() {
+    let lab = Lab::new();
+    let user = b"al\nice\x1b[1m\xff\\n";
+    let home = format!("{}/x\n<22>forged: y", lab.home().display());
+    // The lab refuses lines with control characters in them.
+    let session = lab
+        .login()
+        .set("USER", user)
+        .set_field("HOME", home)
+        .location("mdbox:~/m:LISTINDEX=/dev/shm/a/b")
+        .run();
+    session.assert_not_vouched();
+    session.assert_logged(&[r"user=al\nice\u{1b}[1m\xff\\n: ", r"/x\n<22>forged: y/m"]);
+    // A claim's text is another backend's, or the user's own.
+    lab.login().run().assert_vouched();
+    lab.write(&lab.claim_file(), "evil\u{1b}\r<22>\nsecond");
+    lab.login()
+        .run()
+        .assert_vouched()
+        .assert_logged(&[r"from evil\u{1b}\r<22> to backend-a"]);
+}
+
+#[test]
+fn secrets_are_never_logged() {
+    let lab = Lab::new();
+    let login = |lab: &Lab| -> String {
+        let session = lab
+            .login()
+            .set_field("AUTH_TOKEN", "opensesame")
+            .set_field("PASS", "opensesame")
+            .run();
+        session.told()
+    };
+    lab.configure("[log]\nlevel = 'info'\n");
+    let mut told = login(&lab);
+    fs::rename(lab.index(), lab.path("elsewhere")).expect("it is there");
+    told += &login(&lab);
+    lab.configure("broken");
+    told += &login(&lab);
+    assert!(told.contains("user=alice"));
+    assert!(!told.contains("opensesame"), "{told}");
+}
+
+#[test]
+fn on_a_server_with_whole_seconds_the_claim_itself_is_asked_for() {
+    let lab = Lab::with_settled_user();
+    let mut login = lab.login().trace();
+    let mut forced = Vec::new();
+    while let Some(call) = login.run_to(|_, call| call.number == libc::SYS_statx) {
+        let [_, name, flags, _, buffer, _] = call.arguments;
+        if flags & libc::AT_STATX_FORCE_SYNC as u64 == 0 {
+            continue;
+        }
+        forced.push(login.string(name));
+        login.complete_call();
+        // The nanoseconds of the directory's ctime, as such a server would answer.
+        let offset = std::mem::offset_of!(libc::statx, stx_ctime)
+            + std::mem::offset_of!(libc::statx_timestamp, tv_nsec);
+        let memory = login.memory();
+        memory
+            .write_at(&[0; 4], buffer + offset as u64)
+            .expect("it stands still");
+    }
+    login.finish().assert_vouched().assert_silent();
+    assert_eq!(forced, ["", ".lasthost"]);
+}
+
+#[test]
+fn a_session_that_nobody_vouched_for_ends_every_backend_s_record() {
+    let lab = Lab::with_settled_user();
+    // It changes folders without any list index's knowing it.
+    let unusable = format!(
+        "mdbox:~/mdbox:INDEX={}:LISTINDEX=/proc/x/y",
+        lab.index().display()
+    );
+    let session = lab.login_at(THERE).location(unusable).run();
+    session.assert_not_vouched();
+    assert!(!lab.is_recorded(HERE));
+    lab.login().run().assert_vouched();
+    assert_eq!(lab.planted(HERE), [""; 0]);
+}
+
+#[test]
+fn beside_an_open_session_without_list_index_nobody_is_vouched_for() {
+    let lab = Lab::new();
+    fs::remove_dir(lab.index()).expect("it is empty");
+    // A new user: there is no INDEX until IMAP makes it.
+    let first = lab.login().staying_open().run();
+    first
+        .assert_not_vouched()
+        .assert_logged(&["does not exist"]);
+    fs::create_dir(lab.index()).expect("its parent is there");
+    set_owner_and_mode(&lab.index(), UID, 0o700);
+    let second = lab.login().staying_open().run();
+    second.assert_not_vouched().assert_logged(&["still open"]);
+    close(first);
+    lab.login().run().assert_not_vouched();
+    close(second);
+    lab.login().run().assert_vouched();
+    assert!(lab.is_recorded(HERE));
+}
