@@ -1,0 +1,31 @@
+#!/bin/bash
+# packaging/build-deb.sh DIR: builds the Debian source and binary packages of
+# this source tree into DIR.
+#
+# What it does is what a distribution does: unpack the upstream tarballs, put
+# debian/ into the tree, dpkg-buildpackage. The build itself uses no network.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+out=$(mkdir -p "$1" && cd "$1" && pwd)
+name=dovecot-nfs-hostchange
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+version=$("$here/source-tarballs.sh" "$work")
+tree=$work/$name-$version
+tar -C "$work" -xf "$work/${name}_$version.orig.tar.gz"
+tar -C "$tree" -xf "$work/${name}_$version.orig-vendor.tar.gz"
+cp -a "$tree/packaging/debian" "$tree/debian"
+
+# A toolchain from rustup is no package; otherwise the build dependencies are checked.
+options=()
+[[ $(command -v cargo) == /usr/bin/cargo ]] || options=(--no-check-builddeps)
+# std for musl takes a minute: one that has been built here is used again.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$(dirname "$here")/target}
+mkdir "$work/target"
+find "$CARGO_TARGET_DIR" -maxdepth 1 -name 'musl-sysroot-*' ! -name '*.new' -exec cp -a -t "$work/target" {} + || true
+export CARGO_TARGET_DIR=$work/target
+
+(cd "$tree" && dpkg-buildpackage --no-sign "${options[@]}")
+cp "$work/${name}"*.* "$out/"

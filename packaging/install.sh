@@ -1,0 +1,72 @@
+#!/bin/bash
+# Puts the built programs and everything that belongs to them below $DESTDIR.
+# The Debian package, the RPM and an installation by hand all use this.
+#
+#   PACKAGE=      what packaging/build.sh made (default: target/package)
+#   DESTDIR=      root of the installation (default: /)
+#   LIBEXECDIR=   Dovecot's libexec directory (default: /usr/lib/dovecot)
+#   UNITDIR=      systemd's unit directory (default: /usr/lib/systemd/system)
+#   DEFAULTSDIR=  where services keep their variables (default: /etc/default)
+#   DOCDIR=       default: /usr/share/doc/dovecot-nfs-hostchange
+#   ZSHDIR=       zsh's completions (default: /usr/share/zsh/site-functions)
+#   SECURITY=     apparmor or selinux: rules for that, too (default: none)
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+PACKAGE=${PACKAGE:-$here/../target/package}
+DESTDIR=${DESTDIR:-}
+LIBEXECDIR=${LIBEXECDIR:-/usr/lib/dovecot}
+UNITDIR=${UNITDIR:-/usr/lib/systemd/system}
+DEFAULTSDIR=${DEFAULTSDIR:-/etc/default}
+DOCDIR=${DOCDIR:-/usr/share/doc/dovecot-nfs-hostchange}
+ZSHDIR=${ZSHDIR:-/usr/share/zsh/site-functions}
+SECURITY=${SECURITY:-}
+
+# put MODE SOURCE TARGET: a file with the paths of this system in it.
+put() {
+    mkdir -p "$DESTDIR$(dirname "$3")"
+    sed -e "s|@libexecdir@|$LIBEXECDIR|g" -e "s|@defaults@|$DEFAULTSDIR|g" -e "s|@docdir@|$DOCDIR|g" "$2" >"$DESTDIR$3"
+    chmod "$1" "$DESTDIR$3"
+}
+
+install -D -m 0755 "$PACKAGE/nfs-hostchange-login" "$DESTDIR$LIBEXECDIR/nfs-hostchange-login"
+install -D -m 0755 "$PACKAGE/nfs-hostchange" "$DESTDIR/usr/bin/nfs-hostchange"
+# For "doveadm exec nfs-hostchange".
+ln -s ../../bin/nfs-hostchange "$DESTDIR$LIBEXECDIR/nfs-hostchange"
+
+put 0644 "$here/nfs-hostchange.toml" /etc/dovecot/nfs-hostchange.toml
+put 0644 "$here/systemd/nfs-hostchange.default" "$DEFAULTSDIR/nfs-hostchange"
+put 0644 "$here/systemd/nfs-hostchange-sweep.service" "$UNITDIR/nfs-hostchange-sweep.service"
+put 0644 "$here/systemd/nfs-hostchange-sweep.timer" "$UNITDIR/nfs-hostchange-sweep.timer"
+
+put 0644 "$here/man/nfs-hostchange-login.8" /usr/share/man/man8/nfs-hostchange-login.8
+put 0644 "$here/man/nfs-hostchange.toml.5" /usr/share/man/man5/nfs-hostchange.toml.5
+for page in "$PACKAGE/generated"/*.8; do
+    put 0644 "$page" "/usr/share/man/man8/${page##*/}"
+done
+put 0644 "$PACKAGE/generated/nfs-hostchange.bash" /usr/share/bash-completion/completions/nfs-hostchange
+put 0644 "$PACKAGE/generated/_nfs-hostchange" "$ZSHDIR/_nfs-hostchange"
+put 0644 "$PACKAGE/generated/nfs-hostchange.fish" /usr/share/fish/vendor_completions.d/nfs-hostchange.fish
+
+put 0644 "$here/examples/README" "$DOCDIR/examples/README"
+put 0644 "$here/examples/dovecot-nfs-hostchange.conf" "$DOCDIR/examples/dovecot-nfs-hostchange.conf"
+put 0644 "$here/examples/cron.d" "$DOCDIR/examples/cron.d"
+put 0644 "$here/examples/tmpfiles-one-uid.conf" "$DOCDIR/examples/tmpfiles-one-uid.conf"
+put 0644 "$here/examples/tmpfiles-many-uids.conf" "$DOCDIR/examples/tmpfiles-many-uids.conf"
+for hash in {0..255}; do
+    printf 'd /dev/shm/dovecot-listindex/%02x 1733 root root -\n' "$hash"
+done >>"$DESTDIR$DOCDIR/examples/tmpfiles-many-uids.conf"
+
+case $SECURITY in
+    apparmor)
+        put 0644 "$here/apparmor/usr.lib.dovecot.nfs-hostchange-login" /etc/apparmor.d/usr.lib.dovecot.nfs-hostchange-login
+        for file in "$here"/apparmor/local-*; do
+            put 0644 "$file" "$DOCDIR/examples/apparmor/${file##*/}"
+        done
+        ;;
+    selinux)
+        for file in "$here"/selinux/*; do
+            put 0644 "$file" "$DOCDIR/examples/selinux/${file##*/}"
+        done
+        ;;
+esac
