@@ -494,13 +494,19 @@ a_full_tmpfs() {
 }
 
 an_index_directory_that_cannot_be_written() {
+    local n
     new_user "mdbox:~/mdbox:$FLAT"
     settle
-    chmod 0555 "$(home_of "$WHO")/mdbox"
-    moves
+    for n in 1 2 3; do
+        move b "B$n"
+        chmod 0555 "$(home_of "$WHO")/mdbox"
+        look a
+        look a
+        chmod 0700 "$(home_of "$WHO")/mdbox"
+        move a "A$n"
+    done
+    look a
     all_looks_were_right
-    chmod 0700 "$(home_of "$WHO")/mdbox"
-    moves || true
 }
 
 garbled_records() {
@@ -803,7 +809,12 @@ migrates() {
     move b OldB
     create_folders b 40
     directory=$(home_of "$WHO")/$2
-    shared=$(sums_in "$directory" dovecot.list.index)
+    # Dovecot may still have something to tidy up at the next look.
+    shared=
+    until [ "$(sums_in "$directory" dovecot.list.index)" = "$shared" ]; do
+        shared=$(sums_in "$directory" dovecot.list.index)
+        look b
+    done
     [ -n "$shared" ] || die "no shared list index: the case shows nothing"
     add_user "$WHO" "$location:LISTINDEX=@LOCAL@/%u/$prefix"
     look a
@@ -894,11 +905,11 @@ syslog_tells() {
     look b
     all_looks_were_right
     equal "lines for Dovecot's log" "$(wrapper_lines)" ""
-    wait_until 5 "the message" test -s "$SITE/b/syslog.messages"
-    equal "messages" "$(wc -l <"$SITE/b/syslog.messages")" 1
-    # 22 is mail.info.
+    wait_until 5 "the message" grep -qF '<22>' "$SITE/b/syslog.messages"
+    # 22 is mail.info, 20 mail.warning: the user came back within a minute.
+    equal "messages" "$(cut -c 1-4 "$SITE/b/syslog.messages" | sort | tr '\n' ' ')" "<20> <22> "
     grep -E "^<22>.*nfs-hostchange.*$WHO.*a\.example\.org" "$SITE/b/syslog.messages" ||
-        die "the message is: $(<"$SITE/b/syslog.messages")"
+        die "the messages are: $(<"$SITE/b/syslog.messages")"
 }
 
 # The kernel keeps ten or so datagrams for a reader that has stopped.

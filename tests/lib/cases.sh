@@ -58,7 +58,7 @@ run_scenario() {
         FAILED=$((FAILED + 1))
         printf 'FAIL  %s (%d ms)\n' "$sentence" "$took"
         sed 's/^/      | /' "$WORK/output"
-        [ "$site" = - ] || new_log_lines | grep -v ' Info: ' | tail -n 20 | sed 's/^/      log| /'
+        [ "$site" = - ] || new_log_lines | sed -n '/ Info: /d; s/^/      log| /p' | tail -n 20
     elif [ -e "$WORK/skipped" ]; then
         SKIPPED=$((SKIPPED + 1))
         printf 'skip  %s: %s\n' "$sentence" "$(<"$WORK/skipped")"
