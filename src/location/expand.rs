@@ -12,12 +12,14 @@ use std::fmt;
 use super::hash;
 use crate::system::regex;
 
+/// Longest template in bytes.
+const MAX_TEMPLATE: usize = 64 << 10;
 /// Longest text that anything may expand to, in bytes. A path has 4096 at most.
-const MAX_LENGTH: usize = 65_536;
+const MAX_LENGTH: usize = 1 << 20;
 /// How deep `%{if}` and hashes may be inside each other.
 const MAX_DEPTH: usize = 32;
-/// How many bytes one template may have hashed, all rounds together.
-const MAX_HASHED: u64 = 256 << 20;
+/// How many bytes may be hashed or modified for one template: under two seconds.
+const MAX_WORK: u64 = 256 << 20;
 /// Dovecot's limit; the eleventh is taken for the variable.
 const MAX_MODIFIERS: usize = 10;
 
@@ -91,14 +93,16 @@ pub fn expand(
     setting: Setting,
     variables: &Variables,
 ) -> Result<Vec<u8>, ExpandError> {
-    check_length(template.len())?;
+    if template.len() > MAX_TEMPLATE {
+        return Err(ExpandError::TooLong);
+    }
     if setting == Setting::MailLocation && variables.home.is_none() && uses_home(template) {
         return Err(ExpandError::NoHome);
     }
     let mut expander = Expander {
         setting,
         variables,
-        hashed: 0,
+        work: 0,
     };
     let text = expander.text(template, 0)?;
     match text.unknown {
@@ -171,7 +175,7 @@ impl Text {
 struct Expander<'a> {
     setting: Setting,
     variables: &'a Variables<'a>,
-    hashed: u64,
+    work: u64,
 }
 
 impl Expander<'_> {
@@ -190,15 +194,25 @@ impl Expander<'_> {
                 break;
             };
             let variable = if first == b'{' && behind.contains(&b'}') {
-                let end = closing_brace(behind).ok_or(ExpandError::Unterminated)?;
-                rest = &behind[end + 1..];
+                // Without the right brace Dovecot takes everything up to the end.
+                let end = closing_brace(behind).unwrap_or(behind.len());
+                rest = behind.get(end + 1..).unwrap_or_default();
                 self.long(&behind[..end], depth)?
             } else {
                 rest = behind;
                 self.short(first)?
             };
             match variable.unknown {
-                None => field.append(variable.value, &mut result.value)?,
+                None => {
+                    let mut value = variable.value;
+                    for modifier in std::mem::take(&mut field.modifiers) {
+                        value = modifier.apply(value, &mut field)?;
+                        check_length(value.len())?;
+                        self.spend(value.len() as u64)?;
+                    }
+                    self.spend(value.len() as u64)?;
+                    field.append(&value, &mut result.value)?;
+                }
                 Some(error) => {
                     result.value.extend_from_slice(&variable.value);
                     result.unknown.get_or_insert(error);
@@ -209,6 +223,15 @@ impl Expander<'_> {
         result.value.extend_from_slice(rest);
         check_length(result.value.len())?;
         Ok(result)
+    }
+
+    /// Counts what has been done for the template.
+    fn spend(&mut self, bytes: u64) -> Result<(), ExpandError> {
+        self.work = self.work.saturating_add(bytes);
+        if self.work > MAX_WORK {
+            return Err(ExpandError::TooMuchWork);
+        }
+        Ok(())
     }
 
     fn short(&self, key: u8) -> Result<Text, ExpandError> {
@@ -335,12 +358,7 @@ impl Expander<'_> {
         } else {
             input as u64 + 128
         };
-        self.hashed = self
-            .hashed
-            .saturating_add(cost.saturating_mul(u64::from(options.rounds)));
-        if self.hashed > MAX_HASHED {
-            return Err(ExpandError::TooMuchHashing);
-        }
+        self.spend(cost.saturating_mul(u64::from(options.rounds)))?;
         let mut digest = if pkcs5 {
             hash::pbkdf2(&value, &options.salt, options.rounds)
         } else {
@@ -366,16 +384,13 @@ impl Expander<'_> {
         for argument in arguments.split(|&byte| byte == b',') {
             let (name, value) = split_at_first(argument, b'=');
             let Some(value) = value else { continue };
+            let wrong = || ExpandError::HashOption(argument.to_vec());
+            let number = || number(value).and_then(|number| u32::try_from(number).ok());
             match name {
                 b"rounds" => {
-                    options.rounds = number(value)
-                        .filter(|&rounds| rounds > 0)
-                        .ok_or_else(|| ExpandError::HashOption(argument.to_vec()))?;
+                    options.rounds = number().filter(|&rounds| rounds > 0).ok_or_else(wrong)?;
                 }
-                b"truncate" => {
-                    options.truncate =
-                        number(value).ok_or_else(|| ExpandError::HashOption(argument.to_vec()))?;
-                }
+                b"truncate" => options.truncate = number().ok_or_else(wrong)?,
                 b"salt" => {
                     // What Dovecot does not know becomes part of the salt, and
                     // options behind the salt are not looked at.
@@ -387,7 +402,7 @@ impl Expander<'_> {
                         b"base64" => true,
                         // Dovecot writes lower-case digits for both.
                         b"hex" | b"hexuc" => false,
-                        _ => return Err(ExpandError::HashOption(argument.to_vec())),
+                        _ => return Err(wrong()),
                     };
                 }
                 _ => {}
@@ -480,12 +495,8 @@ impl Field {
         (field, reader.0)
     }
 
-    /// Modifies the value, cuts or pads it, and appends it to `result`.
-    fn append(&mut self, mut value: Vec<u8>, result: &mut Vec<u8>) -> Result<(), ExpandError> {
-        for modifier in std::mem::take(&mut self.modifiers) {
-            value = modifier.apply(value, self)?;
-            check_length(value.len())?;
-        }
+    /// Cuts or pads a modified value, and appends it to `result`.
+    fn append(&self, value: &[u8], result: &mut Vec<u8>) -> Result<(), ExpandError> {
         let distance = usize::try_from(self.offset.unsigned_abs()).unwrap_or(usize::MAX);
         let start = if self.offset < 0 {
             value.len().saturating_sub(distance)
@@ -582,7 +593,7 @@ impl Modifier {
                 })
                 .collect(),
             Self::Hexadecimal => {
-                let number: u64 = number(&value).unwrap_or(0);
+                let number = number(&value).unwrap_or(0);
                 format!("{number:x}").into_bytes()
             }
             Self::Reverse => {
@@ -624,7 +635,11 @@ impl Field {
     fn padded_hexadecimal(&mut self, number: u32) -> Result<Vec<u8>, ExpandError> {
         let digits = usize::try_from(std::mem::take(&mut self.offset)).unwrap_or(0);
         check_length(digits)?;
-        Ok(format!("{number:0digits$x}").into_bytes())
+        // A format's width cannot be that large.
+        let number = format!("{number:x}").into_bytes();
+        let mut padded = vec![b'0'; digits.saturating_sub(number.len())];
+        padded.extend_from_slice(&number);
+        Ok(padded)
     }
 }
 
@@ -751,31 +766,15 @@ fn wildcard_match(text: &[u8], pattern: &[u8]) -> bool {
     pattern[pattern_at..].iter().all(|&byte| byte == b'*')
 }
 
-/// Decimal digits and nothing else. Dovecot keeps the largest number of each
-/// type for itself.
-fn number<T: TryFrom<u64> + Bounded>(text: &[u8]) -> Option<T> {
+/// Decimal digits and nothing else.
+fn number(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
     }
-    let number = text.iter().try_fold(0_u64, |number, byte| {
+    text.iter().try_fold(0_u64, |number, byte| {
         let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
         number.checked_mul(10)?.checked_add(digit)
-    })?;
-    (number < T::LARGEST)
-        .then(|| T::try_from(number).ok())
-        .flatten()
-}
-
-trait Bounded {
-    const LARGEST: u64;
-}
-
-impl Bounded for u32 {
-    const LARGEST: u64 = u32::MAX as u64;
-}
-
-impl Bounded for u64 {
-    const LARGEST: u64 = u64::MAX;
+    })
 }
 
 fn signed_number(text: &[u8]) -> Option<i64> {
@@ -828,20 +827,18 @@ pub enum ExpandError {
     NotKnown(Vec<u8>),
     /// The template uses the home directory, and the user has none
     NoHome,
-    /// `%{` without its `}`
-    Unterminated,
     /// An algorithm's name in upper case
     HashCase(Vec<u8>),
     /// A hash's option has a value that Dovecot refuses
     HashOption(Vec<u8>),
     /// A `%{if;...}` that Dovecot refuses
     If(String),
-    /// The result would be longer than [`MAX_LENGTH`]
+    /// The template or a result is too long
     TooLong,
     /// Variables are inside each other too often
     TooDeep,
-    /// Hashing would take too long
-    TooMuchHashing,
+    /// Hashing or modifying would take too long
+    TooMuchWork,
     /// A path cannot have a NUL byte
     Nul,
 }
@@ -858,7 +855,6 @@ impl fmt::Display for ExpandError {
                 name.escape_ascii()
             ),
             Self::NoHome => write!(f, "%h is used, but the user has no home directory"),
-            Self::Unterminated => write!(f, "%{{ has no matching }}"),
             Self::HashCase(name) => write!(
                 f,
                 "%{{{}}}: names of hashes are lower case",
@@ -870,9 +866,9 @@ impl fmt::Display for ExpandError {
                 option.escape_ascii()
             ),
             Self::If(reason) => write!(f, "%{{if}}: {reason}"),
-            Self::TooLong => write!(f, "the result would be longer than {MAX_LENGTH} bytes"),
+            Self::TooLong => f.write_str("it is too long, or would become so"),
             Self::TooDeep => write!(f, "variables are nested more than {MAX_DEPTH} times"),
-            Self::TooMuchHashing => write!(f, "hashing this often would take too long"),
+            Self::TooMuchWork => write!(f, "expanding it would take too long"),
             Self::Nul => write!(f, "the result has a NUL byte"),
         }
     }

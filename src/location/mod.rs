@@ -49,6 +49,8 @@ pub enum Layout {
     Index,
     /// `imapdir`
     Imapdir,
+    /// `none`: no directories at all
+    None,
 }
 
 /// Where the index files of one user's inbox namespace are.
@@ -60,10 +62,12 @@ pub struct Location {
     pub layout: Layout,
     /// The root mail directory
     pub root_dir: Vec<u8>,
-    /// INDEX; `None` means INDEX=MEMORY
+    /// INDEX; `None` means that indexes are in memory
     pub index_dir: Option<Vec<u8>>,
     /// The mailbox list index
     pub list_index: ListIndex,
+    /// Every file in INDEX shows up as a mailbox (mbox with ITERINDEX)
+    pub lists_index_files: bool,
 }
 
 /// Where the mailbox list index is.
@@ -83,7 +87,7 @@ pub enum ListIndex {
         /// The file names' first part, which nothing uses
         prefix: Vec<u8>,
     },
-    /// LISTINDEX has an empty file part
+    /// There is none: LISTINDEX has an empty file part, or with LAYOUT=none
     Disabled,
 }
 
@@ -107,6 +111,7 @@ impl Layout {
             Self::Fs => "fs",
             Self::Index => "index",
             Self::Imapdir => "imapdir",
+            Self::None => "none",
         }
     }
 }
@@ -149,7 +154,7 @@ pub enum Shared {
     SameDirectory,
     /// The list index is in memory
     Memory,
-    /// LISTINDEX has an empty file part, so there is no list index
+    /// LISTINDEX has an empty file part, or LAYOUT=none: there is no list index
     Disabled,
 }
 
@@ -170,6 +175,8 @@ pub enum Unvouchable {
     Chrooted,
     /// The prefix is `.lasthost`, the name of the record
     PrefixIsRecord,
+    /// The claim would show up as a mailbox
+    ClaimIsMailbox,
 }
 
 const RECORD_NAME: &[u8] = b".lasthost";
@@ -227,6 +234,8 @@ pub fn tracking(
         Unvouchable::ListIndexParent
     } else if prefix == RECORD_NAME {
         Unvouchable::PrefixIsRecord
+    } else if location.lists_index_files {
+        Unvouchable::ClaimIsMailbox
     } else {
         return Tracking::Tracked(Tracked {
             index_dir: index_dir.to_vec(),
@@ -256,7 +265,7 @@ impl Layout {
     pub fn claim_name(self) -> &'static str {
         match self {
             Self::MaildirPlusPlus => "dovecot.lasthost",
-            Self::Fs | Self::Index | Self::Imapdir => ".lasthost",
+            Self::Fs | Self::Index | Self::Imapdir | Self::None => ".lasthost",
         }
     }
 }
@@ -282,7 +291,7 @@ impl fmt::Display for Shared {
             Self::Relative => "LISTINDEX is a relative path: the list index is below INDEX",
             Self::SameDirectory => "LISTINDEX and INDEX are the same directory",
             Self::Memory => "the list index is in memory",
-            Self::Disabled => "LISTINDEX switches the list index off",
+            Self::Disabled => "the location switches the list index off",
         })
     }
 }
@@ -296,6 +305,7 @@ impl fmt::Display for Unvouchable {
             Self::IndexParent => "INDEX contains '..'",
             Self::ListIndexParent => "LISTINDEX contains '..'",
             Self::Chrooted => "the user is chrooted: the paths are below another root",
+            Self::ClaimIsMailbox => "mbox with ITERINDEX shows every file in INDEX as a mailbox",
             Self::PrefixIsRecord => "the list index has the name of the record, '.lasthost'",
         })
     }

@@ -199,7 +199,7 @@ fn check_and_resolve(
 
     let layout = layout(driver, &keys)?;
     let root_dir = root_dir.unwrap_or_default();
-    if root_dir.is_empty() && layout != Layout::Index {
+    if root_dir.is_empty() && !matches!(layout, Layout::Index | Layout::None) {
         return Err(ParseError::NoRoot);
     }
     let dbox = matches!(driver, Driver::Mdbox | Driver::Sdbox);
@@ -214,6 +214,19 @@ fn check_and_resolve(
     }
     if keys.subscriptions.is_some_and(|name| name.is_empty()) {
         return Err(ParseError::Assertion("SUBSCRIPTIONS is empty"));
+    }
+    if layout == Layout::None {
+        if dbox || driver == Driver::Maildir {
+            return Err(ParseError::Assertion("LAYOUT=none has no directories"));
+        }
+        return Ok(Location {
+            driver,
+            layout,
+            index_dir: None,
+            list_index: ListIndex::Disabled,
+            root_dir,
+            lists_index_files: false,
+        });
     }
     // An INDEX equal to the root counts as not given, even if both are empty.
     let index = keys.index.filter(|_| !in_memory || !root_dir.is_empty());
@@ -272,6 +285,7 @@ fn check_and_resolve(
         index_dir: index_path.map(|index| [&index, own_directory].concat()),
         list_index,
         root_dir,
+        lists_index_files: driver == Driver::Mbox && keys.iterate_index,
     })
 }
 
@@ -287,7 +301,7 @@ fn layout(driver: Driver, keys: &Keys) -> Result<Layout, ParseError> {
         b"fs" => Ok(Layout::Fs),
         b"index" => Ok(Layout::Index),
         b"imapdir" => Ok(Layout::Imapdir),
-        b"none" => Err(ParseError::Assertion("LAYOUT=none has no directories")),
+        b"none" => Ok(Layout::None),
         _ => Err(ParseError::Layout(name.clone())),
     }
 }
