@@ -78,8 +78,8 @@ impl Lab {
         };
         lab.make_directory("bin", 0, 0o755);
         lab.make_directory("reports", 0, 0o1777);
-        bind(wrapper, &lab.wrapper());
-        bind(probe, &lab.probe());
+        lab.install(wrapper, "nfs-hostchange-login");
+        lab.install(probe, "probe");
         lab.mount_etc();
         lab.mount_dev();
         lab.make_directory("nfs", 0, 0o711);
@@ -166,6 +166,13 @@ impl Lab {
     /// The program under test.
     pub fn wrapper(&self) -> PathBuf {
         self.directory.join("bin/nfs-hostchange-login")
+    }
+
+    /// Makes `program` executable for all, as `name`.
+    pub fn install(&self, program: &Path, name: &str) -> PathBuf {
+        let path = self.directory.join("bin").join(name);
+        bind(program, &path);
+        path
     }
 
     /// The program that it executes.
@@ -957,6 +964,29 @@ fn wrapper() -> &'static Path {
         let built = env!("CARGO_BIN_EXE_nfs-hostchange-login");
         let path = std::env::var_os("NFS_HOSTCHANGE_LOGIN").unwrap_or(built.into());
         executable_by_all(path.into())
+    })
+}
+
+/// The program as it is shipped.
+pub fn release_wrapper() -> &'static Path {
+    static WRAPPER: OnceLock<PathBuf> = OnceLock::new();
+    WRAPPER.get_or_init(|| {
+        if let Some(path) = std::env::var_os("NFS_HOSTCHANGE_LOGIN") {
+            return executable_by_all(path.into());
+        }
+        let script = "source tests/lib/common.sh && source tests/lib/build.sh && \
+                      find_cargo && build_wrapper >&2 && \
+                      echo \"${CARGO_TARGET_DIR:-target}/$WRAPPER_TARGET/release\"";
+        let output = Command::new("bash")
+            .args(["-c", script])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("bash runs");
+        assert!(output.status.success(), "the program cannot be built");
+        let directory = String::from_utf8(output.stdout).expect("a path");
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory.trim_end());
+        executable_by_all(directory.join("nfs-hostchange-login"))
     })
 }
 

@@ -1,0 +1,174 @@
+//! What a login costs that finds nothing to do: system calls, memory, and everything that is not
+//! done at all. Counted on the program as it is shipped.
+
+mod common;
+
+use common::trace::Call;
+use common::{HERE, Lab, Login, PREFIX, release_wrapper};
+
+/// System calls between the wrapper's execve and the next one.
+const MOST_CALLS_AS_USER: usize = 30;
+/// The ids are changed and changed back.
+const MOST_CALLS_AS_ROOT: usize = 40;
+/// Bytes.
+const MOST_MEMORY: u64 = 600 * 1024;
+
+/// One login's system calls, and what was seen while they were made.
+#[derive(Debug, Default)]
+struct Cost {
+    calls: Vec<Call>,
+    opened: Vec<String>,
+    forced: usize,
+    memory: u64,
+}
+
+/// The fast path of `login`, step by step.
+fn cost_of(login: Login<'_>) -> Cost {
+    let mut login = login.trace();
+    let mut cost = Cost::default();
+    loop {
+        let call = login.next_call();
+        cost.memory = cost.memory.max(login.resident());
+        let [_, name, flags, ..] = call.arguments;
+        match call.number {
+            libc::SYS_execve => break,
+            libc::SYS_openat | libc::SYS_openat2 => cost.opened.push(login.string(name)),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_open => cost.opened.push(login.string(call.arguments[0])),
+            libc::SYS_statx if flags & libc::AT_STATX_FORCE_SYNC as u64 != 0 => cost.forced += 1,
+            _ => {}
+        }
+        cost.calls.push(call);
+    }
+    login.finish().assert_vouched().assert_silent();
+    cost
+}
+
+/// Logins of a settled user, with a configuration file to read: as root and as the user, with the
+/// location in the environment and in the file.
+fn settled() -> (Lab, [fn(&Lab) -> Login<'_>; 4]) {
+    // Building it wants the system's own /etc.
+    let program = release_wrapper();
+    let lab = Lab::with_settled_user();
+    lab.install(program, "shipped");
+    let directory = lab.list_index(HERE);
+    let directory = directory.parent().and_then(|hash| hash.parent());
+    lab.configure(&format!(
+        "# What an administrator may have written.\n\
+         mail_location = \"mdbox:~/mdbox:INDEX=~/index:LISTINDEX={}/%2.256Nu/%u/{PREFIX}\"\n\
+         mail_home = \"/srv/mail/%d/%n\"\n\
+         migration = true\n\
+         lock_timeout = \"3 s\"\n\
+         \n\
+         [log]\n\
+         facility = \"local1\"\n\
+         level = \"info\"\n",
+        directory.expect("it has parents").display()
+    ));
+    (
+        lab,
+        [
+            |lab| shipped(lab, lab.login()),
+            |lab| shipped(lab, lab.login().without_field("MAIL_LOCATION")),
+            |lab| shipped(lab, lab.login().by_user()),
+            |lab| shipped(lab, lab.login().by_user().without_field("MAIL_LOCATION")),
+        ],
+    )
+}
+
+fn shipped<'a>(lab: &Lab, login: Login<'a>) -> Login<'a> {
+    login.with_program(lab.path("bin/shipped"))
+}
+
+#[test]
+fn a_login_with_nothing_to_do_makes_few_system_calls() {
+    let (lab, logins) = settled();
+    for (login, most) in logins.iter().zip([
+        MOST_CALLS_AS_ROOT,
+        MOST_CALLS_AS_ROOT,
+        MOST_CALLS_AS_USER,
+        MOST_CALLS_AS_USER,
+    ]) {
+        let cost = cost_of(login(&lab));
+        let numbers: Vec<_> = cost.calls.iter().map(|call| call.number).collect();
+        assert!(
+            numbers.len() <= most,
+            "{} calls: {numbers:?}",
+            numbers.len()
+        );
+    }
+}
+
+#[test]
+fn it_asks_the_file_server_once() {
+    let (lab, logins) = settled();
+    for login in logins {
+        let cost = cost_of(login(&lab));
+        assert_eq!(cost.forced, 1);
+        let index = lab.index().display().to_string();
+        let looks = cost.opened.iter().filter(|path| path.starts_with(&index));
+        assert_eq!(looks.count(), 1, "{:?}", cost.opened);
+    }
+}
+
+#[test]
+fn it_opens_four_files_and_no_other() {
+    let (lab, logins) = settled();
+    for login in logins {
+        let cost = cost_of(login(&lab));
+        assert_eq!(
+            cost.opened,
+            [
+                "/etc/dovecot/nfs-hostchange.toml".to_owned(),
+                lab.index().display().to_string(),
+                lab.list_index(HERE).display().to_string(),
+                ".lasthost".to_owned(),
+            ]
+        );
+    }
+}
+
+#[test]
+fn it_starts_nothing_connects_nothing_lists_nothing_and_writes_nothing() {
+    let (lab, logins) = settled();
+    let never = [
+        libc::SYS_clone,
+        libc::SYS_clone3,
+        libc::SYS_socket,
+        libc::SYS_connect,
+        libc::SYS_getdents64,
+        libc::SYS_write,
+        libc::SYS_writev,
+        libc::SYS_pwrite64,
+        libc::SYS_ftruncate,
+        libc::SYS_fsync,
+        libc::SYS_renameat,
+        libc::SYS_renameat2,
+        libc::SYS_unlinkat,
+        libc::SYS_mkdirat,
+        libc::SYS_fchmod,
+        libc::SYS_fchown,
+        libc::SYS_umask,
+        libc::SYS_clock_nanosleep,
+    ];
+    for login in logins {
+        let cost = cost_of(login(&lab));
+        for call in &cost.calls {
+            assert!(!never.contains(&call.number), "{call:?}");
+        }
+        let times = cost
+            .calls
+            .iter()
+            .filter(|call| call.number == libc::SYS_utimensat);
+        assert_eq!(times.count(), 1, "the access time of the record");
+    }
+}
+
+#[test]
+fn it_stays_small_in_memory() {
+    let (lab, logins) = settled();
+    for login in logins {
+        let cost = cost_of(login(&lab));
+        assert!(cost.memory < MOST_MEMORY, "{} bytes resident", cost.memory);
+    }
+}
