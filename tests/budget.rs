@@ -13,6 +13,9 @@ const MOST_CALLS_AS_ROOT: usize = 40;
 /// Bytes.
 const MOST_MEMORY: u64 = 600 * 1024;
 
+/// One way in which a login begins.
+type MakeLogin = fn(&Lab) -> Login<'_>;
+
 /// One login's system calls, and what was seen while they were made.
 #[derive(Debug, Default)]
 struct Cost {
@@ -46,7 +49,7 @@ fn cost_of(login: Login<'_>) -> Cost {
 
 /// Logins of a settled user, with a configuration file to read: as root and as the user, with the
 /// location in the environment and in the file.
-fn settled() -> (Lab, [fn(&Lab) -> Login<'_>; 4]) {
+fn settled() -> (Lab, [MakeLogin; 4]) {
     // Building it wants the system's own /etc.
     let program = release_wrapper();
     let lab = Lab::with_settled_user();
