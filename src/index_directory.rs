@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, futimens};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, futimens};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -173,11 +173,16 @@ impl Index {
     /// Looks at INDEX past every cache; one NFS GETATTR if nothing changed.
     ///
     /// # Errors
-    /// If INDEX is not there or cannot be vouched for. ESTALE, which a directory replaced on the
-    /// server gives once, is tried again.
+    /// If INDEX is not there or cannot be vouched for. ESTALE, which a directory gives that was
+    /// replaced on the server, is tried again.
     pub fn look(&self) -> Result<(IndexDirectory<'_>, Look), IndexError> {
         match self.look_once() {
-            Err(IndexError::Unreadable(_, Errno::ESTALE)) => self.look_once(),
+            Err(IndexError::Unreadable(_, Errno::ESTALE)) => {
+                // Opening asks nobody, so it would find the same stale directory again. Asking by
+                // path makes the kernel look every name on the way up anew.
+                let _ = Attributes::of_path(&self.path);
+                self.look_once()
+            }
             result => result,
         }
     }
@@ -301,13 +306,13 @@ impl<'a> IndexDirectory<'a> {
 
     /// What the standing claim says; `None` if it cannot be read.
     pub fn claim_text(&self) -> Option<ClaimText> {
+        // Opened for writing too: for reading alone a server lends a delegation, which has to be
+        // given back when the file is replaced a moment later.
+        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = openat(&self.fd, self.claim_name(), flags, Mode::empty()).ok()?;
         let mut text = Vec::new();
         // A longer one is not ours.
-        self.open_file(&self.index.claim_name)
-            .ok()?
-            .take(256)
-            .read_to_end(&mut text)
-            .ok()?;
+        File::from(file).take(256).read_to_end(&mut text).ok()?;
         Some(ClaimText::parse(&text))
     }
 
@@ -390,7 +395,8 @@ impl<'a> IndexDirectory<'a> {
         // Set by us, and last: a delegation or the server's clock cannot move it later.
         let modified = modification_time(replaced);
         futimens(&file, &TimeSpec::UTIME_OMIT, &modified)?;
-        Ok(Identity::of(&Attributes::of(&file)?))
+        // The server's answer to that brought the attributes along as it keeps them.
+        Ok(identity_of(&fstat(&file)?))
     }
 
     /// Opens a file of the shared list index for copying.

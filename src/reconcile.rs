@@ -133,8 +133,8 @@ impl Reconciliation<'_> {
         let deadline = Deadline::after(self.lock_timeout);
         loop {
             let attempt = match self.index.look() {
-                Ok((index, look)) => self.compare(&index, &look, deadline),
-                Err(error) => self.give_up(error, deadline),
+                Ok((index, look)) => self.compare(&index, &look, &deadline),
+                Err(error) => self.give_up(error, &deadline),
             };
             match attempt {
                 // A cleaner removed the directory between opening and locking it. It had the
@@ -149,7 +149,7 @@ impl Reconciliation<'_> {
         &self,
         index: &IndexDirectory<'_>,
         look: &Look,
-        deadline: Deadline,
+        deadline: &Deadline,
     ) -> Result<(), Doubt> {
         let directory = ListIndexDirectory::open_or_make(&self.list_index_directory, self.actor)?;
         if directory.device_and_inode() == index.device_and_inode() {
@@ -172,7 +172,7 @@ impl Reconciliation<'_> {
 
     /// INDEX cannot be asked. Nothing here may be trusted by a later login either: without NFS,
     /// IMAP would strip the list index down to nothing, and this session changes what is in it.
-    fn give_up(&self, error: IndexError, deadline: Deadline) -> Result<(), Doubt> {
+    fn give_up(&self, error: IndexError, deadline: &Deadline) -> Result<(), Doubt> {
         let path = &self.list_index_directory;
         let directory = match open_sessions::own() {
             // There must be a place for the note.
@@ -197,7 +197,7 @@ impl Reconciliation<'_> {
         if matches!(error, LockError::TimedOut(_)) {
             let anew = remove_lock_file(directory)
                 .and_then(|()| {
-                    Lock::<Exclusive>::acquire(directory, Deadline::after(Duration::ZERO))
+                    Lock::<Exclusive>::acquire(directory, &Deadline::after(Duration::ZERO))
                 })
                 .and_then(|lock| self.note_session(&lock));
             if let Err(error) = anew {

@@ -1,5 +1,6 @@
 //! `LISTINDEX/.lasthost`: this backend's record of the claim, and the lock of the directory.
 
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::fmt;
 use std::fs::File;
@@ -144,28 +145,37 @@ impl fmt::Display for LockError {
     }
 }
 
-/// When to stop waiting for a lock.
-#[derive(Debug, Clone, Copy)]
-pub struct Deadline(Instant);
+/// How long one login waits for locks, all of them together. The clock starts when it has to wait
+/// for the first time; most never do.
+#[derive(Debug)]
+pub struct Deadline {
+    wait: Duration,
+    end: Cell<Option<Instant>>,
+}
 
 impl Deadline {
-    /// `wait` from now.
+    /// `wait` from the first time on.
     pub fn after(wait: Duration) -> Deadline {
-        let now = Instant::now();
-        // A wait past the end of time: a year is as good.
-        Deadline(
-            now.checked_add(wait)
-                .unwrap_or_else(|| now + Duration::from_secs(31_536_000)),
-        )
+        Deadline {
+            wait,
+            end: Cell::new(None),
+        }
     }
 
     /// Whether it is over.
-    pub fn has_passed(self) -> bool {
+    pub fn has_passed(&self) -> bool {
         self.remaining().is_zero()
     }
 
-    fn remaining(self) -> Duration {
-        self.0.saturating_duration_since(Instant::now())
+    fn remaining(&self) -> Duration {
+        let now = Instant::now();
+        let end = self.end.get().unwrap_or_else(|| {
+            // A wait past the end of time: a year is as good.
+            let year = Duration::from_secs(31_536_000);
+            now.checked_add(self.wait).unwrap_or(now + year)
+        });
+        self.end.set(Some(end));
+        end.saturating_duration_since(now)
     }
 }
 
@@ -211,7 +221,7 @@ impl<'a, K: Kind> Lock<'a, K> {
     /// If the lock was not had by `deadline`, or the lock file cannot be used.
     pub fn acquire(
         directory: &'a ListIndexDirectory,
-        deadline: Deadline,
+        deadline: &Deadline,
     ) -> Result<Lock<'a, K>, LockError> {
         loop {
             let file = open(directory, OFlag::O_CREAT)?;
@@ -230,7 +240,7 @@ impl<'a, K: Kind> Lock<'a, K> {
         loop {
             // A cleaner must not make the user's last login look later than it was.
             let file = open(directory, OFlag::O_NOATIME)?;
-            if let Some(lock) = Lock::wait(directory, file, Deadline::after(Duration::ZERO))? {
+            if let Some(lock) = Lock::wait(directory, file, &Deadline::after(Duration::ZERO))? {
                 return Ok(lock);
             }
         }
@@ -241,7 +251,7 @@ impl<'a, K: Kind> Lock<'a, K> {
     fn wait(
         directory: &'a ListIndexDirectory,
         file: File,
-        deadline: Deadline,
+        deadline: &Deadline,
     ) -> Result<Option<Lock<'a, K>>, LockError> {
         let mut pause = SHORTEST_PAUSE;
         loop {
@@ -310,7 +320,7 @@ impl<'a, K: Kind> Lock<'a, K> {
 impl<'a> Lock<'a, Shared> {
     /// Gives the shared lock for the exclusive one. In between others may have had it (flock(2):
     /// a conversion is not atomic), so whatever was read before has to be read again.
-    pub fn into_exclusive(self, deadline: Deadline) -> Result<Lock<'a, Exclusive>, LockError> {
+    pub fn into_exclusive(self, deadline: &Deadline) -> Result<Lock<'a, Exclusive>, LockError> {
         match Lock::wait(self.directory, self.file, deadline)? {
             Some(lock) => Ok(lock),
             None => Lock::acquire(self.directory, deadline),

@@ -6,8 +6,11 @@
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
 
+use nix::NixPath;
 use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
 
 /// Attributes fresh from the server.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +26,11 @@ impl Attributes {
     /// not followed.
     pub fn of_name(directory: impl AsFd, name: &CStr) -> nix::Result<Attributes> {
         Attributes::ask(directory, name, libc::AT_SYMLINK_NOFOLLOW)
+    }
+
+    /// Asks the file server for the attributes of `path`.
+    pub fn of_path(path: &Path) -> nix::Result<Attributes> {
+        path.with_nix_path(|path| Attributes::ask(AT_FDCWD, path, 0))?
     }
 
     fn ask(fd: impl AsFd, name: &CStr, flags: libc::c_int) -> nix::Result<Attributes> {
