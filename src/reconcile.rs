@@ -223,8 +223,11 @@ impl Reconciliation<'_> {
         if let Err(error) = self.note_session(lock) {
             self.log.error(error);
         }
-        if let Err(error) = list_index::delete(lock, &self.prefix) {
-            self.log.error(error);
+        match (list_index::delete(lock, &self.prefix), &result) {
+            // Said in a moment.
+            (Err(error), Err(Doubt::Delete(doubt))) if error == *doubt => {}
+            (Err(error), _) => self.log.error(error),
+            (Ok(_), _) => {}
         }
         result
     }
