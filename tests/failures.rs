@@ -131,7 +131,8 @@ fn an_index_behind_a_symbolic_link_is_followed() {
 
 /// The forced look at INDEX.
 fn is_forced_look(_: &Traced<'_>, call: &Call) -> bool {
-    call.number == libc::SYS_statx && call.arguments[2] & libc::AT_STATX_FORCE_SYNC as u64 != 0
+    let flags = (libc::AT_STATX_FORCE_SYNC | libc::AT_EMPTY_PATH) as u64;
+    call.number == libc::SYS_statx && call.arguments[2] & flags == flags
 }
 
 /// The look at the claim in it.
