@@ -22,6 +22,8 @@ pub mod admin;
 pub mod command_line;
 pub mod config;
 pub mod environment;
+#[cfg(feature = "admin")]
+pub mod file_system;
 pub mod index_directory;
 pub mod list_index;
 pub mod list_index_directory;

@@ -1,11 +1,11 @@
 //! The list index itself: the files of LISTINDEX called `<prefix>` or `<prefix>.*`.
 
+use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
@@ -13,7 +13,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::list_index_directory::ListIndexDirectory;
 use crate::record::{Exclusive, Lock};
-use crate::system::entries::open_directory;
+use crate::system::entries::{Entries, open_directory};
 use crate::system::lease;
 
 /// How much of a list index there is, or was.
@@ -93,20 +93,19 @@ pub fn delete(lock: &Lock<'_, Exclusive>, prefix: &CStr) -> Result<Size, DeleteE
             SFlag::S_IFDIR => continue,
             _ => return Err(DeleteError::NotAFile(directory.path_of(&name))),
         }
-        let removed = unlinkat(
-            directory.as_fd(),
-            name.as_c_str(),
-            UnlinkatFlags::NoRemoveDir,
-        );
-        match removed {
-            Ok(()) => deleted.add(&status),
-            Err(Errno::ENOENT) => {}
-            Err(errno) => {
-                return Err(DeleteError::Undeletable(directory.path_of(&name), errno));
-            }
-        }
+        delete_file(lock, &name)?;
+        deleted.add(&status);
     }
     Ok(deleted)
+}
+
+/// Deletes one file of the locked directory; one that is gone already is fine.
+pub fn delete_file(lock: &Lock<'_, Exclusive>, name: &CStr) -> Result<(), DeleteError> {
+    let directory = lock.directory();
+    match unlinkat(directory.as_fd(), name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(DeleteError::Undeletable(directory.path_of(name), errno)),
+    }
 }
 
 /// The entries of `directory` that belong to the list index called `prefix`, with their status,
@@ -116,19 +115,29 @@ pub fn entries<'a>(
     prefix: &'a [u8],
 ) -> nix::Result<impl Iterator<Item = nix::Result<(CString, FileStat)>> + 'a> {
     // An O_PATH descriptor cannot be listed; "." is the same directory, whatever its path is now.
-    let names = Dir::from_fd(open_directory(directory, c".")?)?.into_iter();
-    Ok(names.filter_map(move |entry| {
-        let name = match entry {
-            Ok(entry) => entry.file_name().to_owned(),
-            Err(errno) => return Some(Err(errno)),
-        };
-        if !belongs(name.to_bytes(), prefix) {
-            return None;
-        }
-        match fstatat(directory, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(status) => Some(Ok((name, status))),
-            Err(Errno::ENOENT) => None,
-            Err(errno) => Some(Err(errno)),
+    let listing = open_directory(directory, c".")?;
+    let mut entries = Entries::new();
+    let mut names = VecDeque::new();
+    Ok(std::iter::from_fn(move || {
+        loop {
+            let Some(name) = names.pop_front() else {
+                match entries.read(&listing) {
+                    Ok(true) => {}
+                    Ok(false) => return None,
+                    Err(errno) => return Some(Err(errno)),
+                }
+                let ours = entries
+                    .iter()
+                    .map(|(name, _)| name)
+                    .filter(|name| belongs(name.to_bytes(), prefix));
+                names.extend(ours.map(CStr::to_owned));
+                continue;
+            };
+            match fstatat(directory, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Ok(status) => return Some(Ok((name, status))),
+                Err(Errno::ENOENT) => {}
+                Err(errno) => return Some(Err(errno)),
+            }
         }
     }))
 }

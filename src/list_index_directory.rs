@@ -149,6 +149,11 @@ impl ListIndexDirectory {
         Ok(file_system.blocks_available() * file_system.fragment_size())
     }
 
+    /// The file system that it is on.
+    pub fn device(&self) -> libc::dev_t {
+        self.status.st_dev
+    }
+
     /// Whom it belongs to.
     pub fn owner(&self) -> UserId {
         UserId(self.status.st_uid)
@@ -185,9 +190,8 @@ pub fn open_without_links(path: &Path) -> Result<OwnedFd, DirectoryError> {
     match openat2(AT_FDCWD, path, how) {
         Ok(fd) => Ok(fd),
         Err(Errno::ENOENT) => Err(DirectoryError::Missing(path.to_owned())),
-        // A link on the way that root made (/dev/shm may be one), an old kernel, or a filter; or
-        // something that is no directory, and if that is a link, it should be said.
-        Err(Errno::ELOOP | Errno::ENOSYS | Errno::EPERM | Errno::ENOTDIR) => walk(path),
+        // A link on the way that root made (/dev/shm may be one), an old kernel, or a filter.
+        Err(Errno::ELOOP | Errno::ENOSYS | Errno::EPERM) => walk(path),
         Err(errno) => Err(DirectoryError::Unusable(path.to_owned(), errno)),
     }
 }

@@ -5,10 +5,9 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::{Map, Value};
 
-use crate::accounts;
-use crate::admin::output::printable;
+use crate::admin::output::{insert_path, printable};
 use crate::location::{
     self, ExpandError, ListIndex, Location, Lookup, ParseError, Setting, Tracking, UserdbField,
     Variables,
@@ -71,10 +70,14 @@ pub fn locate(request: &LocateRequest) -> Result<LocateAnswer, LocateError> {
 
     let expanded = location::expand(&request.mail_location, Setting::MailLocation, &variables)
         .map_err(LocateError::Location)?;
-    let location =
-        location::parse(&expanded, home, &accounts::home_of).map_err(LocateError::Parse)?;
+    let location = location::parse(&expanded, home, &system_home).map_err(LocateError::Parse)?;
     let tracking = location::tracking(&location, &request.user, home, None);
     Ok(LocateAnswer { location, tracking })
+}
+
+fn system_home(name: &[u8]) -> Option<Vec<u8>> {
+    let user = nix::unistd::User::from_name(std::str::from_utf8(name).ok()?).ok()??;
+    Some(user.dir.into_os_string().into_vec())
 }
 
 impl Lookup for LocateRequest {
@@ -154,27 +157,22 @@ impl fmt::Display for LocateAnswer {
     }
 }
 
-/// For programs. JSON has no bytes, so a path that is not UTF-8 also comes in hexadecimal
-/// digits, as `<field>_hex`.
-impl Serialize for LocateAnswer {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (list_index_dir, prefix) = self.list_index();
-        let mut map = serializer.serialize_map(None)?;
+/// For programs.
+impl From<&LocateAnswer> for Value {
+    fn from(answer: &LocateAnswer) -> Value {
+        let (list_index_dir, prefix) = answer.list_index();
+        let mut map = Map::new();
         for (name, value) in [
-            ("index_dir", self.location.index_dir.as_deref()),
+            ("index_dir", answer.location.index_dir.as_deref()),
             ("list_index_dir", list_index_dir),
             ("list_index_prefix", prefix),
         ] {
-            map.serialize_entry(name, &value.map(String::from_utf8_lossy))?;
-            if let Some(value) = value.filter(|value| std::str::from_utf8(value).is_err()) {
-                let digits: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
-                map.serialize_entry(&format!("{name}_hex"), &digits)?;
-            }
+            insert_path(&mut map, name, value);
         }
-        map.serialize_entry("layout", self.location.layout.name())?;
-        map.serialize_entry("tracked", &self.is_tracked())?;
-        map.serialize_entry("reason", &self.tracking.to_string())?;
-        map.end()
+        map.insert("layout".to_owned(), answer.location.layout.name().into());
+        map.insert("tracked".to_owned(), answer.is_tracked().into());
+        map.insert("reason".to_owned(), answer.tracking.to_string().into());
+        Value::Object(map)
     }
 }
 

@@ -51,22 +51,14 @@ pub enum Content {
 
 impl Content {
     fn parse(content: &[u8]) -> Content {
-        let Ok(content) = std::str::from_utf8(content) else {
-            return Content::Nothing;
-        };
-        match content.split_once('\n') {
-            Some((line, "")) => Content::parse_record(line).map(Content::Record),
-            _ => None,
-        }
-        .or_else(|| {
-            // What stands behind the first line is the rest of a longer text that it replaced.
-            let (line, _) = content.split_once('\n')?;
-            Content::parse_sessions(line).map(Content::Sessions)
-        })
-        .unwrap_or(Content::Nothing)
+        Content::parse_record(content)
+            .map(Content::Record)
+            .or_else(|| Content::parse_sessions(content).map(Content::Sessions))
+            .unwrap_or(Content::Nothing)
     }
 
-    fn parse_record(line: &str) -> Option<Identity> {
+    fn parse_record(content: &[u8]) -> Option<Identity> {
+        let line = std::str::from_utf8(content).ok()?.strip_suffix('\n')?;
         let mut fields = line.split(' ');
         let (version, inode, modified, host) = (
             fields.next()?,
@@ -86,23 +78,10 @@ impl Content {
         })
     }
 
-    fn parse_sessions(line: &str) -> Option<Vec<u64>> {
+    fn parse_sessions(content: &[u8]) -> Option<Vec<u64>> {
+        let line = std::str::from_utf8(content).ok()?.strip_suffix('\n')?;
         let sessions = line.strip_prefix(SESSIONS)?.strip_prefix(' ')?;
         sessions.split(' ').map(decimal).collect()
-    }
-
-    /// What the lock file of `directory` says just now, whoever holds it.
-    pub fn peek(directory: &ListIndexDirectory) -> Content {
-        match open(directory, OFlag::empty()) {
-            Ok(file) => Content::of(&file),
-            Err(_) => Content::Nothing,
-        }
-    }
-
-    fn of(file: &File) -> Content {
-        let mut buffer = [0; LONGEST];
-        let length = file.read_at(&mut buffer, 0).unwrap_or_default();
-        Content::parse(&buffer[..length])
     }
 
     /// The record, if there is one.
@@ -232,6 +211,8 @@ impl Kind for Exclusive {
 pub struct Lock<'a, K> {
     directory: &'a ListIndexDirectory,
     file: File,
+    /// As it was when the lock was had.
+    status: FileStat,
     kind: PhantomData<K>,
 }
 
@@ -290,32 +271,36 @@ impl<'a, K: Kind> Lock<'a, K> {
                 Err(error) => return Err(failed(directory, errno_of(&error))),
             }
         }
+        let status = fstat(&file).map_err(|errno| failed(directory, errno))?;
+        if !is_regular(&status) || status.st_nlink > 1 {
+            return Err(LockError::NotAFile(path(directory)));
+        }
         let lock = Lock {
             directory,
             file,
+            status,
             kind: PhantomData,
         };
         Ok(lock.is_current()?.then_some(lock))
     }
 
-    /// Whether the locked file is still the one in the directory, and one that may be used.
+    /// Whether the locked file is still the one in the directory.
     pub fn is_current(&self) -> Result<bool, LockError> {
-        let directory = self.directory;
-        let locked = self.status()?;
-        if !is_regular(&locked) || locked.st_nlink > 1 {
-            return Err(LockError::NotAFile(path(directory)));
-        }
         let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
-        match fstatat(directory.as_fd(), LOCK_FILE, flags) {
-            Ok(named) => Ok((named.st_dev, named.st_ino) == (locked.st_dev, locked.st_ino)),
+        match fstatat(self.directory.as_fd(), LOCK_FILE, flags) {
+            Ok(named) => {
+                Ok((named.st_dev, named.st_ino) == (self.status.st_dev, self.status.st_ino))
+            }
             Err(Errno::ENOENT) => Ok(false),
-            Err(errno) => Err(failed(directory, errno)),
+            Err(errno) => Err(failed(self.directory, errno)),
         }
     }
 
     /// What the lock file says. A file that cannot be read says nothing.
     pub fn content(&self) -> Content {
-        Content::of(&self.file)
+        let mut buffer = [0; LONGEST];
+        let length = self.file.read_at(&mut buffer, 0).unwrap_or_default();
+        Content::parse(&buffer[..length])
     }
 
     /// Notes that the user logged in now, as the file's access time. Explicitly: reading does not
@@ -325,9 +310,10 @@ impl<'a, K: Kind> Lock<'a, K> {
             .map_err(|errno| failed(self.directory, errno))
     }
 
-    /// The lock file's attributes: its access time is the user's last login here.
-    pub fn status(&self) -> Result<FileStat, LockError> {
-        fstat(&self.file).map_err(|errno| failed(self.directory, errno))
+    /// The lock file's attributes when the lock was had: its access time was the user's last
+    /// login here.
+    pub fn status(&self) -> &FileStat {
+        &self.status
     }
 
     /// The locked directory.
@@ -373,10 +359,8 @@ impl Lock<'_, Exclusive> {
             note.push_str(&format!(" {session}"));
         }
         note.push('\n');
-        // Only the first line of a note counts, so there is no moment without it.
         self.file
             .write_all_at(note.as_bytes(), 0)
-            .and_then(|()| self.file.set_len(note.len() as u64))
             .map_err(|error| failed(self.directory, errno_of(&error)))
     }
 

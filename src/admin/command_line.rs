@@ -37,6 +37,8 @@ pub enum Command {
 pub enum Usercache {
     /// Throw away the list index of each directory given
     Clean(Clean),
+    /// Throw away the list indexes of all users below a directory
+    Sweep(Sweep),
 }
 
 /// The options of `nfs-hostchange usercache clean`.
@@ -49,6 +51,23 @@ pub struct Clean {
     /// Users' directories: the absolute paths where Dovecot keeps their list indexes
     #[arg(required = true, value_name = "PATH", value_parser = directory())]
     pub paths: Vec<PathBuf>,
+}
+
+/// The options of `nfs-hostchange usercache sweep`.
+#[derive(Debug, Args)]
+pub struct Sweep {
+    /// Which, and how
+    #[command(flatten)]
+    pub unused: Unused,
+
+    /// Where the users' directories are, up to four levels below: an absolute path, and of a
+    /// directory that holds nothing else
+    #[arg(value_name = "ROOT", value_parser = directory())]
+    pub root: PathBuf,
+
+    /// Print the summary as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Which list indexes are thrown away.

@@ -20,6 +20,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(CommandLine { command }) => match command {
             Command::Locate(options) => locate::run(options),
             Command::Usercache(Usercache::Clean(options)) => usercache::clean(&options),
+            Command::Usercache(Usercache::Sweep(options)) => usercache::sweep(&options),
         },
         Err(error)
             if error.use_stderr()

@@ -1,10 +1,12 @@
 //! What the command says: lines for people, and numbers of sysexits(3) for programs.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use serde_json::{Map, Value};
 
 /// How the command ends, by the numbers of sysexits(3), which doveadm uses as well. Of several
 /// the greatest counts.
@@ -40,6 +42,7 @@ impl From<Errno> for Exit {
     fn from(errno: Errno) -> Self {
         match errno {
             Errno::ENOENT => Exit::NoInput,
+            Errno::ENOTDIR | Errno::ELOOP => Exit::Data,
             Errno::EACCES | Errno::EPERM => Exit::Permission,
             Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => Exit::System,
             _ => Exit::InputOutput,
@@ -47,12 +50,29 @@ impl From<Errno> for Exit {
     }
 }
 
+/// Prints one line to standard output. If nobody reads that, the work goes on.
+pub fn say(message: impl fmt::Display) {
+    let _ = writeln!(io::stdout(), "{}", one_line(message));
+}
+
 /// Prints one line to standard error.
 pub fn complain(message: impl fmt::Display) {
-    eprintln!(
-        "nfs-hostchange: {}",
-        printable(message.to_string().as_bytes())
-    );
+    let _ = writeln!(io::stderr(), "nfs-hostchange: {}", one_line(message));
+}
+
+fn one_line(message: impl fmt::Display) -> String {
+    printable(message.to_string().as_bytes())
+}
+
+/// Adds a path to a JSON object. JSON has no bytes, so one that is not UTF-8 also comes in
+/// hexadecimal digits, as `<field>_hex`.
+pub fn insert_path(object: &mut Map<String, Value>, field: &str, path: Option<&[u8]>) {
+    let text = path.map(String::from_utf8_lossy);
+    object.insert(field.to_owned(), Value::from(text));
+    if let Some(path) = path.filter(|path| std::str::from_utf8(path).is_err()) {
+        let digits: String = path.iter().map(|byte| format!("{byte:02x}")).collect();
+        object.insert(format!("{field}_hex"), Value::from(digits));
+    }
 }
 
 /// Readable, and harmless on a terminal.

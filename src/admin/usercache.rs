@@ -1,25 +1,172 @@
 //! `nfs-hostchange usercache`.
 
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use super::command_line::{Clean, Unused};
-use super::output::{Exit, Span, complain, printable};
+use indicatif::{HumanBytes, ProgressBar};
+use nix::errno::Errno;
+use serde_json::{Map, Value};
+
+use super::command_line::{Clean, Sweep, Unused};
+use super::output::{Exit, Span, complain, insert_path, say};
 use crate::list_index::DeleteError;
 use crate::list_index_directory::DirectoryError;
 use crate::record::LockError;
-use crate::user::UserError;
-use crate::usercache::clean::{self, CleanError, Directory, Outcome, Rules};
+use crate::usercache::clean::{CleanError, Cleaner, Directory, Outcome, Rules};
+use crate::usercache::sweep::{self, RootError, Totals};
+
+/// How often the progress is drawn.
+const REDRAW: Duration = Duration::from_millis(100);
 
 /// Cleans the directories given.
 pub fn clean(options: &Clean) -> Exit {
     let rules = Rules::from(&options.unused);
+    let cleaner = match Cleaner::new(&rules) {
+        Ok(cleaner) => cleaner,
+        Err(errno) => return cannot_drop_groups(errno),
+    };
     let mut exit = Exit::Ok;
     for path in &options.paths {
-        let outcome = clean::clean(path, &rules);
-        report(path, &outcome, options.unused.verbose);
+        let outcome = cleaner.clean(path);
+        let line = Line::of(path, &outcome);
+        match &outcome {
+            Ok(Outcome::WouldClean(_)) => say(line),
+            Ok(Outcome::Cleaned(..)) if options.unused.verbose => say(line),
+            Ok(Outcome::Cleaned(_, Directory::Removed)) => {}
+            _ => complain(line),
+        }
         exit = exit.max(Exit::from(&outcome));
     }
     exit
+}
+
+/// Cleans everything below a root.
+pub fn sweep(options: &Sweep) -> Exit {
+    let rules = Rules::from(&options.unused);
+    let sweep = match sweep::Sweep::new(&options.root, &rules) {
+        Ok(sweep) => sweep,
+        Err(error) => {
+            complain(&error);
+            return Exit::from(&error);
+        }
+    };
+    let start = Instant::now();
+    let exit = Mutex::new(Exit::Ok);
+    let done = with_progress(&sweep, |bar| {
+        sweep.run(&|path, outcome| {
+            // Users who are here are nothing that a sweep has to report as a failure.
+            if outcome.is_err() {
+                let mut exit = exit.lock().unwrap_or_else(PoisonError::into_inner);
+                *exit = (*exit).max(Exit::from(outcome));
+            }
+            if outcome.is_err() || options.unused.verbose {
+                bar.suspend(|| complain(Line::of(path, outcome)));
+            }
+        })
+    });
+    if let Err(errno) = done {
+        return cannot_drop_groups(errno);
+    }
+    if options.json {
+        say(json(options, &sweep.totals(), start.elapsed()));
+    } else {
+        say(summary(options, &sweep.totals(), start.elapsed()));
+    }
+    exit.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does `work`, and if standard error is a terminal shows there how far it is.
+fn with_progress<T>(sweep: &sweep::Sweep<'_>, work: impl FnOnce(&ProgressBar) -> T) -> T {
+    // Draws on standard error, and on a terminal only.
+    let bar = ProgressBar::new_spinner();
+    let (working, stopped) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        if !bar.is_hidden() {
+            scope.spawn(|| {
+                let stopped = stopped;
+                loop {
+                    let totals = sweep.totals();
+                    bar.set_message(format!(
+                        "{} users seen, {} cleaned, {} freed",
+                        totals.users,
+                        totals.cleaned,
+                        HumanBytes(totals.deleted.bytes)
+                    ));
+                    bar.tick();
+                    if stopped.recv_timeout(REDRAW) != Err(RecvTimeoutError::Timeout) {
+                        break;
+                    }
+                }
+                bar.finish_and_clear();
+            });
+        }
+        let result = work(&bar);
+        drop(working);
+        result
+    })
+}
+
+/// A service unit that takes away the capability, for example.
+fn cannot_drop_groups(errno: Errno) -> Exit {
+    complain(format_args!(
+        "cannot give up root's groups: {}",
+        errno.desc()
+    ));
+    Exit::System
+}
+
+fn summary(options: &Sweep, totals: &Totals, duration: Duration) -> String {
+    let (cleaned, freed) = if options.unused.dry_run {
+        ("would be cleaned", "to be freed")
+    } else {
+        ("cleaned", "freed")
+    };
+    format!(
+        "{}: {} users, {} {cleaned}, {} {freed}; {} recent, {} in use, {} logging in, {} failed; {:.1} s",
+        options.root.display(),
+        totals.users,
+        totals.cleaned,
+        HumanBytes(totals.deleted.bytes),
+        totals.recent,
+        totals.in_use,
+        totals.logging_in,
+        totals.failed,
+        duration.as_secs_f64()
+    )
+}
+
+/// The fields are documented: a new one may come, none changes.
+fn json(options: &Sweep, totals: &Totals, duration: Duration) -> Value {
+    let mut object = Map::new();
+    insert_path(
+        &mut object,
+        "root",
+        Some(options.root.as_os_str().as_bytes()),
+    );
+    let fields = [
+        (
+            "min_age_seconds",
+            Value::from(options.unused.min_age.as_secs()),
+        ),
+        ("dry_run", options.unused.dry_run.into()),
+        ("users", totals.users.into()),
+        ("cleaned", totals.cleaned.into()),
+        ("recent", totals.recent.into()),
+        ("in_use", totals.in_use.into()),
+        ("logging_in", totals.logging_in.into()),
+        ("failed", totals.failed.into()),
+        ("files_deleted", totals.deleted.files.into()),
+        ("bytes_deleted", totals.deleted.bytes.into()),
+        ("directories_removed", totals.directories.into()),
+        ("duration_seconds", duration.as_secs_f64().into()),
+    ];
+    object.extend(fields.map(|(name, value)| (name.to_owned(), value)));
+    Value::Object(object)
 }
 
 impl From<&Unused> for Rules {
@@ -32,44 +179,43 @@ impl From<&Unused> for Rules {
     }
 }
 
-/// One line: what was deleted to standard output, if anybody wants to know, and to standard error
-/// always why something was left.
-fn report(path: &Path, outcome: &Result<Outcome, CleanError>, verbose: bool) {
-    let path = path.display();
-    match outcome {
-        Ok(Outcome::Cleaned(size, directory)) => {
-            if verbose {
-                println!(
-                    "{}",
-                    printable(format!("{path}: deleted {size}").as_bytes())
-                );
+/// What became of one directory, in one line.
+struct Line<'a> {
+    path: &'a Path,
+    outcome: &'a Result<Outcome, CleanError>,
+}
+
+impl<'a> Line<'a> {
+    fn of(path: &'a Path, outcome: &'a Result<Outcome, CleanError>) -> Line<'a> {
+        Line { path, outcome }
+    }
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Errors name the path themselves, some that of a file in it.
+        let outcome = match self.outcome {
+            Err(error) => return error.fmt(f),
+            Ok(outcome) => outcome,
+        };
+        write!(f, "{}: ", self.path.display())?;
+        match outcome {
+            Outcome::Cleaned(size, Directory::Removed) => write!(f, "deleted {size}"),
+            Outcome::Cleaned(size, Directory::NotEmpty) => write!(
+                f,
+                "deleted {size}; the directory is left: there are other files in it"
+            ),
+            Outcome::Cleaned(size, Directory::Kept(errno)) => {
+                write!(f, "deleted {size}; the directory is left: {}", errno.desc())
             }
-            match directory {
-                Directory::Removed => {}
-                Directory::NotEmpty => complain(format_args!(
-                    "{path}: cleaned, but not removed: there are other files in it"
-                )),
-                Directory::Kept(errno) => complain(format_args!(
-                    "{path}: cleaned, but not removed: {}",
-                    errno.desc()
-                )),
+            Outcome::WouldClean(size) => write!(f, "would delete {size}"),
+            Outcome::Recent(age) => write!(f, "left: last used {} ago", Span(*age)),
+            Outcome::InUse => f.write_str("left: a session is open"),
+            Outcome::LoggingIn => f.write_str("left: the user is logging in"),
+            Outcome::NoRecord => {
+                f.write_str("left: no login has made a list index here (there is no .lasthost)")
             }
         }
-        Ok(Outcome::WouldClean(size)) => {
-            println!(
-                "{}",
-                printable(format!("{path}: would delete {size}").as_bytes())
-            );
-        }
-        Ok(Outcome::Recent(age)) => {
-            complain(format_args!("{path}: left: last used {} ago", Span(*age)));
-        }
-        Ok(Outcome::InUse) => complain(format_args!("{path}: left: a session is open")),
-        Ok(Outcome::LoggingIn) => complain(format_args!("{path}: left: the user is logging in")),
-        Ok(Outcome::NoRecord) => complain(format_args!(
-            "{path}: left: no login has made a list index here (there is no .lasthost)"
-        )),
-        Err(error) => complain(error),
     }
 }
 
@@ -84,20 +230,34 @@ impl From<&Result<Outcome, CleanError>> for Exit {
     }
 }
 
+impl From<&RootError> for Exit {
+    fn from(error: &RootError) -> Exit {
+        match error {
+            RootError::Shared(_) => Exit::Usage,
+            RootError::Network(_) => Exit::Data,
+            RootError::Directory(error) => error.into(),
+        }
+    }
+}
+
+impl From<&DirectoryError> for Exit {
+    fn from(error: &DirectoryError) -> Exit {
+        match error {
+            DirectoryError::Missing(_) => Exit::NoInput,
+            DirectoryError::SymbolicLink(_) | DirectoryError::ForeignOwner(..) => Exit::Permission,
+            DirectoryError::Unusable(_, errno) | DirectoryError::CannotMake(_, errno) => {
+                Exit::from(*errno)
+            }
+        }
+    }
+}
+
 impl From<&CleanError> for Exit {
     fn from(error: &CleanError) -> Exit {
         match error {
-            CleanError::Directory(error) => match error {
-                DirectoryError::Missing(_) => Exit::NoInput,
-                DirectoryError::SymbolicLink(_) | DirectoryError::ForeignOwner(..) => {
-                    Exit::Permission
-                }
-                DirectoryError::Unusable(_, errno) | DirectoryError::CannotMake(_, errno) => {
-                    Exit::from(*errno)
-                }
-            },
-            CleanError::Owner(_, UserError::Root) => Exit::Permission,
-            CleanError::Owner(..) => Exit::System,
+            CleanError::Directory(error) => error.into(),
+            CleanError::OfRoot(_) => Exit::Permission,
+            CleanError::Refused(..) => Exit::System,
             CleanError::Lock(error) => match error {
                 LockError::TimedOut(_) | LockError::Lost(_) => Exit::TryAgain,
                 LockError::NotAFile(_) => Exit::Data,

@@ -5,6 +5,8 @@
 //! thread alone, which is what both the single-threaded wrapper and the parallel sweep want.
 
 use libc::c_int;
+use std::marker::PhantomData;
+
 use nix::errno::Errno;
 
 /// A user id, so that a group id cannot be passed for it.
@@ -119,6 +121,46 @@ impl Drop for Assumed {
         if self.parent_death_signal != 0 {
             set_parent_death_signal(self.parent_death_signal);
         }
+    }
+}
+
+/// A thread of root's that works with the rights of one user after the other, and with no group's.
+///
+/// A user's own files need no group, and two changes of ids for each user are cheap.
+#[derive(Debug)]
+pub struct RootThread {
+    /// Another thread would still have root's groups.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl RootThread {
+    /// Gives up the groups of this thread, for good; `None` if it is not root's.
+    pub fn new() -> nix::Result<Option<RootThread>> {
+        /// Debian's `nogroup`, to which nothing belongs.
+        const NO_GROUP: u32 = 65534;
+        if effective_user().0 != 0 {
+            return Ok(None);
+        }
+        set_groups(&[])?;
+        set_effective(libc::SYS_setresgid, NO_GROUP)?;
+        Ok(Some(RootThread {
+            _not_send: PhantomData,
+        }))
+    }
+
+    /// Runs `work` with the rights of `user`.
+    pub fn work_as<T>(&self, user: UserId, work: impl FnOnce() -> T) -> nix::Result<T> {
+        struct Root;
+        impl Drop for Root {
+            fn drop(&mut self) {
+                if let Err(errno) = set_effective(libc::SYS_setresuid, 0) {
+                    die("cannot become root again", errno);
+                }
+            }
+        }
+        set_effective(libc::SYS_setresuid, user.0)?;
+        let _again = Root;
+        Ok(work())
     }
 }
 

@@ -26,10 +26,7 @@ pub fn open_directory(parent: impl AsFd, name: &CStr) -> nix::Result<OwnedFd> {
 
 /// Entries of one directory: as many as the kernel gave at once.
 #[derive(Debug)]
-pub struct Entries {
-    buffer: Box<[u8]>,
-    filled: usize,
-}
+pub struct Entries(Vec<u8>);
 
 /// What an entry is, as far as the file system says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,31 +43,31 @@ impl Entries {
     /// None as yet.
     #[must_use]
     pub fn new() -> Entries {
-        Entries {
-            buffer: vec![0; SIZE].into_boxed_slice(),
-            filled: 0,
-        }
+        Entries(Vec::with_capacity(SIZE))
     }
 
     /// Reads the next entries of the open directory in place of those before; `false` at its end.
     pub fn read(&mut self, directory: impl AsFd) -> nix::Result<bool> {
-        self.filled = 0;
-        // SAFETY: the kernel writes at most as many bytes as the buffer has.
+        let Entries(buffer) = self;
+        buffer.clear();
+        // SAFETY: the kernel writes at most as many bytes as the buffer has room for.
         let read = unsafe {
             libc::syscall(
                 libc::SYS_getdents64,
                 directory.as_fd().as_raw_fd(),
-                self.buffer.as_mut_ptr(),
-                self.buffer.len(),
+                buffer.as_mut_ptr(),
+                buffer.capacity(),
             )
         };
-        self.filled = usize::try_from(Errno::result(read)?).unwrap_or(0);
-        Ok(self.filled > 0)
+        let read = usize::try_from(Errno::result(read)?).unwrap_or(0);
+        // SAFETY: so many bytes were written.
+        unsafe { buffer.set_len(read) };
+        Ok(read > 0)
     }
 
     /// Names and types, without `.` and `..`.
     pub fn iter(&self) -> impl Iterator<Item = (&CStr, EntryType)> {
-        let mut rest = &self.buffer[..self.filled];
+        let mut rest = self.0.as_slice();
         std::iter::from_fn(move || {
             let (entry, after) = split(rest)?;
             rest = after;

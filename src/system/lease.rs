@@ -1,6 +1,6 @@
 //! Leases (fcntl(2), F_SETLEASE): the only way to ask the kernel whether a file is open.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use libc::c_int;
 use nix::errno::Errno;
@@ -9,7 +9,7 @@ use nix::errno::Errno;
 /// (asm-generic/fcntl.h).
 const F_SETSIG: c_int = 10;
 
-/// Whether any process has the file open, `file` itself aside.
+/// Whether any process has the file open, `file` itself aside, which is closed.
 ///
 /// A write lease is only granted where nobody else has the file open or mapped. It is given back
 /// at once, so whoever opens the file in between waits for no longer than that (with O_NONBLOCK
@@ -17,20 +17,20 @@ const F_SETSIG: c_int = 10;
 ///
 /// # Errors
 /// EACCES if the file belongs to somebody else, EINVAL if its file system has no leases.
-pub fn is_open_elsewhere(file: impl AsFd) -> nix::Result<bool> {
-    let file = file.as_fd().as_raw_fd();
+pub fn is_open_elsewhere(file: OwnedFd) -> nix::Result<bool> {
     // Who opens the file while the lease is held makes the kernel send its holder a signal:
     // SIGIO, which would kill this process, unless another one is chosen. SIGURG is ignored by
     // every process that does not ask for it (signal(7)).
-    control(file, F_SETSIG, libc::SIGURG)?;
-    match control(file, libc::F_SETLEASE, libc::F_WRLCK) {
-        Ok(()) => control(file, libc::F_SETLEASE, libc::F_UNLCK).map(|()| false),
+    control(&file, F_SETSIG, libc::SIGURG)?;
+    match control(&file, libc::F_SETLEASE, libc::F_WRLCK) {
+        // The lease ends with the descriptor.
+        Ok(()) => Ok(false),
         Err(Errno::EAGAIN) => Ok(true),
         Err(errno) => Err(errno),
     }
 }
 
-fn control(file: c_int, command: c_int, argument: c_int) -> nix::Result<()> {
+fn control(file: &OwnedFd, command: c_int, argument: c_int) -> nix::Result<()> {
     // SAFETY: these commands take an integer and touch no memory of this process.
-    Errno::result(unsafe { libc::fcntl(file, command, argument) }).map(drop)
+    Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), command, argument) }).map(drop)
 }

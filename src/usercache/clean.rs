@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,7 +17,7 @@ use crate::list_index_directory::{
 };
 use crate::open_sessions;
 use crate::record::{Exclusive, Lock, LockError};
-use crate::user::{Actor, UserError};
+use crate::system::credentials::{RootThread, UserId, effective_user};
 
 use super::last_used::{age, last_login, last_written};
 
@@ -64,8 +65,10 @@ pub enum Directory {
 pub enum CleanError {
     /// The directory cannot be used.
     Directory(DirectoryError),
-    /// Its owner's rights cannot be taken on.
-    Owner(PathBuf, UserError),
+    /// It belongs to root, and no list index does.
+    OfRoot(PathBuf),
+    /// The kernel refused root the owner's rights.
+    Refused(PathBuf, Errno),
     /// The lock file cannot be used.
     Lock(LockError),
     /// A file cannot be deleted, or must not be.
@@ -78,7 +81,15 @@ impl fmt::Display for CleanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CleanError::Directory(error) => error.fmt(f),
-            CleanError::Owner(path, error) => write!(f, "{}: {error}", path.display()),
+            CleanError::OfRoot(path) => {
+                write!(f, "{} belongs to root, not to a mail user", path.display())
+            }
+            CleanError::Refused(path, errno) => write!(
+                f,
+                "cannot take on the rights of the owner of {}: {}",
+                path.display(),
+                errno.desc()
+            ),
             CleanError::Lock(error) => error.fmt(f),
             CleanError::Delete(error) => error.fmt(f),
             CleanError::Lease(path, errno) => write!(
@@ -109,6 +120,9 @@ impl From<DeleteError> for CleanError {
     }
 }
 
+/// More names than these are not remembered but listed again. Dovecot makes three files.
+const MOST_NAMES: usize = 8;
+
 /// A list index, looked at file by file, however many there are.
 #[derive(Debug, Clone)]
 pub struct Survey {
@@ -118,6 +132,8 @@ pub struct Survey {
     pub last_written: SystemTime,
     /// Whether a session has one of them open.
     pub is_in_use: bool,
+    /// The first few of them, which are nearly always all.
+    names: Vec<CString>,
 }
 
 impl Survey {
@@ -132,6 +148,7 @@ impl Survey {
             size: Size::default(),
             last_written: UNIX_EPOCH,
             is_in_use: false,
+            names: Vec::new(),
         };
         let entries = list_index::entries(directory.as_fd(), prefix.to_bytes());
         for entry in entries.map_err(unreadable)? {
@@ -146,60 +163,106 @@ impl Survey {
             survey.is_in_use = survey.is_in_use
                 || list_index::is_open(directory, &name)
                     .map_err(|errno| CleanError::Lease(directory.path_of(&name), errno))?;
+            if survey.names.len() < MOST_NAMES {
+                survey.names.push(name);
+            }
         }
         Ok(survey)
     }
-}
 
-/// Cleans the directory `path` (absolute).
-///
-/// # Errors
-/// If it cannot be cleaned, or not completely; a record that is left is empty then.
-pub fn clean(path: &Path, rules: &Rules) -> Result<Outcome, CleanError> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(DirectoryError::Unusable(path.to_owned(), Errno::EINVAL).into());
-    };
-    use std::os::unix::ffi::OsStrExt;
-    let name = CString::new(name.as_bytes())
-        .map_err(|_| DirectoryError::Unusable(path.to_owned(), Errno::EINVAL))?;
-    clean_in(&open_without_links(parent)?, &name, path.to_owned(), rules)
-}
-
-/// Cleans the directory `name` of `parent`; `path` is its path, for messages.
-///
-/// # Errors
-/// As [`clean`].
-pub fn clean_in(
-    parent: &OwnedFd,
-    name: &CStr,
-    path: PathBuf,
-    rules: &Rules,
-) -> Result<Outcome, CleanError> {
-    let directory = ListIndexDirectory::open_in(parent, name, path)?;
-    let owner = directory.owner();
-    let actor = Actor::as_owner(owner)
-        .map_err(|error| CleanError::Owner(directory.path().to_owned(), error))?;
-    if actor.user() != owner {
-        let path = directory.path().to_owned();
-        return Err(DirectoryError::ForeignOwner(path, owner, actor.user()).into());
+    fn delete(&self, lock: &Lock<'_, Exclusive>, prefix: &CStr) -> Result<(), DeleteError> {
+        if self.names.len() == MOST_NAMES {
+            return list_index::delete(lock, prefix).map(drop);
+        }
+        self.names
+            .iter()
+            .try_for_each(|name| list_index::delete_file(lock, name))
     }
-    let lock = match Lock::acquire_existing(&directory) {
+}
+
+/// Whoever cleans, in one thread.
+#[derive(Debug)]
+pub struct Cleaner<'a> {
+    rules: &'a Rules,
+    root: Option<RootThread>,
+}
+
+impl<'a> Cleaner<'a> {
+    /// Prepares this thread: as root it has no groups from now on.
+    pub fn new(rules: &'a Rules) -> nix::Result<Cleaner<'a>> {
+        Ok(Cleaner {
+            rules,
+            root: RootThread::new()?,
+        })
+    }
+
+    /// Cleans the directory `path` (absolute).
+    ///
+    /// # Errors
+    /// If it cannot be cleaned, or not completely; a record that is left is empty then.
+    pub fn clean(&self, path: &Path) -> Result<Outcome, CleanError> {
+        let unusable = || DirectoryError::Unusable(path.to_owned(), Errno::EINVAL);
+        let (parent, name) = path.parent().zip(path.file_name()).ok_or_else(unusable)?;
+        let name = CString::new(name.as_bytes()).map_err(|_| unusable())?;
+        let parent = open_without_links(parent)?;
+        let directory = ListIndexDirectory::open_in(&parent, &name, path.to_owned())?;
+        self.clean_in(&parent, &name, &directory)
+    }
+
+    /// Cleans `directory`, which is called `name` in `parent`: as root with the rights of its owner,
+    /// so that a hostile one can make root do nothing that he could not do himself.
+    ///
+    /// # Errors
+    /// As [`Cleaner::clean`].
+    pub fn clean_in(
+        &self,
+        parent: &OwnedFd,
+        name: &CStr,
+        directory: &ListIndexDirectory,
+    ) -> Result<Outcome, CleanError> {
+        let owner = directory.owner();
+        let remove_directory = || unlinkat(parent, name, UnlinkatFlags::RemoveDir);
+        let clean = || clean_as_owner(directory, self.rules, remove_directory);
+        let Some(root) = &self.root else {
+            let user = effective_user();
+            if owner != user {
+                let path = directory.path().to_owned();
+                return Err(DirectoryError::ForeignOwner(path, owner, user).into());
+            }
+            return clean();
+        };
+        if owner == UserId(0) {
+            return Err(CleanError::OfRoot(directory.path().to_owned()));
+        }
+        let outcome = root
+            .work_as(owner, clean)
+            .map_err(|errno| CleanError::Refused(directory.path().to_owned(), errno))?;
+        match outcome {
+            // Where root made the user's directory, it takes root to remove it.
+            Ok(Outcome::Cleaned(size, Directory::Kept(Errno::EACCES | Errno::EPERM)))
+                if is_roots_own(parent).unwrap_or(false) =>
+            {
+                Ok(Outcome::Cleaned(size, remove_directory().into()))
+            }
+            outcome => outcome,
+        }
+    }
+}
+
+fn clean_as_owner(
+    directory: &ListIndexDirectory,
+    rules: &Rules,
+    remove_directory: impl FnOnce() -> nix::Result<()>,
+) -> Result<Outcome, CleanError> {
+    let lock = match Lock::acquire_existing(directory) {
         Ok(lock) => lock,
         Err(LockError::Missing(_)) => return Ok(Outcome::NoRecord),
         Err(LockError::TimedOut(_)) => return Ok(Outcome::LoggingIn),
         Err(error) => return Err(error.into()),
     };
-    clean_locked(lock, rules, || remove_directory(parent, name, &actor))
-}
-
-/// From here on no login can come in between.
-fn clean_locked(
-    lock: Lock<'_, Exclusive>,
-    rules: &Rules,
-    remove_directory: impl FnOnce() -> Directory,
-) -> Result<Outcome, CleanError> {
-    let survey = Survey::of(lock.directory(), &rules.prefix)?;
-    let age = age(survey.last_written.max(last_login(&lock.status()?)));
+    // From here on no login can come in between.
+    let survey = Survey::of(directory, &rules.prefix)?;
+    let age = age(survey.last_written.max(last_login(lock.status())));
     if age < rules.min_age {
         return Ok(Outcome::Recent(age));
     }
@@ -212,9 +275,9 @@ fn clean_locked(
     // The record first and the lock file last: should this process be killed in between, then
     // nothing vouches for what is left of the list index.
     lock.empty_record()?;
-    let deleted = list_index::delete(&lock, &rules.prefix)?;
+    survey.delete(&lock, &rules.prefix)?;
     lock.remove()?;
-    Ok(Outcome::Cleaned(deleted, remove_directory()))
+    Ok(Outcome::Cleaned(survey.size, remove_directory().into()))
 }
 
 /// Whether a session without a list index is, or may be, open. The note of it must stay.
@@ -222,23 +285,12 @@ fn has_open_session(lock: &Lock<'_, Exclusive>) -> bool {
     open_sessions::still_open(lock.content().sessions()).map_or(true, |open| !open.is_empty())
 }
 
-/// Removes the directory `name` of `parent` if it is empty.
-fn remove_directory(parent: &OwnedFd, name: &CStr, actor: &Actor) -> Directory {
-    let remove = || unlinkat(parent, name, UnlinkatFlags::RemoveDir);
-    let removed = match (remove(), actor.root()) {
-        // Where root made the user's directory, it takes root to remove it.
-        (Err(Errno::EACCES | Errno::EPERM), Some(root)) => root.run(|| {
-            if is_roots_own(parent)? {
-                remove()
-            } else {
-                Err(Errno::EACCES)
-            }
-        }),
-        (removed, _) => removed,
-    };
-    match removed {
-        Ok(()) | Err(Errno::ENOENT) => Directory::Removed,
-        Err(Errno::ENOTEMPTY | Errno::EEXIST) => Directory::NotEmpty,
-        Err(errno) => Directory::Kept(errno),
+impl From<nix::Result<()>> for Directory {
+    fn from(removed: nix::Result<()>) -> Directory {
+        match removed {
+            Ok(()) | Err(Errno::ENOENT) => Directory::Removed,
+            Err(Errno::ENOTEMPTY | Errno::EEXIST) => Directory::NotEmpty,
+            Err(errno) => Directory::Kept(errno),
+        }
     }
 }
