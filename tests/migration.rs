@@ -1,0 +1,521 @@
+//! Taking over a list index that a Dovecot without LISTINDEX left in INDEX.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+
+use common::trace::Call;
+use common::{
+    GID, HERE, Lab, OTHER_UID, PREFIX, Session, THERE, UID, list_index_names, names_in, remount,
+    set_owner_and_mode,
+};
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+
+/// The files of a list index by name, with their contents.
+type ListIndex = BTreeMap<String, Vec<u8>>;
+
+/// What Dovecot has written without LISTINDEX. One file is longer than any buffer.
+fn original() -> ListIndex {
+    list_index_names()
+        .into_iter()
+        .map(|name| {
+            let times = if name.ends_with(".log") { 14_000 } else { 2 };
+            (name.to_owned(), name.as_bytes().repeat(times))
+        })
+        .collect()
+}
+
+/// The files in `directory` that belong to the list index called `prefix`.
+fn list_index_in(directory: &Path, prefix: &str) -> ListIndex {
+    names_in(directory)
+        .into_iter()
+        .filter(|name| name.starts_with(prefix))
+        .map(|name| {
+            let content = fs::read(directory.join(&name)).expect("it is a file");
+            (name, content)
+        })
+        .collect()
+}
+
+fn in_index(lab: &Lab) -> ListIndex {
+    list_index_in(&lab.index(), PREFIX)
+}
+
+fn here(lab: &Lab) -> ListIndex {
+    list_index_in(&lab.list_index(HERE), PREFIX)
+}
+
+/// A backend without this program serves the user now.
+fn put_original(lab: &Lab) {
+    for (name, content) in original() {
+        lab.write(&lab.index().join(name), content);
+    }
+}
+
+/// A user whose list index is in INDEX, and who has never been served otherwise.
+fn unmigrated_user() -> Lab {
+    let lab = Lab::new();
+    lab.configure("migration = true\n");
+    put_original(&lab);
+    lab
+}
+
+#[track_caller]
+fn assert_migrated(lab: &Lab, session: &Session<'_>) {
+    session.assert_vouched();
+    assert_eq!(in_index(lab), ListIndex::new(), "{}", session.told());
+    assert_eq!(names_in(&lab.index()), [".lasthost"], "{}", session.told());
+    assert_eq!(here(lab), original(), "{}", session.told());
+    assert!(lab.is_recorded(HERE), "{}", session.told());
+}
+
+/// Nobody vouches, and there is no copy.
+#[track_caller]
+fn assert_refused(lab: &Lab, session: &Session<'_>, parts: &[&str]) {
+    session.assert_not_vouched();
+    session.assert_logged(&[&["session without list index: "], parts].concat());
+    assert_eq!(here(lab), ListIndex::new(), "{}", session.told());
+    assert_eq!(lab.record(HERE), None, "{}", session.told());
+}
+
+#[test]
+fn a_list_index_in_index_is_moved_here_as_it_is() {
+    for as_user in [false, true] {
+        let lab = unmigrated_user();
+        let login = if as_user {
+            lab.login().by_user()
+        } else {
+            lab.login()
+        };
+        let session = login.run();
+        assert_migrated(&lab, &session);
+        let bytes: usize = original().values().map(Vec::len).sum();
+        let size = format!("4 files ({bytes} bytes)");
+        session.assert_logged(&["user=alice: ", "migrated", &size]);
+        for name in list_index_names() {
+            let status = fs::metadata(lab.list_index(HERE).join(name)).expect("it is there");
+            assert_eq!((status.uid(), status.gid()), (UID, GID));
+            assert_eq!(status.mode() & 0o7777, 0o600);
+        }
+        // Dovecot uses it from now on.
+        let session = lab.login().run();
+        assert_migrated(&lab, session.assert_silent());
+    }
+}
+
+#[test]
+fn it_gets_the_local_prefix() {
+    let lab = unmigrated_user();
+    let directory = lab.list_index(HERE);
+    let location = format!(
+        "mdbox:~/mdbox:INDEX={}:LISTINDEX={}/li",
+        lab.index().display(),
+        directory.display()
+    );
+    lab.login().location(location).run().assert_vouched();
+    assert_eq!(
+        names_in(&directory),
+        [".lasthost", "li", "li.cache", "li.log", "li.log.2"]
+    );
+    let expected = original().into_values().collect::<Vec<_>>();
+    let copied = list_index_in(&directory, "li")
+        .into_values()
+        .collect::<Vec<_>>();
+    assert_eq!(copied, expected);
+    assert_eq!(in_index(&lab), ListIndex::new());
+}
+
+#[test]
+fn without_the_setting_nothing_is_taken_over_or_deleted() {
+    let lab = Lab::new();
+    put_original(&lab);
+    lab.login().run().assert_vouched();
+    lab.login().run().assert_vouched();
+    assert_eq!(in_index(&lab), original());
+    assert_eq!(here(&lab), ListIndex::new());
+}
+
+#[test]
+fn what_is_local_counts_as_gone_when_a_backend_without_this_program_has_served_the_user() {
+    let lab = Lab::with_settled_user();
+    lab.configure("migration = true\n");
+    lab.write(
+        &lab.list_index(HERE).join(format!("{PREFIX}.stale")),
+        "stale",
+    );
+    put_original(&lab);
+    let session = lab.login().run();
+    assert_migrated(&lab, &session);
+}
+
+#[test]
+fn a_list_index_that_later_sessions_did_not_write_to_is_deleted_instead() {
+    let lab = unmigrated_user();
+    // A login here while migration was off yet.
+    lab.configure("");
+    lab.login().run().assert_vouched();
+    lab.configure("migration = true\n");
+    let session = lab.login_at(THERE).run();
+    session.assert_vouched();
+    assert_eq!(in_index(&lab), ListIndex::new());
+    assert_eq!(
+        list_index_in(&lab.list_index(THERE), PREFIX),
+        ListIndex::new()
+    );
+    assert!(lab.is_recorded(THERE));
+}
+
+#[test]
+fn what_an_interrupted_migration_left_is_deleted_and_nothing_else_follows_from_it() {
+    for as_user in [false, true] {
+        let lab = Lab::with_settled_user();
+        let claim = lab.claim();
+        let litter = lab.index().join(PREFIX);
+        lab.write(&litter, "without its log");
+        let login = || {
+            if as_user {
+                lab.login().by_user()
+            } else {
+                lab.login()
+            }
+        };
+        login().run().assert_vouched().assert_silent();
+        assert!(litter.exists(), "migration is off");
+        lab.configure("migration = true\n");
+        let session = login().run();
+        session.assert_vouched();
+        session.assert_logged(&["deleted", &litter.display().to_string()]);
+        assert_eq!(names_in(&lab.index()), [".lasthost"]);
+        assert_eq!(lab.claim(), claim);
+        assert!(lab.is_recorded(HERE));
+        assert_eq!(lab.planted(HERE), list_index_names());
+        login().run().assert_vouched().assert_silent();
+    }
+}
+
+#[test]
+fn litter_that_cannot_be_deleted_is_a_warning() {
+    let lab = Lab::with_settled_user();
+    lab.configure("migration = true\n");
+    let litter = lab.index().join(PREFIX);
+    fs::write(&litter, "without its log").expect("root may");
+    set_owner_and_mode(&litter, OTHER_UID, 0o644);
+    make_undeletable(&lab);
+    let session = lab.login().run();
+    session.assert_vouched();
+    session.assert_logged(&["cannot delete", &litter.display().to_string()]);
+    assert!(session.log[0].is_warning());
+    assert_eq!(lab.planted(HERE), list_index_names());
+}
+
+/// In INDEX nobody may delete a file of somebody else.
+fn make_undeletable(lab: &Lab) {
+    set_owner_and_mode(&lab.index(), 0, 0o1777);
+}
+
+#[test]
+fn originals_that_cannot_be_deleted_are_not_copied_over_newer_ones_again_and_again() {
+    let lab = unmigrated_user();
+    for name in list_index_names() {
+        set_owner_and_mode(&lab.index().join(name), OTHER_UID, 0o644);
+    }
+    make_undeletable(&lab);
+    for _ in 0..2 {
+        let session = lab.login().run();
+        let log = lab
+            .index()
+            .join(format!("{PREFIX}.log"))
+            .display()
+            .to_string();
+        assert_refused(&lab, &session, &["cannot delete", &log]);
+        assert_eq!(in_index(&lab), original());
+    }
+    // Mended: what has happened since is not in there.
+    set_owner_and_mode(&lab.index(), UID, 0o700);
+    lab.login().run().assert_vouched();
+    assert_eq!(names_in(&lab.index()), [".lasthost"]);
+    assert!(lab.is_recorded(HERE));
+}
+
+#[test]
+fn an_original_beside_the_log_that_cannot_be_deleted_is_litter() {
+    let lab = unmigrated_user();
+    let stuck = lab.index().join(PREFIX);
+    set_owner_and_mode(&stuck, OTHER_UID, 0o644);
+    make_undeletable(&lab);
+    let session = lab.login().run();
+    session.assert_vouched();
+    session.assert_logged(&["cannot delete", &stuck.display().to_string()]);
+    assert_eq!(here(&lab), original());
+    assert!(lab.is_recorded(HERE));
+    // It is not taken for a list index.
+    lab.login().run().assert_vouched();
+    assert_eq!(here(&lab), original());
+}
+
+#[test]
+fn an_original_that_cannot_be_read_stays_and_nothing_is_copied() {
+    for name in list_index_names() {
+        let lab = unmigrated_user();
+        let unreadable = lab.index().join(name);
+        set_owner_and_mode(&unreadable, OTHER_UID, 0o600);
+        let session = lab.login().run();
+        assert_refused(
+            &lab,
+            &session,
+            &[
+                "cannot copy",
+                &unreadable.display().to_string(),
+                Errno::EACCES.desc(),
+            ],
+        );
+        assert_eq!(in_index(&lab), original());
+    }
+}
+
+#[test]
+fn a_full_tmpfs_leaves_the_originals_and_no_partial_copy() {
+    // No room for the data, and none for one more file.
+    for options in ["size=256k", "nr_inodes=8"] {
+        let lab = unmigrated_user();
+        let flags = MsFlags::MS_REMOUNT;
+        mount(None::<&str>, "/dev/shm", None::<&str>, flags, Some(options)).expect("a tmpfs");
+        let session = lab.login().run();
+        session.assert_not_vouched();
+        assert_eq!(in_index(&lab), original(), "{}", session.told());
+        assert_eq!(here(&lab), ListIndex::new(), "{}", session.told());
+        assert_eq!(names_in(&lab.list_index(HERE)), [".lasthost"]);
+        assert_eq!(lab.record(HERE), None);
+        session.assert_logged(&[
+            "session without list index: ",
+            &lab.list_index(HERE).display().to_string(),
+        ]);
+    }
+}
+
+#[test]
+fn a_copy_that_fails_half_way_leaves_the_originals_and_no_partial_copy() {
+    let lab = unmigrated_user();
+    let mut login = lab.login().trace();
+    let copies = [
+        libc::SYS_copy_file_range,
+        libc::SYS_sendfile,
+        libc::SYS_splice,
+        libc::SYS_write,
+    ];
+    let mut made = 0;
+    login.run_to(|login, call| {
+        if call.number == libc::SYS_openat && login.string(call.arguments[1]).contains(".migrating")
+        {
+            return true;
+        }
+        false
+    });
+    // Every way in which data may be copied.
+    while let Some(call) = login.run_to(|_, call| {
+        copies.contains(&call.number) && call.arguments[0] > 2 || call.number == libc::SYS_socket
+    }) {
+        if call.number == libc::SYS_socket {
+            break;
+        }
+        login.fail_call(Errno::ENOSPC);
+        made += 1;
+    }
+    assert!(made > 0);
+    let session = login.finish();
+    assert_refused(&lab, &session, &["cannot copy"]);
+    assert_eq!(in_index(&lab), original());
+}
+
+#[test]
+fn a_file_server_that_takes_no_claim_keeps_its_list_index() {
+    let lab = unmigrated_user();
+    remount(&lab.index(), MsFlags::MS_RDONLY);
+    let session = lab.login().run();
+    assert_refused(
+        &lab,
+        &session,
+        &["cannot write", &lab.claim_file().display().to_string()],
+    );
+    assert_eq!(in_index(&lab), original());
+}
+
+#[test]
+fn names_that_are_not_regular_files_are_neither_followed_nor_deleted() {
+    let lab = unmigrated_user();
+    let secret = lab.path("secret");
+    fs::write(&secret, "precious").expect("the lab's own");
+    let link = lab.index().join(format!("{PREFIX}.link"));
+    symlink(&secret, &link).expect("it can be made");
+    let directory = lab.index().join(format!("{PREFIX}.d"));
+    fs::create_dir(&directory).expect("it can be made");
+    lab.login().run().assert_vouched();
+    assert_eq!(here(&lab), original());
+    assert_eq!(
+        names_in(&lab.index()),
+        [
+            ".lasthost",
+            "dovecot.list.index.d",
+            "dovecot.list.index.link"
+        ]
+    );
+    // A log that is not a file is no list index.
+    let lab = Lab::with_settled_user();
+    lab.configure("migration = true\n");
+    symlink(&secret, lab.index().join(format!("{PREFIX}.log"))).expect("it can be made");
+    lab.login().run().assert_vouched().assert_silent();
+    assert_eq!(lab.planted(HERE), list_index_names());
+}
+
+/// What another backend may do to the `.log` that has just been copied.
+type Change = fn(&Path);
+
+#[test]
+fn a_log_that_changes_while_it_is_copied_is_somebody_s_who_uses_it() {
+    let changes: [Change; 4] = [
+        |log| {
+            let mut log = File::options().append(true).open(log).expect("it is there");
+            log.write_all(b"one more record").expect("root may");
+        },
+        |log| {
+            let content = fs::read(log).expect("it is there");
+            fs::rename(log, log.with_extension("log.old")).expect("root may");
+            fs::write(log, content).expect("root may");
+            set_owner_and_mode(log, UID, 0o600);
+        },
+        |log| {
+            // The same size and inode.
+            let mut log = File::options().write(true).open(log).expect("it is there");
+            log.write_all(b"changed").expect("root may");
+        },
+        |log| fs::remove_file(log).expect("it is there"),
+    ];
+    for (number, change) in changes.iter().enumerate() {
+        let lab = unmigrated_user();
+        let log = lab.index().join(format!("{PREFIX}.log"));
+        let mut login = lab.login().trace();
+        // Copied, not claimed yet.
+        login.run_to_call(libc::SYS_fsync);
+        change(&log);
+        let after = in_index(&lab);
+        let session = login.finish();
+        assert_refused(&lab, &session, &["another backend"]);
+        assert_eq!(in_index(&lab), after, "change {number}");
+        lab.login().run().assert_vouched();
+        assert!(lab.is_recorded(HERE));
+        assert!(!log.exists());
+    }
+}
+
+#[test]
+fn a_backend_that_claims_while_the_list_index_is_copied_is_faster() {
+    let lab = unmigrated_user();
+    let mut login = lab.login().trace();
+    login.run_to_call(libc::SYS_renameat);
+    let copied = login.run_to(|login, call| {
+        call.number == libc::SYS_renameat && login.string(call.arguments[3]) == ".lasthost"
+    });
+    copied.expect("it claims");
+    login.complete_call();
+    // It takes over what is there.
+    lab.login_at(THERE).run().assert_vouched();
+    assert_eq!(list_index_in(&lab.list_index(THERE), PREFIX), original());
+    let claim = lab.claim();
+    let session = login.finish();
+    assert_refused(&lab, &session, &["another backend"]);
+    assert_eq!(lab.claim(), claim, "the other backend's record stays good");
+    assert!(lab.is_recorded(THERE));
+    assert_eq!(list_index_in(&lab.list_index(THERE), PREFIX), original());
+}
+
+#[test]
+fn of_many_logins_at_once_one_migrates() {
+    let lab = unmigrated_user();
+    let running: Vec<_> = (0..10).map(|_| lab.login().start()).collect();
+    let sessions: Vec<_> = running.into_iter().map(|login| login.wait()).collect();
+    let migrated = |session: &&Session<'_>| {
+        session
+            .log
+            .iter()
+            .any(|line| line.text.contains("migrated"))
+    };
+    assert_eq!(sessions.iter().filter(migrated).count(), 1);
+    for session in &sessions {
+        assert_migrated(&lab, session);
+    }
+}
+
+#[test]
+fn killed_at_any_system_call_there_are_all_originals_or_a_complete_copy_with_a_record() {
+    let mut calls = 0;
+    let lab = unmigrated_user();
+    loop {
+        let mut login = lab.login().trace();
+        login.run_to_call(libc::SYS_flock);
+        let mut ended = false;
+        for _ in 0..=calls {
+            ended = login.next_call().number == libc::SYS_execve;
+        }
+        let copy = here(&lab);
+        for (name, content) in &copy {
+            let is_final = !name.contains(".migrating");
+            assert!(
+                !is_final || original()[name] == *content,
+                "{name}, call {calls}"
+            );
+        }
+        if ended {
+            let session = login.finish();
+            assert_migrated(&lab, &session);
+            break;
+        }
+        drop(login);
+        let log = in_index(&lab).contains_key(&format!("{PREFIX}.log"));
+        if log {
+            assert_eq!(in_index(&lab), original(), "call {calls}");
+        } else {
+            assert_eq!(here(&lab), original(), "call {calls}");
+            assert!(lab.is_recorded(HERE), "call {calls}");
+        }
+        let session = lab.login().run();
+        session.assert_vouched();
+        assert_eq!(here(&lab), original(), "call {calls}");
+        assert!(lab.is_recorded(HERE), "call {calls}");
+        let left: Vec<PathBuf> = in_index(&lab).into_keys().map(PathBuf::from).collect();
+        assert!(!left.contains(&PathBuf::from(PREFIX)), "call {calls}");
+        calls += 1;
+        // Back to the beginning.
+        fs::remove_dir_all(lab.list_index(HERE)).expect("it is there");
+        fs::remove_dir_all(lab.index()).expect("it is there");
+        fs::create_dir(lab.index()).expect("it can be made");
+        set_owner_and_mode(&lab.index(), UID, 0o700);
+        put_original(&lab);
+    }
+    assert!(calls > 40, "only {calls} calls");
+}
+
+#[test]
+fn with_nothing_to_migrate_a_login_costs_no_further_look() {
+    let lab = Lab::with_settled_user();
+    let looks = |lab: &Lab| {
+        let mut login = lab.login().trace();
+        let mut looks = 0;
+        let is_forced = |call: &Call| {
+            call.number == libc::SYS_statx
+                && call.arguments[2] & libc::AT_STATX_FORCE_SYNC as u64 != 0
+        };
+        while login.run_to(|_, call| is_forced(call)).is_some() {
+            looks += 1;
+        }
+        login.finish().assert_vouched().assert_silent();
+        looks
+    };
+    assert_eq!(looks(&lab), 1);
+    lab.configure("migration = true\n");
+    assert_eq!(looks(&lab), 1);
+}
