@@ -167,7 +167,11 @@ fn number(text: &[u8]) -> Option<u32> {
     (number != u32::MAX).then_some(number)
 }
 
-fn resolve(account: &Account, look_up: impl Fn(&str) -> Option<u32>) -> Result<u32, UserError> {
+/// The id of a user or group of the configuration file; `look_up` finds that of a name.
+///
+/// # Errors
+/// If the system knows nobody of that name.
+pub fn resolve(account: &Account, look_up: impl Fn(&str) -> Option<u32>) -> Result<u32, UserError> {
     match account {
         Account::Id(id) => Ok(*id),
         Account::Name(name) => number(name.as_bytes())

@@ -444,6 +444,34 @@ fn a_wrong_command_line_and_a_missing_location_have_the_exit_codes_of_sysexits()
     assert!(answer["error"].is_string(), "{answer}");
 }
 
+#[test]
+fn what_is_not_given_comes_from_the_configuration_file() {
+    let program = Program::new();
+    let file = program.0.join("nfs-hostchange.toml");
+    let locate = |text: &str, home: Option<&str>| {
+        std::fs::write(&file, text).expect("the configuration");
+        let mut arguments = vec![
+            ("--config", file.as_os_str()),
+            ("--user", OsStr::new("u@d")),
+        ];
+        if let Some(home) = home {
+            arguments.push(("--home", OsStr::new(home)));
+        }
+        let output = program.locate(&arguments);
+        let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        (output.status.code(), answer["index_dir"].clone())
+    };
+    let settings = "mail_location = 'mdbox:~/m:INDEX=%h/%i.%{gid}'\nmail_home = '/srv/%d/%n'\n";
+    let ids = format!("{settings}mail_uid = 7\nmail_gid = 'daemon'\n");
+    assert_eq!(locate(&ids, None), (Some(0), "/srv/d/u/7.1".into()));
+    assert_eq!(locate(&ids, Some("/h")), (Some(0), "/h/7.1".into()));
+    let nobody = format!("{settings}mail_uid = 'nosuchuser-q'\n");
+    assert_eq!(locate(&nobody, None), (Some(78), Value::Null));
+    assert_eq!(locate("mail_location = ", None), (Some(78), Value::Null));
+    let bad_home = "mail_location = 'mdbox:~/m'\nmail_home = '/srv/%h'\n";
+    assert_eq!(locate(bad_home, None), (Some(65), Value::Null));
+}
+
 /// A login process, as far as the variables go.
 struct Login;
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
+use crate::command_line::DEFAULT_CONFIGURATION;
 use crate::record::LOCK_FILE;
 use crate::usercache::age::{AgeError, parse_age};
 
@@ -123,9 +124,21 @@ fn prefix() -> impl TypedValueParser<Value = CString> {
     })
 }
 
+/// Where the settings are.
+#[derive(Debug, Args)]
+pub struct ConfigurationFile {
+    /// The configuration file
+    #[arg(long = "config", value_name = "FILE", default_value = DEFAULT_CONFIGURATION)]
+    pub path: PathBuf,
+}
+
 /// The options of `nfs-hostchange locate`.
 #[derive(Debug, Args)]
 pub struct Locate {
+    /// Where the settings are
+    #[command(flatten)]
+    pub configuration: ConfigurationFile,
+
     /// Print JSON
     #[arg(long)]
     pub json: bool,

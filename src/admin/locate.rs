@@ -3,11 +3,15 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
+use nix::unistd::{getegid, geteuid};
 use serde_json::{Value, json};
 
 use super::command_line::Locate;
 use super::output::{Exit, complain, say};
+use crate::accounts;
+use crate::config::{Account, Configuration};
 use crate::locate::{self, LocateAnswer, LocateRequest};
+use crate::user::resolve;
 
 /// Prints where one user's indexes are, or why that is not known.
 pub fn run(options: Locate) -> Exit {
@@ -28,18 +32,40 @@ pub fn run(options: Locate) -> Exit {
 }
 
 fn locate(options: Locate) -> Result<LocateAnswer, (Exit, String)> {
-    let bytes = |option: Option<OsString>| option.map(OsStringExt::into_vec);
-    let mail_location = bytes(options.location).ok_or_else(|| {
-        let reason = "mail_location is not set: give --location";
-        (Exit::Configuration, reason.to_owned())
+    let wrong = |reason| (Exit::Configuration, reason);
+    let configuration = Configuration::read(&options.configuration.path)
+        .map_err(|error| wrong(error.to_string()))?
+        .unwrap_or_default();
+    let bytes = |option: Option<OsString>, setting: Option<String>| {
+        option
+            .map(OsStringExt::into_vec)
+            .or(setting.map(String::into_bytes))
+    };
+    let mail_location = bytes(options.location, configuration.mail_location).ok_or_else(|| {
+        let reason =
+            "mail_location is not set: give --location, or set it in the configuration file";
+        wrong(reason.to_owned())
     })?;
+    let id = |account: Option<Account>, look_up: fn(&str) -> Option<u32>, own| match account {
+        Some(account) => resolve(&account, look_up).map_err(|error| wrong(error.to_string())),
+        // As in Dovecot, where nobody says whose.
+        None => Ok(own),
+    };
     let request = LocateRequest {
         user: options.user.into_vec(),
-        home: bytes(options.home),
-        mail_home: None,
+        home: bytes(options.home, None),
+        mail_home: bytes(None, configuration.mail_home),
         mail_location,
-        uid: nix::unistd::geteuid().as_raw(),
-        gid: nix::unistd::getegid().as_raw(),
+        uid: id(
+            configuration.mail_uid,
+            accounts::user_id,
+            geteuid().as_raw(),
+        )?,
+        gid: id(
+            configuration.mail_gid,
+            accounts::group_id,
+            getegid().as_raw(),
+        )?,
     };
     locate::locate(&request).map_err(|error| (Exit::Data, error.to_string()))
 }
