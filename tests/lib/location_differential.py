@@ -305,7 +305,6 @@ def main():
         os.makedirs(name)
     for directory, _, _ in os.walk(f"{options.work}/a"):
         os.chmod(directory, 0o777)
-    os.chmod(options.program, 0o755)
 
     maker = Maker(random.Random(options.seed), base)
     asker = Asker(options)
