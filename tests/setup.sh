@@ -15,6 +15,8 @@ PACKAGES=(
     python3 strace procps util-linux
 )
 
+UPDATED=false
+
 export DEBIAN_FRONTEND=noninteractive
 
 apt() { apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 "$@" </dev/null; }
@@ -45,8 +47,11 @@ install_packages() {
     forbid_service_starts
     log=$(mktemp)
     on_exit rm -f "$log"
-    note "apt-get update"
-    apt update >"$log" 2>&1 || note "apt-get update failed; trying with the lists that are there"
+    if ! $UPDATED; then
+        note "apt-get update"
+        apt update >"$log" 2>&1 || note "apt-get update failed; trying with the lists that are there"
+        UPDATED=true
+    fi
     note "apt-get install ${missing[*]}"
     if ! apt install -y --no-install-recommends "${missing[@]}" >"$log" 2>&1; then
         tail -n 30 "$log" >&2
