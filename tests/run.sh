@@ -97,7 +97,7 @@ check_script() {
 cd "$REPO"
 timed "setup" "$REPO/tests/setup.sh"
 find_cargo || die "no cargo"
-timed "building" build_release
+timed "building" build_release || die "it does not build"
 export WRAPPER COMMAND
 timed "format" check_cargo fmt --check
 timed "lints" check_cargo clippy --locked --all-targets -- -D warnings

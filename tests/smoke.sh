@@ -1120,7 +1120,7 @@ fi
 need_root
 if [ -z "$WRAPPER" ]; then
     step "building"
-    build_release
+    build_release || die "it does not build"
 fi
 make_work_dirs
 step "real Dovecot"

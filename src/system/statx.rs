@@ -35,9 +35,11 @@ impl Attributes {
 
     fn ask(fd: impl AsFd, name: &CStr, flags: libc::c_int) -> nix::Result<Attributes> {
         let mut buffer = MaybeUninit::<libc::statx>::zeroed();
+        // By number: the musl of Debian 12 (1.2.3) has no function for it.
         // SAFETY: `name` is a C string and `buffer` has room for one struct statx.
         let result = unsafe {
-            libc::statx(
+            libc::syscall(
+                libc::SYS_statx,
                 fd.as_fd().as_raw_fd(),
                 name.as_ptr(),
                 flags | libc::AT_STATX_FORCE_SYNC,

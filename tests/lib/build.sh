@@ -25,35 +25,45 @@ cargo_is_new_enough() {
     [[ $version =~ ^cargo\ 1\.([0-9]+)\. ]] && [ "${BASH_REMATCH[1]}" -ge "$RUST_MINOR_NEEDED" ]
 }
 
-# Builds and sets WRAPPER and COMMAND to the two programs. They are copies: a
-# program as the linker wrote it starts slower than a copy of it.
+# Builds both programs and sets WRAPPER and COMMAND. What is set are copies: a program
+# as the linker wrote it starts slower than a copy of it.
 build_release() {
-    local out=${CARGO_TARGET_DIR:-$REPO/target}
-    find_cargo || die "no cargo 1.$RUST_MINOR_NEEDED or newer; run tests/setup.sh"
-    export CARGO_TARGET_DIR=$out
-    build_wrapper || return
-    note "administrator's command"
-    nice cargo build --manifest-path "$REPO/Cargo.toml" --release --locked \
-        --bin nfs-hostchange || return
-    mkdir -p "$out/dist"
-    install -m 0755 "$out/$WRAPPER_TARGET/release/nfs-hostchange-login" "$out/release/nfs-hostchange" "$out/dist/"
-    WRAPPER=$out/dist/nfs-hostchange-login
-    COMMAND=$out/dist/nfs-hostchange
+    build_wrapper && build_command
 }
 
-# The one place where the wrapper's target is chosen; sets WRAPPER_TARGET. Static
-# either way: the dynamic loader would cost more than the whole job. musl starts
-# several times faster than glibc, whose start-up asks the processor dozens of
-# questions, but it cannot be had everywhere.
+build_command() {
+    prepare_build
+    note "administrator's command"
+    nice cargo build --manifest-path "$REPO/Cargo.toml" --release --locked --bin nfs-hostchange || return
+    install -D -m 0755 "$CARGO_TARGET_DIR/release/nfs-hostchange" "$CARGO_TARGET_DIR/dist/nfs-hostchange"
+    COMMAND=$CARGO_TARGET_DIR/dist/nfs-hostchange
+}
+
+# The one place where the wrapper's target is chosen. Static either way: the dynamic
+# loader would cost more than the whole job. musl starts several times faster than
+# glibc, whose start-up asks the processor dozens of questions, but it cannot be had
+# everywhere.
 build_wrapper() {
-    local status=0 args=(build --manifest-path "$REPO/Cargo.toml" --release --locked
+    local target status=0 args=(build --manifest-path "$REPO/Cargo.toml" --release --locked
         --no-default-features --bin nfs-hostchange-login)
-    WRAPPER_TARGET=$(uname -m)-unknown-linux-musl
-    note "wrapper for $WRAPPER_TARGET"
+    prepare_build
+    target=$(uname -m)-unknown-linux-musl
+    note "wrapper for $target"
     nice "$REPO/packaging/cargo-musl.sh" "${args[@]}" || status=$?
     # EX_UNAVAILABLE: this machine has no musl.
-    [ "$status" = 69 ] || return "$status"
-    WRAPPER_TARGET=$(uname -m)-unknown-linux-gnu
-    note "wrapper for $WRAPPER_TARGET"
-    RUSTFLAGS="${RUSTFLAGS-} -C target-feature=+crt-static" nice cargo "${args[@]}" --target "$WRAPPER_TARGET"
+    if [ "$status" = 69 ]; then
+        target=$(uname -m)-unknown-linux-gnu
+        note "wrapper for $target"
+        RUSTFLAGS="${RUSTFLAGS-} -C target-feature=+crt-static" nice cargo "${args[@]}" --target "$target" || return
+    elif [ "$status" != 0 ]; then
+        return "$status"
+    fi
+    install -D -m 0755 "$CARGO_TARGET_DIR/$target/release/nfs-hostchange-login" \
+        "$CARGO_TARGET_DIR/dist/nfs-hostchange-login"
+    WRAPPER=$CARGO_TARGET_DIR/dist/nfs-hostchange-login
+}
+
+prepare_build() {
+    find_cargo || die "no cargo 1.$RUST_MINOR_NEEDED or newer; run tests/setup.sh"
+    export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$REPO/target}
 }
