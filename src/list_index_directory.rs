@@ -190,8 +190,9 @@ pub fn open_without_links(path: &Path) -> Result<OwnedFd, DirectoryError> {
     match openat2(AT_FDCWD, path, how) {
         Ok(fd) => Ok(fd),
         Err(Errno::ENOENT) => Err(DirectoryError::Missing(path.to_owned())),
-        // A link on the way that root made (/dev/shm may be one), an old kernel, or a filter.
-        Err(Errno::ELOOP | Errno::ENOSYS | Errno::EPERM) => walk(path),
+        // A link on the way that root made (/dev/shm may be one), an old kernel, or a filter; or
+        // something that is no directory, and if that is a link, it should be said.
+        Err(Errno::ELOOP | Errno::ENOSYS | Errno::EPERM | Errno::ENOTDIR) => walk(path),
         Err(errno) => Err(DirectoryError::Unusable(path.to_owned(), errno)),
     }
 }

@@ -7,6 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use serde_json::{Map, Value};
 
+use crate::accounts;
 use crate::admin::output::{insert_path, printable};
 use crate::location::{
     self, ExpandError, ListIndex, Location, Lookup, ParseError, Setting, Tracking, UserdbField,
@@ -70,14 +71,10 @@ pub fn locate(request: &LocateRequest) -> Result<LocateAnswer, LocateError> {
 
     let expanded = location::expand(&request.mail_location, Setting::MailLocation, &variables)
         .map_err(LocateError::Location)?;
-    let location = location::parse(&expanded, home, &system_home).map_err(LocateError::Parse)?;
+    let location =
+        location::parse(&expanded, home, &accounts::home_of).map_err(LocateError::Parse)?;
     let tracking = location::tracking(&location, &request.user, home, None);
     Ok(LocateAnswer { location, tracking })
-}
-
-fn system_home(name: &[u8]) -> Option<Vec<u8>> {
-    let user = nix::unistd::User::from_name(std::str::from_utf8(name).ok()?).ok()??;
-    Some(user.dir.into_os_string().into_vec())
 }
 
 impl Lookup for LocateRequest {

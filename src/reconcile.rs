@@ -15,7 +15,9 @@ use crate::list_index_directory::{DirectoryError, ListIndexDirectory};
 use crate::log::Log;
 use crate::migrate::{MigrateError, Originals};
 use crate::open_sessions;
-use crate::record::{Deadline, Exclusive, Kind, Lock, LockError, Shared, remove_lock_file};
+use crate::record::{
+    Content, Deadline, Exclusive, Kind, Lock, LockError, Shared, remove_lock_file,
+};
 use crate::system::signals::WriteSignalsIgnored;
 use crate::user::Actor;
 
@@ -50,6 +52,8 @@ pub enum Doubt {
     UnknownSessions(io::Error),
     /// Another backend claimed the user during the migration.
     Overtaken,
+    /// A backend without this program wrote to the list index in INDEX during the migration.
+    OriginalsChanged,
 }
 
 impl fmt::Display for Doubt {
@@ -66,6 +70,9 @@ impl fmt::Display for Doubt {
             Doubt::UnknownSessions(error) => write!(
                 f,
                 "cannot tell whether an earlier session without list index is still open: {error}"
+            ),
+            Doubt::OriginalsChanged => f.write_str(
+                "the list index changed while it was migrated: another backend still serves the user",
             ),
             Doubt::Overtaken => f.write_str("another backend took the user over at this moment"),
         }
@@ -195,11 +202,12 @@ impl Reconciliation<'_> {
     /// list index, may change what is in it.
     fn refuse(&self, error: LockError, directory: &ListIndexDirectory) -> Doubt {
         if matches!(error, LockError::TimedOut(_)) {
+            let before = Content::peek(directory);
             let anew = remove_lock_file(directory)
                 .and_then(|()| {
                     Lock::<Exclusive>::acquire(directory, &Deadline::after(Duration::ZERO))
                 })
-                .and_then(|lock| self.note_session(&lock));
+                .and_then(|lock| note_session(&lock, &before));
             if let Err(error) = anew {
                 self.log.error(error);
             }
@@ -220,26 +228,16 @@ impl Reconciliation<'_> {
         if result.is_ok() || lock.confirm().is_err() {
             return result;
         }
-        if let Err(error) = self.note_session(lock) {
+        if let Err(error) = note_session(lock, &lock.content()) {
             self.log.error(error);
         }
-        if let Err(error) = list_index::delete(lock, &self.prefix) {
-            self.log.error(error);
+        match (list_index::delete(lock, &self.prefix), &result) {
+            // Said in a moment.
+            (Err(error), Err(Doubt::Delete(doubt))) if error == *doubt => {}
+            (Err(error), _) => self.log.error(error),
+            (Ok(_), _) => {}
         }
         result
-    }
-
-    /// Replaces the record by a note of the sessions that run without a list index, this one too.
-    fn note_session(&self, lock: &Lock<'_, Exclusive>) -> Result<(), LockError> {
-        let before = lock.content();
-        lock.empty_record()?;
-        let mut sessions = open_sessions::still_open(before.sessions())
-            .unwrap_or_else(|_| before.sessions().to_vec());
-        sessions.extend(open_sessions::own());
-        match sessions.len().checked_sub(open_sessions::MOST) {
-            _ if sessions.is_empty() => Ok(()),
-            oldest => lock.note_sessions(&sessions[oldest.unwrap_or_default()..]),
-        }
     }
 
     /// A session that nobody vouches for changes the store all the same, so no backend's record
@@ -351,10 +349,12 @@ impl Reconciliation<'_> {
     /// Whether nobody used the originals since they were copied, and nobody else claimed.
     fn confirm(&self, claim: Identity, originals: &Originals) -> Result<(), Doubt> {
         let (index, look) = self.index.look()?;
-        if look.claim == Some(claim) && originals.are_unchanged(&index)? {
+        if look.claim != Some(claim) {
+            Err(Doubt::Overtaken)
+        } else if originals.are_unchanged(&index)? {
             Ok(())
         } else {
-            Err(Doubt::Overtaken)
+            Err(Doubt::OriginalsChanged)
         }
     }
 
@@ -393,6 +393,19 @@ impl Reconciliation<'_> {
             ));
         }
     }
+}
+
+/// Replaces the record by a note of the sessions that run without a list index: those that were
+/// noted `before` and are still open, and this one.
+fn note_session(lock: &Lock<'_, Exclusive>, before: &Content) -> Result<(), LockError> {
+    let mut sessions =
+        open_sessions::still_open(before.sessions()).unwrap_or_else(|_| before.sessions().to_vec());
+    sessions.extend(open_sessions::own());
+    if sessions.is_empty() {
+        return lock.empty_record();
+    }
+    let oldest = sessions.len().saturating_sub(open_sessions::MOST);
+    lock.note_sessions(&sessions[oldest..])
 }
 
 /// Whether the local record equals the claim.

@@ -51,14 +51,22 @@ pub enum Content {
 
 impl Content {
     fn parse(content: &[u8]) -> Content {
-        Content::parse_record(content)
-            .map(Content::Record)
-            .or_else(|| Content::parse_sessions(content).map(Content::Sessions))
-            .unwrap_or(Content::Nothing)
+        let Ok(content) = std::str::from_utf8(content) else {
+            return Content::Nothing;
+        };
+        match content.split_once('\n') {
+            Some((line, "")) => Content::parse_record(line).map(Content::Record),
+            _ => None,
+        }
+        .or_else(|| {
+            // What stands behind the first line is the rest of a longer text that it replaced.
+            let (line, _) = content.split_once('\n')?;
+            Content::parse_sessions(line).map(Content::Sessions)
+        })
+        .unwrap_or(Content::Nothing)
     }
 
-    fn parse_record(content: &[u8]) -> Option<Identity> {
-        let line = std::str::from_utf8(content).ok()?.strip_suffix('\n')?;
+    fn parse_record(line: &str) -> Option<Identity> {
         let mut fields = line.split(' ');
         let (version, inode, modified, host) = (
             fields.next()?,
@@ -78,10 +86,23 @@ impl Content {
         })
     }
 
-    fn parse_sessions(content: &[u8]) -> Option<Vec<u64>> {
-        let line = std::str::from_utf8(content).ok()?.strip_suffix('\n')?;
+    fn parse_sessions(line: &str) -> Option<Vec<u64>> {
         let sessions = line.strip_prefix(SESSIONS)?.strip_prefix(' ')?;
         sessions.split(' ').map(decimal).collect()
+    }
+
+    /// What the lock file of `directory` says just now, whoever holds it.
+    pub fn peek(directory: &ListIndexDirectory) -> Content {
+        match open(directory, OFlag::empty()) {
+            Ok(file) => Content::of(&file),
+            Err(_) => Content::Nothing,
+        }
+    }
+
+    fn of(file: &File) -> Content {
+        let mut buffer = [0; LONGEST];
+        let length = file.read_at(&mut buffer, 0).unwrap_or_default();
+        Content::parse(&buffer[..length])
     }
 
     /// The record, if there is one.
@@ -298,9 +319,7 @@ impl<'a, K: Kind> Lock<'a, K> {
 
     /// What the lock file says. A file that cannot be read says nothing.
     pub fn content(&self) -> Content {
-        let mut buffer = [0; LONGEST];
-        let length = self.file.read_at(&mut buffer, 0).unwrap_or_default();
-        Content::parse(&buffer[..length])
+        Content::of(&self.file)
     }
 
     /// Notes that the user logged in now, as the file's access time. Explicitly: reading does not
@@ -359,8 +378,10 @@ impl Lock<'_, Exclusive> {
             note.push_str(&format!(" {session}"));
         }
         note.push('\n');
+        // Only the first line of a note counts, so there is no moment without it.
         self.file
             .write_all_at(note.as_bytes(), 0)
+            .and_then(|()| self.file.set_len(note.len() as u64))
             .map_err(|error| failed(self.directory, errno_of(&error)))
     }
 

@@ -334,6 +334,12 @@ fn a_list_index_is_tracked_only_where_it_is_local_and_can_be_vouched_for() {
         (
             "u",
             "/h",
+            "maildir:~/m:LISTINDEX=/dev/shm/li/..".into(),
+            "LISTINDEX contains '..'",
+        ),
+        (
+            "u",
+            "/h",
             "maildir:~/m:LISTINDEX=/dev/shm/../x/l".into(),
             "LISTINDEX contains '..'",
         ),

@@ -798,59 +798,140 @@ a_session_whose_list_index_is_thrown_away_is_not_overlooked() {
 
 # --- crashes ---------------------------------------------------------------------
 
-# directly HOST COMMAND...: COMMAND is run as script-login would run it for WHO, with
-# the wrapper and its arguments appended, and /bin/true in place of the rest.
-directly() {
-    local host=$1 uid
-    shift
+# What the two functions below run their program with.
+TRACER=()
+
+# directly: the wrapper on a as script-login would run it for WHO with LOCATION, with
+# /bin/true in place of the rest.
+directly() (
+    local uid
     uid=$(uid_of "$WHO")
-    (
-        cd "$SITE/$host/run"
-        umask 0077
-        exec "$@" env -i "USER=$WHO" "HOME=$(home_of "$WHO")" "UID=$uid" "GID=$uid" \
-            "MAIL_LOCATION=${LOCATION//@LOCAL@/$SITE_SHM/$host}" 'USERDB_KEYS=HOME UID GID MAIL_LOCATION ' \
-            "$SITE/bin/nfs-hostchange-login" "--config=$SITE/$host/hostchange.toml" /bin/true </dev/null
-    )
+    cd "$SITE/a/run"
+    umask 0077
+    "${TRACER[@]}" env -i "USER=$WHO" "HOME=$(home_of "$WHO")" "UID=$uid" "GID=$uid" \
+        "MAIL_LOCATION=${LOCATION//@LOCAL@/$SITE_SHM/a}" 'USERDB_KEYS=HOME UID GID MAIL_LOCATION ' \
+        "$SITE/bin/nfs-hostchange-login" "--config=$SITE/a/hostchange.toml" /bin/true </dev/null
+)
+
+# clean MIN_AGE [HOST]: the administrator's command for WHO's directory.
+clean() {
+    "${TRACER[@]}" "$COMMAND" usercache clean "$1" "$(local_dir "${2:-a}" "$WHO")"
 }
 
-# system_calls FILE: "NAME WHICH" of each system call of the wrapper in strace's
-# output, WHICH counting those of that name as strace does.
-system_calls() {
-    awk -F'(' '
-        $1 ~ /^[a-z0-9_]+$/ { which[$1]++ }
-        $1 == "execve" && which["execve"] == 3 { print $1, which[$1]; exit }
-        which["execve"] >= 2 && $1 ~ /^[a-z0-9_]+$/ && !($1 == "execve") { print $1, which[$1] }
-    ' "$1"
-}
-
-# killed_anywhere BEFORE: kills the wrapper on a before each of its system calls in
-# turn. BEFORE brings about what it then has to do.
+# killed_anywhere BEFORE COMMAND...: kills COMMAND before each of its system calls in
+# turn, from the first on that names the lock file or the claim: what comes earlier
+# leaves no trace. BEFORE brings about what COMMAND then has to do.
 killed_anywhere() {
     local before=$1 trace=$WORK/trace$CASE name which points=0
+    shift
     strace -o "$trace" true 2>/dev/null || skip "strace does not work here"
     "$before"
-    directly a strace -o "$trace"
-    system_calls "$trace" >"$trace.calls"
+    TRACER=(strace -o "$trace")
+    "$@"
+    # strace counts the calls of each name from the start.
+    awk -F'(' '
+        $1 ~ /^[a-z0-9_]+$/ { which[$1]++ }
+        /\.lasthost/ { begun = 1 }
+        begun && $1 ~ /^[a-z0-9_]+$/ { print $1, which[$1] }
+        begun && $1 == "execve" { exit }
+    ' "$trace" >"$trace.calls"
     look a
     while read -r name which; do
         "$before"
-        directly a strace -o /dev/null -e trace="$name" -e inject="$name:signal=KILL:when=$which" || true
+        TRACER=(strace -o /dev/null -e trace="$name" -e inject="$name:signal=KILL:when=$which")
+        "$@" || true
         look a
         points=$((points + 1))
         [ "$WRONG" = 0 ] || die "wrong after a kill before $name number $which"
     done <"$trace.calls"
     look a
     all_looks_were_right
-    [ "$points" -gt 20 ] || die "only $points system calls seen: $(<"$trace")"
+    [ "$points" -gt 10 ] || die "only $points system calls seen: $(<"$trace")"
 }
 
 killed_on_a_host_change() {
     LOCATION="mdbox:~/mdbox:LISTINDEX=@LOCAL@/$CASE-user/dovecot.list.index"
     new_user "$LOCATION"
     settle
-    killed_anywhere come_from_b
+    killed_anywhere come_from_b directly
 }
 come_from_b() { move b "B$LOOKS"; }
+
+killed_on_a_migration() {
+    LOCATION="mdbox:~/mdbox:LISTINDEX=@LOCAL@/$CASE-migrant/dovecot.list.index"
+    migration_is true
+    new_user "$LOCATION"
+    add_user_on b "$WHO" mdbox:~/mdbox
+    move b First
+    killed_anywhere come_from_b directly
+    migration_is false
+}
+
+killed_on_cleaning() {
+    [ -n "$COMMAND" ] || skip "no nfs-hostchange given"
+    new_user "mdbox:~/mdbox:$FLAT"
+    settle
+    create_folders a 60
+    killed_anywhere create_one_more clean 0
+}
+create_one_more() {
+    imap a "$WHO" "create:More$LOOKS"
+    BOOK[More$LOOKS]=0
+    wait_until 10 "the end of the last session" nobody_has_it_open
+}
+
+# --- cleaning ---------------------------------------------------------------------
+
+age_everything() {
+    wait_until 10 "the end of the last session" nobody_has_it_open
+    find "$(local_dir a "$WHO")" -type f -exec touch -d '10 days ago' {} +
+}
+
+# A mail process lives a moment longer than the user's connection.
+nobody_has_it_open() {
+    [ -z "$(find /proc/[0-9]*/fd -lname "$(local_dir a "$WHO")/*" 2>/dev/null)" ]
+}
+
+cleaning_is_not_noticed() {
+    local dir
+    [ -n "$COMMAND" ] || skip "no nfs-hostchange given"
+    new_user "mdbox:~/mdbox:$FLAT"
+    settle
+    dir=$(local_dir a "$WHO")
+    clean 7days || true
+    [ -e "$dir/dovecot.list.index.log" ] || die "a list index in use today was deleted"
+    age_everything
+    clean 7days
+    [ ! -e "$dir" ] || die "still there: $(ls -A "$dir")"
+    look a
+    look a
+    move b Other
+    look a
+    all_looks_were_right
+}
+
+cleaning_spares_a_live_session() {
+    local dir
+    [ -n "$COMMAND" ] || skip "no nfs-hostchange given"
+    new_user "mdbox:~/mdbox:$FLAT"
+    settle
+    dir=$(local_dir a "$WHO")
+    hold live a "$WHO"
+    equal "greeting" "$(answer_of live)" ""
+    tell live look
+    find "$dir" -type f -exec touch -d '10 days ago' {} +
+    clean 7days || true
+    [ -e "$dir/dovecot.list.index.log" ] || die "a list index that a session has open was deleted"
+    tell live create:Live
+    BOOK[Live]=0
+    look a
+    let_go live
+    age_everything
+    clean 7days
+    [ ! -e "$dir" ] || die "still there: $(ls -A "$dir")"
+    look a
+    all_looks_were_right
+}
 
 # --- many at once -----------------------------------------------------------------
 
@@ -925,16 +1006,6 @@ migrates_again_after_a_backend_without_it() {
     done
     all_looks_were_right
     no_list_index_in_the_store
-    migration_is false
-}
-
-killed_on_a_migration() {
-    LOCATION="mdbox:~/mdbox:LISTINDEX=@LOCAL@/$CASE-migrant/dovecot.list.index"
-    migration_is true
-    new_user "$LOCATION"
-    add_user_on b "$WHO" mdbox:~/mdbox
-    move b First
-    killed_anywhere come_from_b
     migration_is false
 }
 
@@ -1095,6 +1166,9 @@ for how in lock index record; do
 done
 scenario many "killed before any system call of a host change" killed_on_a_host_change
 scenario many "killed before any system call of a migration" killed_on_a_migration
+scenario many "killed before any system call of usercache clean" killed_on_cleaning
+scenario many "usercache clean is not noticed by the user" cleaning_is_not_noticed
+scenario many "usercache clean spares a list index that a session has open" cleaning_spares_a_live_session
 scenario many "200 parallel logins of 20 users" many_parallel_logins
 scenario vmail "200 parallel logins of 20 users, all of one uid" many_parallel_logins
 scenario many "migration: mdbox" migrates mdbox:~/mdbox mdbox

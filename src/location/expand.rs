@@ -9,79 +9,17 @@
 
 use std::fmt;
 
-use super::hash;
-use crate::system::regex;
+use super::condition::{compare, split_parameters};
+use super::field::{Field, Modifier, check_length, number};
+use super::variables::{Setting, UserdbField, Variables};
+use super::{Shown, hash};
 
 /// Longest template in bytes.
 const MAX_TEMPLATE: usize = 64 << 10;
-/// Longest text that anything may expand to, in bytes. A path has 4096 at most.
-const MAX_LENGTH: usize = 1 << 20;
 /// How deep `%{if}` and hashes may be inside each other.
 const MAX_DEPTH: usize = 32;
-/// How many bytes may be hashed or modified for one template: under two seconds.
+/// How many bytes may be hashed or modified for one template: about a second.
 const MAX_WORK: u64 = 256 << 20;
-/// Dovecot's limit; the eleventh is taken for the variable.
-const MAX_MODIFIERS: usize = 10;
-
-/// The setting whose template is expanded: not all know the same variables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Setting {
-    /// `mail_location`
-    MailLocation,
-    /// `mail_home`, which cannot use the home
-    MailHome,
-}
-
-/// What the %variables stand for.
-///
-/// `None` means that the value is not known here, which is an error where the
-/// template asks for it; what Dovecot knows to be empty is `Some(b"")`.
-pub struct Variables<'a> {
-    /// `%u`: the user name, after all of Dovecot's changes to it
-    pub user: &'a [u8],
-    /// `%h`: the home directory; `None` if the user has none
-    pub home: Option<&'a [u8]>,
-    /// `%{auth_user}`: who logged in, if that was somebody else (a master user)
-    pub auth_user: Option<&'a [u8]>,
-    /// `%i`: the user's numerical uid
-    pub uid: Option<u32>,
-    /// `%{gid}`: the user's numerical gid
-    pub gid: Option<u32>,
-    /// `%s`: `imap`, `pop3`, `lmtp`, `doveadm`...
-    pub service: Option<&'a [u8]>,
-    /// `%l`: the server's address
-    pub local_ip: Option<&'a [u8]>,
-    /// `%r`: the client's address
-    pub remote_ip: Option<&'a [u8]>,
-    /// `%{session}`
-    pub session: Option<&'a [u8]>,
-    /// `%p`: the process that uses the mailbox
-    pub pid: Option<u32>,
-    /// Values that are looked up only when a template asks for them
-    pub lookup: &'a dyn Lookup,
-}
-
-/// Values that cost something to know.
-pub trait Lookup {
-    /// `%{hostname}` in `mail_location`: the name with its domain.
-    fn host_domain(&self) -> Option<Vec<u8>>;
-    /// `%{hostname}` in `mail_home`: the name alone.
-    fn host_name(&self) -> Option<Vec<u8>>;
-    /// `%{env:name}` in the process that uses the mailbox; empty if it is not set there.
-    fn environment(&self, name: &[u8]) -> Option<Vec<u8>>;
-    /// `%{userdb:field}`.
-    fn userdb(&self, field: &[u8]) -> Option<UserdbField>;
-}
-
-/// The outcome of looking at the userdb's answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UserdbField {
-    /// The field's value
-    Value(Vec<u8>),
-    /// The userdb did not return the field
-    Absent,
-}
-
 /// Replaces the %variables of `template`.
 ///
 /// # Errors
@@ -248,7 +186,7 @@ impl Expander<'_> {
             b'%' => return Ok(Text::known(b"%".to_vec())),
             _ => return Ok(Text::unknown(&[key])),
         };
-        match self.table(name.as_bytes())? {
+        match self.variables.value(name.as_bytes(), self.setting)? {
             Some(value) => Ok(Text::known(value)),
             None => Ok(Text::unknown(&[key])),
         }
@@ -258,7 +196,7 @@ impl Expander<'_> {
         if depth > MAX_DEPTH {
             return Err(ExpandError::TooDeep);
         }
-        if let Some(value) = self.table(key)? {
+        if let Some(value) = self.variables.value(key, self.setting)? {
             return Ok(Text::known(value));
         }
         let (key, data) = split_at_first(key, b':');
@@ -286,39 +224,6 @@ impl Expander<'_> {
         };
         let value = value.ok_or_else(|| ExpandError::NotKnown([key, b":", data].concat()))?;
         Ok(Text::known(value))
-    }
-
-    /// The variables with fixed names.
-    fn table(&self, name: &[u8]) -> Result<Option<Vec<u8>>, ExpandError> {
-        let variables = self.variables;
-        let bytes = |value: Option<&[u8]>| value.map(<[u8]>::to_vec);
-        let number = |value: Option<u32>| value.map(|number| number.to_string().into_bytes());
-        let mail_home = self.setting == Setting::MailHome;
-        let auth_user = variables.auth_user.unwrap_or(variables.user);
-        let value = match name {
-            b"user" => bytes(Some(variables.user)),
-            b"username" => bytes(Some(local_part(variables.user))),
-            b"domain" => bytes(Some(domain(variables.user))),
-            b"auth_user" => bytes(Some(auth_user)),
-            b"auth_username" => bytes(Some(local_part(auth_user))),
-            b"auth_domain" => bytes(Some(domain(auth_user))),
-            b"home" if mail_home => return Ok(None),
-            b"home" => bytes(Some(variables.home.unwrap_or_default())),
-            b"service" => bytes(variables.service),
-            b"lip" | b"local_ip" => bytes(variables.local_ip),
-            b"rip" | b"remote_ip" => bytes(variables.remote_ip),
-            b"session" => bytes(variables.session),
-            b"pid" => number(variables.pid),
-            b"uid" => number(variables.uid),
-            b"gid" => number(variables.gid),
-            b"hostname" if mail_home => variables.lookup.host_name(),
-            b"hostname" => variables.lookup.host_domain(),
-            _ => return Ok(None),
-        };
-        match value {
-            Some(value) => Ok(Some(value)),
-            None => Err(ExpandError::NotKnown(name.to_vec())),
-        }
     }
 
     /// `%{algorithm;options:variable}`
@@ -448,201 +353,6 @@ struct HashOptions {
     base64: bool,
 }
 
-/// What stands between the `%` and the variable.
-struct Field {
-    offset: i32,
-    width: i32,
-    zero_padding: bool,
-    modifiers: Vec<Modifier>,
-}
-
-impl Field {
-    /// Reads `[-][0][offset.][0][-][width][modifiers]`, and returns what follows.
-    fn parse(text: &[u8]) -> (Self, &[u8]) {
-        let mut reader = Reader(text);
-        let negative = reader.take(b'-');
-        let mut zero_padding = reader.take(b'0');
-        let mut width = reader.number();
-        let mut offset = 0;
-        if reader.take(b'.') {
-            // The sign belongs to an offset alone: without one it is ignored.
-            offset = if negative {
-                width.wrapping_neg()
-            } else {
-                width
-            };
-            zero_padding = reader.take(b'0');
-            let negative = reader.take(b'-');
-            width = reader.number();
-            if negative {
-                width = width.wrapping_neg();
-            }
-        }
-        let mut modifiers = Vec::new();
-        while modifiers.len() < MAX_MODIFIERS {
-            let Some(modifier) = reader.0.first().copied().and_then(Modifier::new) else {
-                break;
-            };
-            modifiers.push(modifier);
-            reader.0 = &reader.0[1..];
-        }
-        let field = Self {
-            offset,
-            width,
-            zero_padding,
-            modifiers,
-        };
-        (field, reader.0)
-    }
-
-    /// Cuts or pads a modified value, and appends it to `result`.
-    fn append(&self, value: &[u8], result: &mut Vec<u8>) -> Result<(), ExpandError> {
-        let distance = usize::try_from(self.offset.unsigned_abs()).unwrap_or(usize::MAX);
-        let start = if self.offset < 0 {
-            value.len().saturating_sub(distance)
-        } else {
-            distance.min(value.len())
-        };
-        let value = &value[start..];
-        let size = usize::try_from(self.width.unsigned_abs()).unwrap_or(usize::MAX);
-        if self.width == 0 {
-            result.extend_from_slice(value);
-        } else if self.zero_padding {
-            // Padding never cuts, and a negative width never pads.
-            if self.width > 0 {
-                check_length(size)?;
-                result.resize(result.len() + size.saturating_sub(value.len()), b'0');
-            }
-            result.extend_from_slice(value);
-        } else if self.width > 0 {
-            result.extend_from_slice(&value[..size.min(value.len())]);
-        } else {
-            // A negative width leaves bytes off the end; more than there are
-            // wraps around in Dovecot, and leaves all of them.
-            let kept = value.len().checked_sub(size).unwrap_or(value.len());
-            result.extend_from_slice(&value[..kept]);
-        }
-        Ok(())
-    }
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn take(&mut self, byte: u8) -> bool {
-        let found = self.0.first() == Some(&byte);
-        if found {
-            self.0 = &self.0[1..];
-        }
-        found
-    }
-
-    /// Dovecot's numbers wrap around, in practice.
-    fn number(&mut self) -> i32 {
-        let digits = self.0.iter().take_while(|byte| byte.is_ascii_digit());
-        let (number, rest) = self.0.split_at(digits.count());
-        self.0 = rest;
-        number.iter().fold(0_i32, |number, digit| {
-            number
-                .wrapping_mul(10)
-                .wrapping_add(i32::from(digit - b'0'))
-        })
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Modifier {
-    LowerCase,
-    UpperCase,
-    Escape,
-    Hexadecimal,
-    Reverse,
-    PjwHash,
-    Md5Number,
-    Md5,
-    DistinguishedName,
-    TrimEnd,
-}
-
-impl Modifier {
-    fn new(key: u8) -> Option<Self> {
-        Some(match key {
-            b'L' => Self::LowerCase,
-            b'U' => Self::UpperCase,
-            b'E' => Self::Escape,
-            b'X' => Self::Hexadecimal,
-            b'R' => Self::Reverse,
-            b'H' => Self::PjwHash,
-            b'N' => Self::Md5Number,
-            b'M' => Self::Md5,
-            b'D' => Self::DistinguishedName,
-            b'T' => Self::TrimEnd,
-            _ => return None,
-        })
-    }
-
-    fn apply(self, mut value: Vec<u8>, field: &mut Field) -> Result<Vec<u8>, ExpandError> {
-        Ok(match self {
-            Self::LowerCase => value.to_ascii_lowercase(),
-            Self::UpperCase => value.to_ascii_uppercase(),
-            Self::Escape => value
-                .into_iter()
-                .flat_map(|byte| {
-                    let escaped = matches!(byte, b'"' | b'\\' | b'\'');
-                    escaped.then_some(b'\\').into_iter().chain([byte])
-                })
-                .collect(),
-            Self::Hexadecimal => {
-                let number = number(&value).unwrap_or(0);
-                format!("{number:x}").into_bytes()
-            }
-            Self::Reverse => {
-                value.reverse();
-                value
-            }
-            Self::PjwHash => {
-                let number = hash::pjw(&value);
-                // C converts a negative width to a large number, here and below.
-                let modulus = std::mem::take(&mut field.width) as u32;
-                let number = number.checked_rem(modulus).unwrap_or(number);
-                field.padded_hexadecimal(number)?
-            }
-            Self::Md5Number => {
-                let number = hash::md5_number(&value);
-                let modulus = i64::from(std::mem::take(&mut field.width)) as u64;
-                let number = number.checked_rem(modulus).unwrap_or(number);
-                // Only the lower half is printed.
-                field.padded_hexadecimal(number as u32)?
-            }
-            Self::Md5 => hash::md5_hex(&value),
-            Self::DistinguishedName => value
-                .split(|&byte| byte == b'.')
-                .collect::<Vec<_>>()
-                .join(&b",dc="[..]),
-            Self::TrimEnd => {
-                let blank = |byte: &u8| matches!(byte, b' ' | 9..=13);
-                while value.last().is_some_and(blank) {
-                    value.pop();
-                }
-                value
-            }
-        })
-    }
-}
-
-impl Field {
-    /// A hash's digits; the offset is used up as their least number.
-    fn padded_hexadecimal(&mut self, number: u32) -> Result<Vec<u8>, ExpandError> {
-        let digits = usize::try_from(std::mem::take(&mut self.offset)).unwrap_or(0);
-        check_length(digits)?;
-        // A format's width cannot be that large.
-        let number = format!("{number:x}").into_bytes();
-        let mut padded = vec![b'0'; digits.saturating_sub(number.len())];
-        padded.extend_from_slice(&number);
-        Ok(padded)
-    }
-}
-
 /// Where the brace that was opened before `text` is closed.
 fn closing_brace(text: &[u8]) -> Option<usize> {
     let mut depth = 1_usize;
@@ -664,158 +374,11 @@ fn closing_brace(text: &[u8]) -> Option<usize> {
     None
 }
 
-/// Splits the parameters of `%{if;...}` at semicolons outside of inner
-/// variables. A colon out there ends them.
-fn split_parameters(text: &[u8]) -> Vec<Vec<u8>> {
-    let mut parameters = Vec::new();
-    let mut current = Vec::new();
-    let mut depth = 0_usize;
-    let mut escaped = false;
-    let mut percent_seen = false;
-    for &byte in text {
-        match byte {
-            // Of several backslashes not one is left.
-            b'\\' => {
-                escaped = true;
-                continue;
-            }
-            _ if escaped => escaped = false,
-            b'%' => percent_seen = true,
-            b'{' if percent_seen => {
-                depth += 1;
-                percent_seen = false;
-            }
-            b'}' if depth > 0 => depth -= 1,
-            b';' if depth == 0 => {
-                parameters.push(std::mem::take(&mut current));
-                continue;
-            }
-            b':' if depth == 0 => break,
-            _ => {}
-        }
-        current.push(byte);
-    }
-    if !current.is_empty() {
-        parameters.push(current);
-    }
-    parameters
-}
-
-fn compare(left: &[u8], operator: &[u8], right: &[u8]) -> Result<bool, ExpandError> {
-    let integers = || -> Result<(i64, i64), ExpandError> {
-        let integer = |text: &[u8]| {
-            signed_number(text)
-                .ok_or_else(|| ExpandError::If(format!("{} is not a number", text.escape_ascii())))
-        };
-        Ok((integer(left)?, integer(right)?))
-    };
-    let matches = || {
-        regex::matches(right, left)
-            .map_err(|error| ExpandError::If(format!("regex failed: {error}")))
-    };
-    Ok(match operator {
-        b"==" => integers().map(|(left, right)| left == right)?,
-        b"<" => integers().map(|(left, right)| left < right)?,
-        b"<=" => integers().map(|(left, right)| left <= right)?,
-        b">" => integers().map(|(left, right)| left > right)?,
-        b">=" => integers().map(|(left, right)| left >= right)?,
-        b"!=" => integers().map(|(left, right)| left != right)?,
-        b"eq" => left == right,
-        b"lt" => left < right,
-        b"le" => left <= right,
-        b"gt" => left > right,
-        b"ge" => left >= right,
-        b"ne" => left != right,
-        b"*" => wildcard_match(left, right),
-        b"!*" => !wildcard_match(left, right),
-        b"~" => matches()?,
-        b"!~" => !matches()?,
-        _ => {
-            return Err(ExpandError::If(format!(
-                "unsupported comparator '{}'",
-                operator.escape_ascii()
-            )));
-        }
-    })
-}
-
-/// `*` stands for any bytes, `?` for one.
-fn wildcard_match(text: &[u8], pattern: &[u8]) -> bool {
-    let (mut at, mut pattern_at) = (0, 0);
-    let mut retry = None;
-    while at < text.len() {
-        match pattern.get(pattern_at) {
-            Some(b'*') => {
-                pattern_at += 1;
-                retry = Some((at, pattern_at));
-            }
-            Some(&byte) if byte == b'?' || byte == text[at] => {
-                at += 1;
-                pattern_at += 1;
-            }
-            _ => match retry {
-                Some((start, behind_star)) => {
-                    at = start + 1;
-                    pattern_at = behind_star;
-                    retry = Some((at, behind_star));
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[pattern_at..].iter().all(|&byte| byte == b'*')
-}
-
-/// Decimal digits and nothing else.
-fn number(text: &[u8]) -> Option<u64> {
-    if text.is_empty() {
-        return None;
-    }
-    text.iter().try_fold(0_u64, |number, byte| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
-}
-
-fn signed_number(text: &[u8]) -> Option<i64> {
-    let (negative, digits) = match text.strip_prefix(b"-") {
-        Some(digits) => (true, digits),
-        None => (false, text),
-    };
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0_i64, |number, byte| {
-        let digit = byte.is_ascii_digit().then(|| i64::from(byte - b'0'))?;
-        let number = number.checked_mul(10)?;
-        if negative {
-            number.checked_sub(digit)
-        } else {
-            number.checked_add(digit)
-        }
-    })
-}
-
-fn split_at_first(text: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
+pub(super) fn split_at_first(text: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
     match text.iter().position(|&byte| byte == separator) {
         Some(at) => (&text[..at], Some(&text[at + 1..])),
         None => (text, None),
     }
-}
-
-fn local_part(user: &[u8]) -> &[u8] {
-    split_at_first(user, b'@').0
-}
-
-fn domain(user: &[u8]) -> &[u8] {
-    split_at_first(user, b'@').1.unwrap_or_default()
-}
-
-fn check_length(length: usize) -> Result<(), ExpandError> {
-    if length > MAX_LENGTH {
-        return Err(ExpandError::TooLong);
-    }
-    Ok(())
 }
 
 /// Why a template cannot be expanded.
@@ -848,23 +411,19 @@ impl std::error::Error for ExpandError {}
 impl fmt::Display for ExpandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownVariable(name) => write!(f, "unknown variable %{}", name.escape_ascii()),
+            Self::UnknownVariable(name) => write!(f, "unknown variable %{}", Shown(name)),
             Self::NotKnown(name) => write!(
                 f,
                 "the value of the variable %{{{}}} is not known here",
-                name.escape_ascii()
+                Shown(name)
             ),
             Self::NoHome => write!(f, "%h is used, but the user has no home directory"),
-            Self::HashCase(name) => write!(
-                f,
-                "%{{{}}}: names of hashes are lower case",
-                name.escape_ascii()
-            ),
-            Self::HashOption(option) => write!(
-                f,
-                "a hash's option has a wrong value: {}",
-                option.escape_ascii()
-            ),
+            Self::HashCase(name) => {
+                write!(f, "%{{{}}}: names of hashes are lower case", Shown(name))
+            }
+            Self::HashOption(option) => {
+                write!(f, "a hash's option has a wrong value: {}", Shown(option))
+            }
             Self::If(reason) => write!(f, "%{{if}}: {reason}"),
             Self::TooLong => f.write_str("it is too long, or would become so"),
             Self::TooDeep => write!(f, "variables are nested more than {MAX_DEPTH} times"),

@@ -13,15 +13,19 @@
 //! Paths are bytes, and are returned as Dovecot would use them: `//`, `/./` and
 //! `/../` stay.
 
+mod condition;
 mod expand;
+mod field;
 mod hash;
 mod parse;
 pub mod source;
+mod variables;
 
 use std::fmt;
 
-pub use expand::{ExpandError, Lookup, Setting, UserdbField, Variables, expand};
+pub use expand::{ExpandError, expand};
 pub use parse::{ParseError, parse};
+pub use variables::{Lookup, Setting, UserdbField, Variables};
 
 /// The mail storage driver, the part of `mail_location` before the first colon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,7 +234,7 @@ pub fn tracking(
         Unvouchable::IndexRelative
     } else if has_parent(index_dir) {
         Unvouchable::IndexParent
-    } else if has_parent(directory) {
+    } else if has_parent(directory) || prefix == b".." {
         Unvouchable::ListIndexParent
     } else if prefix == RECORD_NAME {
         Unvouchable::PrefixIsRecord
@@ -267,6 +271,18 @@ impl Layout {
             Self::MaildirPlusPlus => "dovecot.lasthost",
             Self::Fs | Self::Index | Self::Imapdir | Self::None => ".lasthost",
         }
+    }
+}
+
+/// Bytes in an error message: escaped, and no longer than a reader wants.
+struct Shown<'a>(&'a [u8]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MOST: usize = 100;
+        let dots = if self.0.len() > MOST { "..." } else { "" };
+        let beginning = &self.0[..self.0.len().min(MOST)];
+        write!(f, "{}{dots}", beginning.escape_ascii())
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::{Driver, Given, Layout, ListIndex, Location};
+use super::{Driver, Given, Layout, ListIndex, Location, Shown};
 
 const DEFAULT_PREFIX: &[u8] = b"dovecot.list.index";
 
@@ -360,10 +360,10 @@ impl fmt::Display for ParseError {
             Self::Driver(name) => write!(
                 f,
                 "unknown mail storage driver, or none with local indexes: {}",
-                name.escape_ascii()
+                Shown(name)
             ),
-            Self::Layout(name) => write!(f, "unknown LAYOUT={}", name.escape_ascii()),
-            Self::Key(key) => write!(f, "unknown setting in the location: {}", key.escape_ascii()),
+            Self::Layout(name) => write!(f, "unknown LAYOUT={}", Shown(name)),
+            Self::Key(key) => write!(f, "unknown setting in the location: {}", Shown(key)),
             Self::NoRoot => write!(f, "the location has no root mail directory"),
             Self::NoHome { key } => write!(
                 f,
@@ -372,13 +372,11 @@ impl fmt::Display for ParseError {
             Self::NoSystemHome { name, key } => write!(
                 f,
                 "there is no system user {}, but {key} of the location begins with its home",
-                name.escape_ascii()
+                Shown(name)
             ),
-            Self::RelativeHome(home) => write!(
-                f,
-                "the home directory is a relative path: {}",
-                home.escape_ascii()
-            ),
+            Self::RelativeHome(home) => {
+                write!(f, "the home directory is a relative path: {}", Shown(home))
+            }
             Self::BrokenChar => write!(f, "BROKENCHAR must be a single character"),
             Self::IterateIndex => write!(f, "ITERINDEX needs an INDEX directory"),
             Self::RelativeInMemory => {
