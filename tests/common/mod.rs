@@ -975,8 +975,7 @@ pub fn release_wrapper() -> &'static Path {
             return executable_by_all(path.into());
         }
         let script = "source tests/lib/common.sh && source tests/lib/build.sh && \
-                      find_cargo && build_wrapper >&2 && \
-                      echo \"${CARGO_TARGET_DIR:-target}/$WRAPPER_TARGET/release\"";
+                      build_wrapper >&2 && echo \"$WRAPPER\"";
         let output = Command::new("bash")
             .args(["-c", script])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -984,9 +983,8 @@ pub fn release_wrapper() -> &'static Path {
             .output()
             .expect("bash runs");
         assert!(output.status.success(), "the program cannot be built");
-        let directory = String::from_utf8(output.stdout).expect("a path");
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory.trim_end());
-        executable_by_all(directory.join("nfs-hostchange-login"))
+        let path = String::from_utf8(output.stdout).expect("a path");
+        executable_by_all(path.trim_end().into())
     })
 }
 
