@@ -16,6 +16,8 @@ CASES=${1:-300}
 SEED=${2:-$RANDOM$RANDOM}
 
 need_root
+# Not /tmp: a location may cut its paths short, and nobody else may write in /var/cache.
+TMPDIR=/var/cache
 make_work_dirs
 step "Building"
 find_cargo || die "no Rust that is new enough: run tests/setup.sh"

@@ -204,6 +204,10 @@ class Asker:
 
     def doveadm(self, number, user, home, location):
         stem = f"{self.options.work}/case.{number}"
+        # Dovecot may have taken it for a mailbox's directory, and thrown it away.
+        directory = f"{self.options.work}/a/b/c/cwd"
+        os.makedirs(directory, exist_ok=True)
+        os.chmod(directory, 0o777)
         record, config = stem + ".record", stem + ".conf"
         quoted = location.replace("\\", "\\\\").replace('"', '\\"')
         with open(config, "w", encoding="utf-8") as file:
@@ -223,7 +227,7 @@ class Asker:
             environment["HOME"] = home
         try:
             log = subprocess.run(["doveadm", "-c", config, "mailbox", "status", "messages", "INBOX"], check=False,
-                                  env=environment, cwd=f"{self.options.work}/a/b/c/cwd", stdin=subprocess.DEVNULL,
+                                  env=environment, cwd=directory, stdin=subprocess.DEVNULL,
                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=20).stderr
         except subprocess.TimeoutExpired:
             # It inserts zeros one by one, up to 2^31 of them; or it waits for a lock.
