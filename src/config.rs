@@ -288,6 +288,7 @@ fn parse(bytes: &[u8]) -> Result<Configuration, (usize, String)> {
     })
 }
 
+#[cold]
 fn syntax_error(path: &Path, bytes: &[u8], offset: usize, message: String) -> ConfigurationError {
     let before = &bytes[..offset.min(bytes.len())];
     let line_start = before

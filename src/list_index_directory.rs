@@ -198,6 +198,7 @@ pub fn open_without_links(path: &Path) -> Result<OwnedFd, DirectoryError> {
 }
 
 /// Opens `path` one component after the other; on the way, only links of root's are followed.
+#[cold]
 fn walk(path: &Path) -> Result<OwnedFd, DirectoryError> {
     let mut names = components(path)?.into_iter().peekable();
     let mut directory = open_root(path)?;
@@ -260,6 +261,7 @@ fn file_type(status: &FileStat) -> SFlag {
 ///
 /// As root, parents are made only where nobody but root can interfere, and the user's directory
 /// becomes the user's. As the mail user everything is made as Dovecot itself would: 0700.
+#[cold]
 fn make(path: &Path, actor: &Actor) -> Result<(), DirectoryError> {
     let names = components(path)?;
     let Some((own, parents)) = names.split_last() else {

@@ -54,6 +54,7 @@ impl Log {
     }
 
     /// The last line of a process that could not do its work: to syslog and to standard error.
+    #[cold]
     pub fn fatal(&self, message: impl Display) {
         let line = one_line(format!("fatal: {message}").as_bytes());
         self.send(Level::Error, &line);
@@ -61,6 +62,7 @@ impl Log {
     }
 
     /// A line of importance `level`.
+    #[cold]
     pub fn write(&self, level: Level, message: impl Display) {
         if level > self.settings.level {
             return;

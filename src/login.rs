@@ -75,6 +75,7 @@ impl Failure {
 
 /// Ends the process without executing anything, with a message for the administrator in syslog
 /// and in Dovecot's log.
+#[cold]
 pub fn fail(failure: &Failure) -> ! {
     Log::new(b"").fatal(failure);
     exit(failure.status())
@@ -143,6 +144,7 @@ impl<'a> Login<'a> {
         .run()
     }
 
+    #[cold]
     fn without_list_index(&self, reason: impl fmt::Display) -> Verdict {
         self.log
             .error(format_args!("session without list index: {reason}"));

@@ -179,6 +179,7 @@ impl Reconciliation<'_> {
 
     /// INDEX cannot be asked. Nothing here may be trusted by a later login either: without NFS,
     /// IMAP would strip the list index down to nothing, and this session changes what is in it.
+    #[cold]
     fn give_up(&self, error: IndexError, deadline: &Deadline) -> Result<(), Doubt> {
         let path = &self.list_index_directory;
         let directory = match open_sessions::own() {
@@ -200,6 +201,7 @@ impl Reconciliation<'_> {
 
     /// The lock cannot be had. What its holder records must be lost, since this session, without a
     /// list index, may change what is in it.
+    #[cold]
     fn refuse(&self, error: LockError, directory: &ListIndexDirectory) -> Doubt {
         if matches!(error, LockError::TimedOut(_)) {
             let before = Content::peek(directory);
@@ -242,6 +244,7 @@ impl Reconciliation<'_> {
 
     /// A session that nobody vouches for changes the store all the same, so no backend's record
     /// may survive it: neither one elsewhere, nor one here that could not be emptied.
+    #[cold]
     fn claim_regardless(&self, doubt: &Doubt) {
         if matches!(doubt, Doubt::Overtaken) {
             // Another backend has just done so.
@@ -270,6 +273,7 @@ impl Reconciliation<'_> {
         }
     }
 
+    #[cold]
     fn settle(&self, lock: &Lock<'_, Exclusive>) -> Result<(), Doubt> {
         // Both sides once more: another login may have done the work while this one waited.
         let (index, look) = self.index.look()?;
@@ -358,6 +362,7 @@ impl Reconciliation<'_> {
         }
     }
 
+    #[cold]
     fn tell(
         &self,
         host: &HostName,

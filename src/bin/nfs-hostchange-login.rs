@@ -7,8 +7,12 @@ use nfs_hostchange::command_line::{self, CommandLine};
 use nfs_hostchange::environment::Environment;
 use nfs_hostchange::login::{self, Failure};
 use nfs_hostchange::reconcile::Verdict;
+use nfs_hostchange::system::arena::Arena;
 use nfs_hostchange::system::start::{self, Start};
 use nfs_hostchange::system::{credentials, descriptors};
+
+#[global_allocator]
+static MEMORY: Arena = Arena::new();
 
 nfs_hostchange::entry_point!(run);
 

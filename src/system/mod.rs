@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod arena;
 pub mod credentials;
 pub mod descriptors;
 pub mod entries;
