@@ -2,11 +2,12 @@
 # The wrapper under real Dovecot, case by case. Every case is a sentence; the last
 # line counts them.
 #
-#   tests/smoke.sh [--wrapper PATH] [--command PATH] [--only REGEX] [--list]
+#   tests/smoke.sh [--wrapper PATH] [--command PATH] [--only REGEX] [--list] [--quick]
 #
 # Without --wrapper (or WRAPPER in the environment) both programs are built. With
 # it, an installed one is tested and nothing is built; --command (COMMAND) is
-# the administrator's command, whose cases are left out without it.
+# the administrator's command, whose cases are left out without it. --quick leaves
+# out the cases that kill a program before each of its system calls.
 set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
@@ -24,14 +25,16 @@ WRAPPER=${WRAPPER:-}
 COMMAND=${COMMAND:-}
 ONLY=
 LIST=false
+QUICK=false
 while [ "$#" -gt 0 ]; do
     case $1 in
         --wrapper) WRAPPER=$2 ;;
         --command) COMMAND=$2 ;;
         --only) ONLY=$2 ;;
-        --list)
-            LIST=true
-            set -- "$1" "$@"
+        --list | --quick)
+            [ "$1" = --list ] && LIST=true || QUICK=true
+            shift
+            continue
             ;;
         *) die "unknown option $1" ;;
     esac
@@ -1197,6 +1200,7 @@ if [ -z "$WRAPPER" ]; then
     build_release || die "it does not build"
 fi
 make_work_dirs
+start_asking
 step "real Dovecot"
 run_scenarios
 print_result

@@ -251,14 +251,44 @@ uid_of() {
 # The user's programs: imap HOST USER COMMAND..., pop3 HOST USER [dele], lmtp HOST
 # RCPT..., lda HOST USER (see mailclient.py for COMMAND).
 client() { "$PYTHON" "$REPO/tests/lib/mailclient.py" "$@"; }
+
+# start_asking: from now on ask goes to one process, which saves a start of python for
+# every session. Without it, ask is client.
+ASKED=
+start_asking() {
+    mkfifo "$WORK/asked" "$WORK/answered"
+    "$PYTHON" "$REPO/tests/lib/mailclient.py" serve <"$WORK/asked" >"$WORK/answered" &
+    printf '%s\n' "$!" >"$WORK/asked.pid"
+    on_exit end_process "$WORK/asked.pid"
+    exec {ASKED}>"$WORK/asked" {ANSWERED}<"$WORK/answered"
+}
+ask() {
+    local line
+    if [ -z "$ASKED" ]; then
+        client "$@"
+        return
+    fi
+    (
+        IFS=$'\t'
+        printf '%s\n' "$*" >&"$ASKED"
+    )
+    while IFS= read -r -t 120 -u "$ANSWERED" line; do
+        case $line in
+            o*) printf '%s\n' "${line#o}" ;;
+            e*) printf '%s\n' "${line#e}" >&2 ;;
+            x*) return "${line#x}" ;;
+        esac
+    done
+    die "no answer to: $*"
+}
 port_of() {
     # shellcheck disable=SC1090
     source "$SITE/$1/ports"
     printf '%s\n' "${!2}"
 }
-imap() { client imap "$(port_of "$1" IMAP)" "${@:2}"; }
-pop3() { client pop3 "$(port_of "$1" POP3)" "${@:2}"; }
-lmtp() { client lmtp "$(port_of "$1" LMTP)" "${@:2}"; }
+imap() { ask imap "$(port_of "$1" IMAP)" "${@:2}"; }
+pop3() { ask pop3 "$(port_of "$1" POP3)" "${@:2}"; }
+lmtp() { ask lmtp "$(port_of "$1" LMTP)" "${@:2}"; }
 lda() {
     printf 'From: <a@example.org>\nSubject: hello\n\nHello.\n' |
         /usr/lib/dovecot/dovecot-lda -c "$SITE/$1/dovecot.conf" -d "$2" -f a@example.org

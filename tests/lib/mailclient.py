@@ -11,11 +11,16 @@
     mailclient.py storm PORT USER=FILE...     LOGINS sessions of each user at once (LOGINS from
                                               the environment); each look must equal FILE
     mailclient.py ports N                     N free ports
+    mailclient.py serve                       the above, one a line from stdin with tabs between the
+                                              words; answers in lines: "o" and output, "e" and what
+                                              went wrong, last "x" and the exit status
 
 Anything that goes wrong is said on stderr, with exit status 1.
 """
 
+import contextlib
 import imaplib
+import io
 import os
 import poplib
 import re
@@ -187,12 +192,39 @@ def ports(count):
     print(*[sock.getsockname()[1] for sock in taken])
 
 
+def serve():
+    for line in sys.stdin:
+        answer = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(answer):
+                act(*line.rstrip("\n").split("\t"))
+            problem = []
+        except PROBLEMS as error:
+            problem = in_words(line.split("\t")[:3], error).splitlines()
+        for text in answer.getvalue().splitlines():
+            print("o" + text)
+        for text in problem:
+            print("e" + text)
+        print("x1" if problem else "x0", flush=True)
+
+
+PROBLEMS = (Failure, OSError, EOFError, imaplib.IMAP4.error, poplib.error_proto, smtplib.SMTPException)
+
+
+def in_words(what, error):
+    return f"{' '.join(what)}: {type(error).__name__}: {error}"
+
+
+def act(name, *arguments):
+    actions = {f.__name__: f for f in (imap, hold, pop3, lmtp, storm, ports, serve)}
+    actions[name](*arguments)
+
+
 def main():
-    actions = {f.__name__: f for f in (imap, hold, pop3, lmtp, storm, ports)}
     try:
-        actions[sys.argv[1]](*sys.argv[2:])
-    except (Failure, OSError, EOFError, imaplib.IMAP4.error, poplib.error_proto, smtplib.SMTPException) as error:
-        print(f"{' '.join(sys.argv[1:4])}: {type(error).__name__}: {error}", file=sys.stderr)
+        act(*sys.argv[1:])
+    except PROBLEMS as error:
+        print(in_words(sys.argv[1:4], error), file=sys.stderr)
         return 1
     return 0
 
