@@ -3,7 +3,8 @@
 #
 #   tests/run.sh [--quick]
 #
-# --quick leaves out the parts that take many minutes: kernel NFS and packages.
+# --quick leaves out what takes many minutes: kernel NFS, packages, and what smoke.sh
+# leaves out with its own --quick.
 set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
@@ -78,13 +79,13 @@ check_rust() {
     count "$passed" "$failed"
 }
 
-# A script of ours, whose last line is "N passed, N failed".
+# check_script SCRIPT [OPTION...]: a script of ours, whose last line is "N passed, N failed".
 check_script() {
     local status=0
     if [ ! -e "$REPO/tests/$1" ]; then
         return
     fi
-    run "$REPO/tests/$1" || status=$?
+    run "$REPO/tests/$1" "${@:2}" || status=$?
     if [[ $(tail -n 1 "$LOG") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
         count "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}"
         [ "$status" = 0 ] || [ "${BASH_REMATCH[2]}" -gt 0 ] || count 0 1
@@ -103,10 +104,11 @@ timed "format" check_cargo fmt --check
 timed "lints" check_cargo clippy --locked --all-targets -- -D warnings
 timed "shell scripts" check_shell
 timed "tests in Rust" check_rust
-timed "real Dovecot" check_script smoke.sh
 if $QUICK; then
+    timed "real Dovecot" check_script smoke.sh --quick
     say "== left out: kernel NFS, packages"
 else
+    timed "real Dovecot" check_script smoke.sh
     timed "kernel NFS" check_script nfs/run.sh
     timed "packages" check_script package.sh
 fi

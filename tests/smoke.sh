@@ -32,7 +32,7 @@ while [ "$#" -gt 0 ]; do
         --command) COMMAND=$2 ;;
         --only) ONLY=$2 ;;
         --list | --quick)
-            [ "$1" = --list ] && LIST=true || QUICK=true
+            if [ "$1" = --list ]; then LIST=true; else QUICK=true; fi
             shift
             continue
             ;;
@@ -1167,9 +1167,11 @@ for how in lock index record; do
     scenario many "a session whose list index is thrown away is not overlooked: $how" \
         a_session_whose_list_index_is_thrown_away_is_not_overlooked $how
 done
-scenario many "killed before any system call of a host change" killed_on_a_host_change
-scenario many "killed before any system call of a migration" killed_on_a_migration
-scenario many "killed before any system call of usercache clean" killed_on_cleaning
+if ! $QUICK; then
+    scenario many "killed before any system call of a host change" killed_on_a_host_change
+    scenario many "killed before any system call of a migration" killed_on_a_migration
+    scenario many "killed before any system call of usercache clean" killed_on_cleaning
+fi
 scenario many "usercache clean is not noticed by the user" cleaning_is_not_noticed
 scenario many "usercache clean spares a list index that a session has open" cleaning_spares_a_live_session
 scenario many "200 parallel logins of 20 users" many_parallel_logins
