@@ -36,6 +36,8 @@ pub mod migrate;
 pub mod open_sessions;
 pub mod reconcile;
 pub mod record;
+#[cfg(feature = "admin")]
+pub mod status;
 pub mod system;
 pub mod user;
 pub mod usercache;

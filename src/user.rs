@@ -9,9 +9,6 @@ use crate::config::{Account, Configuration};
 use crate::environment::Environment;
 use crate::system::credentials::{Assumed, GroupId, Identity, UserId, effective_user};
 
-/// Debian's `nogroup`, to which nothing belongs: in a directory of his own an owner needs no group.
-const NO_GROUP: GroupId = GroupId(65534);
-
 /// Why nobody can be become, or nobody that the work may be done as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserError {
@@ -104,18 +101,6 @@ impl Actor {
         )?);
         let groups = groups(environment, configuration, group)?;
         Actor::assume(user, group, groups)
-    }
-
-    /// Takes on the rights of `owner`, whom a directory belongs to, if this process is root. A
-    /// hostile owner can then make it do nothing that he could not do himself.
-    ///
-    /// # Errors
-    /// If the owner is root: no list index belongs to root.
-    pub fn as_owner(owner: UserId) -> Result<Actor, UserError> {
-        match effective_user() {
-            UserId(0) => Actor::assume(owner, NO_GROUP, Vec::new()),
-            user => Ok(Actor { user, root: None }),
-        }
     }
 
     fn assume(user: UserId, group: GroupId, groups: Vec<u32>) -> Result<Actor, UserError> {

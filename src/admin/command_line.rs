@@ -28,9 +28,49 @@ pub struct CommandLine {
 pub enum Command {
     /// Show where a user's INDEX and LISTINDEX are
     Locate(Locate),
+    /// Show what this backend knows about a user, a directory, or all of them
+    Status(Status),
     /// Throw away list indexes that nobody has used for a while
     #[command(subcommand)]
     Usercache(Usercache),
+}
+
+/// The options of `nfs-hostchange status`.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["user", "below", "directory"])))]
+pub struct Status {
+    /// Where the settings are
+    #[command(flatten)]
+    pub configuration: ConfigurationFile,
+
+    /// This user, as "doveadm user" knows him; where Dovecot does not run, as the configuration
+    /// file has it
+    #[arg(long, short, value_name = "USER")]
+    pub user: Option<OsString>,
+
+    /// Dovecot's own configuration file, for doveadm [default: doveadm's]
+    #[arg(long, short = 'c', value_name = "FILE", requires = "user")]
+    pub dovecot_config: Option<PathBuf>,
+
+    /// All users' directories below this one
+    #[arg(long, value_name = "ROOT", value_parser = directory())]
+    pub below: Option<PathBuf>,
+
+    /// A user's directory
+    #[arg(value_name = "PATH", value_parser = directory())]
+    pub directory: Option<PathBuf>,
+
+    /// What the list index's files are called: the part of LISTINDEX after the last slash
+    #[arg(long, value_name = "NAME", default_value = "dovecot.list.index", value_parser = prefix(), conflicts_with = "user")]
+    pub prefix: CString,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Print the totals as node_exporter's textfile collector wants them
+    #[arg(long, requires = "below", conflicts_with = "json")]
+    pub prometheus: bool,
 }
 
 /// What `nfs-hostchange usercache` can do.

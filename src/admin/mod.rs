@@ -9,6 +9,7 @@ use clap::error::ErrorKind;
 pub mod command_line;
 mod locate;
 pub mod output;
+mod status;
 mod usercache;
 
 use command_line::{Command, CommandLine, Usercache};
@@ -19,6 +20,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match CommandLine::try_parse_from(arguments) {
         Ok(CommandLine { command }) => match command {
             Command::Locate(options) => locate::run(options),
+            Command::Status(options) => status::run(&options),
             Command::Usercache(Usercache::Clean(options)) => usercache::clean(&options),
             Command::Usercache(Usercache::Sweep(options)) => usercache::sweep(&options),
         },

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,8 @@ use crate::list_index::DeleteError;
 use crate::list_index_directory::DirectoryError;
 use crate::record::LockError;
 use crate::usercache::clean::{CleanError, Cleaner, Directory, Outcome, Rules};
-use crate::usercache::sweep::{self, RootError, Totals};
+use crate::usercache::sweep::{self, Totals};
+use crate::usercache::tree::{RootError, Tree, lock};
 
 /// How often the progress is drawn.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -48,20 +49,21 @@ pub fn clean(options: &Clean) -> Exit {
 /// Cleans everything below a root.
 pub fn sweep(options: &Sweep) -> Exit {
     let rules = Rules::from(&options.unused);
-    let sweep = match sweep::Sweep::new(&options.root, &rules) {
-        Ok(sweep) => sweep,
+    let tree = match Tree::new(&options.root) {
+        Ok(tree) => tree,
         Err(error) => {
             complain(&error);
             return Exit::from(&error);
         }
     };
     let start = Instant::now();
+    let totals = Mutex::default();
     let exit = Mutex::new(Exit::Ok);
-    let done = with_progress(&sweep, |bar| {
-        sweep.run(&|path, outcome| {
+    let done = with_progress(&totals, |bar| {
+        sweep::sweep(&tree, &rules, &totals, &|path, outcome| {
             // Users who are here are nothing that a sweep has to report as a failure.
             if outcome.is_err() {
-                let mut exit = exit.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut exit = lock(&exit);
                 *exit = (*exit).max(Exit::from(outcome));
             }
             if outcome.is_err() || options.unused.verbose {
@@ -72,16 +74,17 @@ pub fn sweep(options: &Sweep) -> Exit {
     if let Err(errno) = done {
         return cannot_drop_groups(errno);
     }
+    let (totals, exit) = (*lock(&totals), *lock(&exit));
     if options.json {
-        say(json(options, &sweep.totals(), start.elapsed()));
+        say(json(options, &totals, start.elapsed()));
     } else {
-        say(summary(options, &sweep.totals(), start.elapsed()));
+        say(summary(options, &totals, start.elapsed()));
     }
-    exit.into_inner().unwrap_or_else(PoisonError::into_inner)
+    exit
 }
 
 /// Does `work`, and if standard error is a terminal shows there how far it is.
-fn with_progress<T>(sweep: &sweep::Sweep<'_>, work: impl FnOnce(&ProgressBar) -> T) -> T {
+fn with_progress<T>(totals: &Mutex<Totals>, work: impl FnOnce(&ProgressBar) -> T) -> T {
     // Draws on standard error, and on a terminal only.
     let bar = ProgressBar::new_spinner();
     let (working, stopped) = mpsc::channel::<()>();
@@ -90,7 +93,7 @@ fn with_progress<T>(sweep: &sweep::Sweep<'_>, work: impl FnOnce(&ProgressBar) ->
             scope.spawn(|| {
                 let stopped = stopped;
                 loop {
-                    let totals = sweep.totals();
+                    let totals = *lock(totals);
                     bar.set_message(format!(
                         "{} users seen, {} cleaned, {} freed",
                         totals.users,

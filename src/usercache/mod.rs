@@ -8,3 +8,5 @@ pub mod clean;
 pub mod last_used;
 #[cfg(feature = "admin")]
 pub mod sweep;
+#[cfg(feature = "admin")]
+pub mod tree;

@@ -1,0 +1,384 @@
+//! `nfs-hostchange status`.
+
+use std::ffi::{CString, OsStr};
+use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use indicatif::HumanBytes;
+use serde_json::{Map, Value, json};
+
+use super::command_line::Status;
+use super::output::{Exit, Span, complain, insert_path, printable, say};
+use crate::config::Configuration;
+use crate::environment::Environment;
+use crate::list_index_directory::{ListIndexDirectory, open_without_links};
+use crate::status::{self, AGES, Local, StatusError, Step, TreeStatus, UserStatus};
+use crate::system::credentials::RootThread;
+use crate::usercache::clean::CleanError;
+use crate::usercache::tree::Tree;
+
+/// Prints the state of what the options name.
+pub fn run(options: &Status) -> Exit {
+    if let Some(root) = &options.below {
+        tree(options, root)
+    } else if let Some(user) = &options.user {
+        one_user(options, user)
+    } else if let Some(path) = &options.directory {
+        directory(options, path)
+    } else {
+        // One of them is required.
+        Exit::Usage
+    }
+}
+
+fn one_user(options: &Status, name: &OsStr) -> Exit {
+    let configuration = match Configuration::read(&options.configuration.path) {
+        Ok(configuration) => configuration.unwrap_or_default(),
+        Err(error) => {
+            complain(error);
+            return Exit::Configuration;
+        }
+    };
+    let entries = match environment_of(options, name) {
+        Ok(entries) => entries,
+        Err(exit) => return exit,
+    };
+    let entries: Vec<_> = entries.iter().map(CString::as_c_str).collect();
+    match status::of_user(&Environment::new(&entries), &configuration) {
+        Ok(status) => print_user(options, name, &status),
+        Err(error) => {
+            let reason = error.to_string();
+            if options.json {
+                let user = String::from_utf8_lossy(name.as_bytes());
+                say(json!({ "user": user, "in_step": null, "reason": reason }));
+            }
+            match error {
+                // Nothing is wrong with such a user.
+                StatusError::NotTracked(_) => {
+                    if !options.json {
+                        say(format_args!("nothing to keep in step: {reason}"));
+                    }
+                    Exit::Ok
+                }
+                error => {
+                    complain(reason);
+                    exit_of(&error)
+                }
+            }
+        }
+    }
+}
+
+fn exit_of(error: &StatusError) -> Exit {
+    match error {
+        StatusError::NotTracked(_) => Exit::Ok,
+        StatusError::Source(_) | StatusError::User(_) => Exit::Configuration,
+        StatusError::Index(_) => Exit::NoInput,
+        StatusError::Local(error) => error.into(),
+    }
+}
+
+/// What script-login would tell the wrapper about this user: the userdb's fields, by doveadm. Where
+/// doveadm cannot ask Dovecot, the name alone, and the rest is in the configuration file.
+fn environment_of(options: &Status, name: &OsStr) -> Result<Vec<CString>, Exit> {
+    let mut doveadm = Command::new("doveadm");
+    if let Some(file) = &options.dovecot_config {
+        doveadm.arg("-c").arg(file);
+    }
+    let output = doveadm
+        .arg("user")
+        .arg("--")
+        .arg(name)
+        .stdin(Stdio::null())
+        .output();
+    let mut entries = vec![[b"USER=", name.as_bytes()].concat()];
+    match output {
+        Ok(output) if output.status.success() => {
+            let mut keys = b"USERDB_KEYS=".to_vec();
+            for line in output.stdout.split(|&byte| byte == b'\n').skip(1) {
+                let mut fields = line.splitn(2, |&byte| byte == b'\t');
+                if let (Some(field), Some(value)) = (fields.next(), fields.next()) {
+                    let field = field.to_ascii_uppercase();
+                    keys.extend_from_slice(&field);
+                    keys.push(b' ');
+                    entries.push([field.as_slice(), b"=", value].concat());
+                }
+            }
+            entries.push(keys);
+        }
+        // EX_NOUSER
+        Ok(output) if output.status.code() == Some(67) => {
+            complain(format_args!("{}: no such user", Path::new(name).display()));
+            return Err(Exit::NoInput);
+        }
+        Ok(_) | Err(_) => complain("doveadm cannot be asked: using the configuration file alone"),
+    }
+    entries
+        .into_iter()
+        .map(|entry| CString::new(entry).map_err(|_| Exit::Data))
+        .collect()
+}
+
+fn print_user(options: &Status, name: &OsStr, status: &UserStatus) -> Exit {
+    let in_step = status.step == Step::InStep;
+    if options.json {
+        let mut object = Map::new();
+        insert_path(&mut object, "user", Some(name.as_bytes()));
+        let tracked = &status.tracked;
+        insert_path(&mut object, "list_index_dir", Some(&tracked.list_index_dir));
+        insert_path(&mut object, "index_dir", Some(&tracked.index_dir));
+        let claim = status.claim.as_ref();
+        object.insert(
+            "claimed_by".to_owned(),
+            claim.map(|(host, _)| host.as_str()).into(),
+        );
+        object.insert(
+            "claim_age_seconds".to_owned(),
+            claim.map(|(_, age)| *age).into(),
+        );
+        object.insert("in_step".to_owned(), in_step.into());
+        object.insert("reason".to_owned(), status.step.to_string().into());
+        insert_local(&mut object, status.local.as_ref());
+        say(Value::Object(object));
+        return Exit::Ok;
+    }
+    let claim = match &status.claim {
+        Some((host, age)) => {
+            let age = Duration::from_secs(age.unsigned_abs());
+            format!("{}, {} ago", printable(host.as_bytes()), Span(age))
+        }
+        None => "nobody".to_owned(),
+    };
+    say(format_args!("user        {}", Path::new(name).display()));
+    say(format_args!(
+        "INDEX       {}",
+        printable(&status.tracked.index_dir)
+    ));
+    say(format_args!("claimed by  {claim}"));
+    say(format_args!(
+        "LISTINDEX   {}",
+        printable(&status.tracked.list_index_dir)
+    ));
+    print_local(status.local.as_ref());
+    let answer = if in_step { "yes" } else { "no" };
+    say(format_args!("in step     {answer}: {}", status.step));
+    Exit::Ok
+}
+
+fn print_local(local: Option<&Local>) {
+    let Some(local) = local else {
+        return say("list index  none");
+    };
+    say(format_args!("list index  {}", local.size));
+    say(format_args!("last used   {} ago", Span(local.age)));
+    let session = if local.session_open { "open" } else { "none" };
+    say(format_args!("session     {session}"));
+}
+
+fn insert_local(object: &mut Map<String, Value>, local: Option<&Local>) {
+    let fields = [
+        ("files", local.map(|local| local.size.files).into()),
+        ("bytes", local.map(|local| local.size.bytes).into()),
+        (
+            "last_used_seconds",
+            local.map(|local| local.age.as_secs()).into(),
+        ),
+        ("session_open", local.map(|local| local.session_open).into()),
+    ];
+    object.extend(fields.map(|(name, value): (&str, Value)| (name.to_owned(), value)));
+}
+
+fn directory(options: &Status, path: &Path) -> Exit {
+    match local(options, path) {
+        Ok(Some(local)) => {
+            if options.json {
+                let mut object = Map::new();
+                insert_path(
+                    &mut object,
+                    "list_index_dir",
+                    Some(path.as_os_str().as_bytes()),
+                );
+                object.insert("record".to_owned(), local.record.is_some().into());
+                insert_local(&mut object, Some(&local));
+                say(Value::Object(object));
+            } else {
+                say(format_args!("LISTINDEX   {}", path.display()));
+                print_local(Some(&local));
+                say(format_args!(
+                    "record      {}",
+                    if local.record.is_some() {
+                        "yes (whether it equals the claim: ask with --user)"
+                    } else {
+                        "none: the next login begins a new list index"
+                    }
+                ));
+            }
+            Exit::Ok
+        }
+        Ok(None) => {
+            complain(format_args!(
+                "{}: no login has made a list index here (there is no .lasthost)",
+                path.display()
+            ));
+            Exit::NoInput
+        }
+        Err(error) => {
+            complain(&error);
+            Exit::from(&error)
+        }
+    }
+}
+
+fn local(options: &Status, path: &Path) -> Result<Option<Local>, CleanError> {
+    // The command line has only absolute paths with a name at their end, and without NUL.
+    let parent = open_without_links(path.parent().unwrap_or(path))?;
+    let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default();
+    let name = CString::new(name).unwrap_or_default();
+    let directory = ListIndexDirectory::open_in(&parent, &name, path.to_owned())?;
+    let root = RootThread::new().map_err(|errno| CleanError::Refused(path.to_owned(), errno))?;
+    status::as_owner(root.as_ref(), &directory, &options.prefix)
+}
+
+fn tree(options: &Status, root: &Path) -> Exit {
+    let tree = match Tree::new(root) {
+        Ok(tree) => tree,
+        Err(error) => {
+            complain(&error);
+            return Exit::from(&error);
+        }
+    };
+    let status = match status::of_tree(&tree, &options.prefix, &|error| complain(error)) {
+        Ok(status) => status,
+        Err(errno) => {
+            complain(format_args!(
+                "cannot give up root's groups: {}",
+                errno.desc()
+            ));
+            return Exit::System;
+        }
+    };
+    if options.json {
+        say(tree_json(root, &status));
+    } else if options.prometheus {
+        print!("{}", prometheus(root, &status));
+    } else {
+        print_tree(root, &status);
+    }
+    if status.failed == 0 {
+        Exit::Ok
+    } else {
+        Exit::InputOutput
+    }
+}
+
+fn print_tree(root: &Path, status: &TreeStatus) {
+    say(format_args!(
+        "{}: {} users, {} in {} files; {} with a session, {} with a record, {} failed",
+        root.display(),
+        status.users,
+        HumanBytes(status.size.bytes),
+        status.size.files,
+        status.in_use,
+        status.recorded,
+        status.failed
+    ));
+    say("last used");
+    for (class, (users, bytes)) in status.ages.iter().enumerate() {
+        let class = match (AGES.get(class), AGES.last()) {
+            (Some(&bound), _) => format!("less than {} ago", Span(Duration::from_secs(bound))),
+            (None, Some(&bound)) => format!("{} ago or more", Span(Duration::from_secs(bound))),
+            (None, None) => String::new(),
+        };
+        say(format_args!(
+            "  {class:24} {users:>10} users {:>12}",
+            HumanBytes(*bytes).to_string()
+        ));
+    }
+    say("biggest");
+    for (bytes, path) in status.biggest.keys().rev() {
+        say(format_args!(
+            "  {:>12} {}",
+            HumanBytes(*bytes).to_string(),
+            path.display()
+        ));
+    }
+}
+
+fn tree_json(root: &Path, status: &TreeStatus) -> Value {
+    let mut object = Map::new();
+    insert_path(&mut object, "root", Some(root.as_os_str().as_bytes()));
+    let ages: Vec<_> = status
+        .ages
+        .iter()
+        .enumerate()
+        .map(|(class, (users, bytes))| {
+            json!({ "below_seconds": AGES.get(class), "users": users, "bytes": bytes })
+        })
+        .collect();
+    let biggest = status.biggest.keys().rev().map(|(bytes, path)| {
+        let mut user = Map::new();
+        insert_path(
+            &mut user,
+            "list_index_dir",
+            Some(path.as_os_str().as_bytes()),
+        );
+        user.insert("bytes".to_owned(), (*bytes).into());
+        Value::Object(user)
+    });
+    let fields = [
+        ("users", Value::from(status.users)),
+        ("files", status.size.files.into()),
+        ("bytes", status.size.bytes.into()),
+        ("sessions", status.in_use.into()),
+        ("records", status.recorded.into()),
+        ("failed", status.failed.into()),
+        ("ages", ages.into()),
+        ("biggest", biggest.collect::<Vec<_>>().into()),
+    ];
+    object.extend(fields.map(|(name, value)| (name.to_owned(), value)));
+    Value::Object(object)
+}
+
+/// The text format of Prometheus. Labels escape backslash, quote and newline.
+fn prometheus(root: &Path, status: &TreeStatus) -> String {
+    let root = root.to_string_lossy();
+    let root = root
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n");
+    let mut text = String::new();
+    for (name, help, value) in [
+        (
+            "users",
+            "Users with a local list index directory",
+            status.users,
+        ),
+        ("files", "Files of local list indexes", status.size.files),
+        ("bytes", "Bytes of local list indexes", status.size.bytes),
+        (
+            "users_in_use",
+            "Users whose list index a session has open",
+            status.in_use,
+        ),
+        (
+            "users_recorded",
+            "Users whose list index has a record",
+            status.recorded,
+        ),
+        (
+            "failures",
+            "Directories that could not be looked at",
+            status.failed,
+        ),
+    ] {
+        // Writing to a string never fails.
+        let _ = writeln!(
+            text,
+            "# HELP nfs_hostchange_{name} {help}.\n# TYPE nfs_hostchange_{name} gauge\nnfs_hostchange_{name}{{root=\"{root}\"}} {value}"
+        );
+    }
+    text
+}

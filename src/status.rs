@@ -1,0 +1,297 @@
+//! `nfs-hostchange status`: what this backend knows about list indexes. Nothing is changed.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, OsString};
+use std::fmt;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+
+use crate::config::Configuration;
+use crate::environment::Environment;
+use crate::index_directory::{Identity, Index, IndexError, SharedListIndex};
+use crate::list_index::Size;
+use crate::list_index_directory::{DirectoryError, ListIndexDirectory};
+use crate::location::source::{self, SourceError};
+use crate::location::{Tracked, Tracking};
+use crate::record::{Lock, LockError, Shared};
+use crate::system::credentials::{RootThread, UserId};
+use crate::user::{Actor, UserError};
+use crate::usercache::clean::{CleanError, Survey};
+use crate::usercache::last_used::{age, last_login};
+use crate::usercache::tree::{Found, Tree, Visitor, lock};
+
+/// One user's local directory.
+#[derive(Debug, Clone)]
+pub struct Local {
+    /// The claim that the list index belongs to, if the record says so.
+    pub record: Option<Identity>,
+    /// How large the list index is.
+    pub size: Size,
+    /// How long ago it was last used.
+    pub age: Duration,
+    /// Whether a session has it open.
+    pub session_open: bool,
+}
+
+impl Local {
+    /// Looks at an open directory, with its owner's rights; `None` if no login has made it.
+    ///
+    /// # Errors
+    /// If it cannot be looked at, or is locked because the user is just logging in.
+    pub fn of(directory: &ListIndexDirectory, prefix: &CStr) -> Result<Option<Local>, CleanError> {
+        let lock = match Lock::<Shared>::acquire_existing(directory) {
+            Ok(lock) => lock,
+            Err(LockError::Missing(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let survey = Survey::of(directory, prefix)?;
+        Ok(Some(Local {
+            record: lock.content().record(),
+            size: survey.size,
+            age: age(survey.last_written.max(last_login(lock.status()))),
+            session_open: survey.is_in_use,
+        }))
+    }
+}
+
+/// Whether this backend's list index is the user's present one, by what a login would see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The record equals the claim: a login uses the list index as it is.
+    InStep,
+    /// Another backend has claimed the user since.
+    Behind,
+    /// Nothing vouches for what is here: there is no record, or an empty one.
+    NoRecord,
+    /// No backend has claimed the user.
+    NoClaim,
+    /// A list index in INDEX is to be taken over.
+    ToMigrate,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Step::InStep => "the record here equals the claim in INDEX",
+            Step::Behind => "the claim in INDEX was made after the record here: another backend has served the user since",
+            Step::NoRecord => "there is no record here: the next login begins a new list index",
+            Step::NoClaim => "no backend has claimed the user",
+            Step::ToMigrate => "the next login takes over the list index that is in INDEX",
+        })
+    }
+}
+
+/// A user whose list index is local.
+#[derive(Debug)]
+pub struct UserStatus {
+    /// Where everything is.
+    pub tracked: Tracked,
+    /// The host name in the claim, and the claim's age in seconds.
+    pub claim: Option<(String, i64)>,
+    /// Local list index; `None` if there is none.
+    pub local: Option<Local>,
+    /// How both belong together.
+    pub step: Step,
+}
+
+/// Why a user's state is not known.
+#[derive(Debug)]
+pub enum StatusError {
+    /// Where the list index is.
+    Source(SourceError),
+    /// It is shared, or nobody may vouch for it.
+    NotTracked(Tracking),
+    /// Whose rights to use.
+    User(UserError),
+    /// INDEX.
+    Index(IndexError),
+    /// LISTINDEX.
+    Local(CleanError),
+}
+
+impl fmt::Display for StatusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StatusError::Source(error) => error.fmt(f),
+            StatusError::NotTracked(tracking) => tracking.fmt(f),
+            StatusError::User(error) => error.fmt(f),
+            StatusError::Index(error) => error.fmt(f),
+            StatusError::Local(error) => error.fmt(f),
+        }
+    }
+}
+
+/// The state of the user that `environment` describes as script-login would.
+///
+/// # Errors
+/// If it is not known.
+pub fn of_user(
+    environment: &Environment<'_>,
+    configuration: &Configuration,
+) -> Result<UserStatus, StatusError> {
+    let tracked = match source::of_login(environment, configuration) {
+        Ok(Tracking::Tracked(tracked)) => tracked,
+        Ok(other) => return Err(StatusError::NotTracked(other)),
+        Err(error) => return Err(StatusError::Source(error)),
+    };
+    // Whatever a login does with the user's rights, this does too.
+    let actor = Actor::new(environment, configuration).map_err(StatusError::User)?;
+    // Made of C strings and of a file's text that was checked for NUL.
+    let name = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
+    let index = Index {
+        path: PathBuf::from(OsString::from_vec(tracked.index_dir.clone())),
+        claim_name: name(tracked.claim_name.as_bytes()),
+        migration: configuration.migration,
+    };
+    let (directory, look) = index.look().map_err(StatusError::Index)?;
+    let claim = look.claim.map(|claim| {
+        let host = directory
+            .claim_text()
+            .map_or_else(String::new, |text| text.host);
+        (host, claim.age_at(SystemTime::now()))
+    });
+    let path = PathBuf::from(OsString::from_vec(tracked.list_index_dir.clone()));
+    let local = match ListIndexDirectory::open(&path, actor.user()) {
+        Ok(directory) => {
+            Local::of(&directory, &name(&tracked.prefix)).map_err(StatusError::Local)?
+        }
+        Err(DirectoryError::Missing(_)) => None,
+        Err(error) => return Err(StatusError::Local(error.into())),
+    };
+    let record = local.as_ref().and_then(|local| local.record);
+    let step = match (look.claim, record) {
+        _ if look.shared_list_index == SharedListIndex::InUse => Step::ToMigrate,
+        (None, _) => Step::NoClaim,
+        (_, None) => Step::NoRecord,
+        (claim, record) if claim == record => Step::InStep,
+        _ => Step::Behind,
+    };
+    Ok(UserStatus {
+        tracked,
+        claim,
+        local,
+        step,
+    })
+}
+
+/// The bounds of the age classes, in seconds; a last class has what is older.
+pub const AGES: [u64; 5] = [3600, 86_400, 7 * 86_400, 30 * 86_400, 90 * 86_400];
+
+/// That many of the biggest list indexes are named.
+const BIGGEST: usize = 10;
+
+/// Everything below a root.
+#[derive(Debug, Clone, Default)]
+pub struct TreeStatus {
+    /// Directories that hold a lock file.
+    pub users: u64,
+    /// Their list indexes.
+    pub size: Size,
+    /// Those that a session has open.
+    pub in_use: u64,
+    /// Those that have a record, so that a login may find them in step.
+    pub recorded: u64,
+    /// Those that could not be looked at.
+    pub failed: u64,
+    /// Users and bytes in each class of [`AGES`].
+    pub ages: [(u64, u64); AGES.len() + 1],
+    /// The biggest, by bytes and path.
+    pub biggest: BTreeMap<(u64, PathBuf), ()>,
+}
+
+impl TreeStatus {
+    fn count(&mut self, path: PathBuf, local: &Local) {
+        self.users += 1;
+        self.size.files += local.size.files;
+        self.size.bytes += local.size.bytes;
+        self.in_use += u64::from(local.session_open);
+        self.recorded += u64::from(local.record.is_some());
+        let seconds = local.age.as_secs();
+        let class = AGES
+            .iter()
+            .position(|&bound| seconds < bound)
+            .unwrap_or(AGES.len());
+        self.ages[class].0 += 1;
+        self.ages[class].1 += local.size.bytes;
+        self.biggest.insert((local.size.bytes, path), ());
+        if self.biggest.len() > BIGGEST {
+            self.biggest.pop_first();
+        }
+    }
+}
+
+/// Looks at every user's directory in `tree`.
+///
+/// # Errors
+/// If root may not give up its groups.
+pub fn of_tree(
+    tree: &Tree,
+    prefix: &CStr,
+    report: &(dyn Fn(&CleanError) + Sync),
+) -> nix::Result<TreeStatus> {
+    let status = Mutex::default();
+    tree.visit(|| {
+        Ok(Counter {
+            status: &status,
+            prefix,
+            root: RootThread::new()?,
+            report,
+        })
+    })?;
+    let status = lock(&status).clone();
+    Ok(status)
+}
+
+struct Counter<'a> {
+    status: &'a Mutex<TreeStatus>,
+    prefix: &'a CStr,
+    root: Option<RootThread>,
+    report: &'a (dyn Fn(&CleanError) + Sync),
+}
+
+impl Visitor for Counter<'_> {
+    fn user(&mut self, user: &Found<'_>) {
+        let local = match user.open() {
+            Ok(None) => return,
+            Ok(Some(directory)) => as_owner(self.root.as_ref(), &directory, self.prefix),
+            Err(error) => Err(error.into()),
+        };
+        match local {
+            Ok(None) => {}
+            Ok(Some(local)) => lock(self.status).count(user.path(), &local),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn cannot_search(&mut self, error: DirectoryError) {
+        self.failed(&error.into());
+    }
+}
+
+impl Counter<'_> {
+    fn failed(&self, error: &CleanError) {
+        lock(self.status).failed += 1;
+        (self.report)(error);
+    }
+}
+
+/// Looks at a directory, as root with its owner's rights.
+///
+/// # Errors
+/// As [`Local::of`].
+pub fn as_owner(
+    root: Option<&RootThread>,
+    directory: &ListIndexDirectory,
+    prefix: &CStr,
+) -> Result<Option<Local>, CleanError> {
+    let owner = directory.owner();
+    match root {
+        None => Local::of(directory, prefix),
+        Some(_) if owner == UserId(0) => Err(CleanError::OfRoot(directory.path().to_owned())),
+        Some(root) => root
+            .work_as(owner, || Local::of(directory, prefix))
+            .map_err(|errno| CleanError::Refused(directory.path().to_owned(), errno))?,
+    }
+}
