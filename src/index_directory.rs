@@ -18,6 +18,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::config::HostName;
+use crate::system::credentials::effective_user;
 use crate::system::statx::Attributes;
 
 /// What tells one claim from every other: inode number and modification time in nanoseconds.
@@ -365,21 +366,26 @@ impl<'a> IndexDirectory<'a> {
         CString::new(name).unwrap_or_else(|_| self.index.claim_name.clone())
     }
 
+    /// A new file. Without O_EXCL at first: with it, NFS keeps a verifier in the file's times, and
+    /// it takes one more call to put those right. What a crash left, or something else that is in
+    /// the way, is removed.
     fn create(&self, name: &CStr) -> nix::Result<OwnedFd> {
-        let flags = OFlag::O_WRONLY
-            | OFlag::O_CREAT
-            | OFlag::O_EXCL
-            | OFlag::O_NOFOLLOW
-            | OFlag::O_NONBLOCK
-            | OFlag::O_CLOEXEC;
-        let create = || openat(&self.fd, name, flags, Mode::from_bits_truncate(0o600));
-        match create() {
-            Err(Errno::EEXIST) => {
-                unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir)?;
-                create()
-            }
-            result => result,
+        let open = |exclusive| {
+            let flags = OFlag::O_WRONLY
+                | OFlag::O_CREAT
+                | OFlag::O_NOFOLLOW
+                | OFlag::O_NONBLOCK
+                | OFlag::O_CLOEXEC
+                | exclusive;
+            openat(&self.fd, name, flags, Mode::from_bits_truncate(0o600))
+        };
+        match open(OFlag::empty()) {
+            Ok(file) if is_new(&fstat(&file)?) => return Ok(file),
+            Ok(_) | Err(Errno::ELOOP | Errno::ENXIO | Errno::EACCES) => {}
+            Err(errno) => return Err(errno),
         }
+        unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir)?;
+        open(OFlag::O_EXCL)
     }
 
     fn fill(
@@ -451,6 +457,15 @@ fn seconds_of(time: SystemTime) -> (i64, u32) {
         i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
         since.subsec_nanos(),
     )
+}
+
+/// Whether a file is as good as one that was just made: nobody else's, with no other name, and
+/// with nothing in it.
+fn is_new(status: &FileStat) -> bool {
+    is_regular(status)
+        && status.st_size == 0
+        && status.st_nlink == 1
+        && status.st_uid == effective_user().0
 }
 
 fn is_regular(status: &FileStat) -> bool {
