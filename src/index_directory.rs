@@ -379,12 +379,13 @@ impl<'a> IndexDirectory<'a> {
                 | exclusive;
             openat(&self.fd, name, flags, Mode::from_bits_truncate(0o600))
         };
-        match open(OFlag::empty()) {
+        let refused = match open(OFlag::empty()) {
             Ok(file) if is_new(&fstat(&file)?) => return Ok(file),
-            Ok(_) | Err(Errno::ELOOP | Errno::ENXIO | Errno::EACCES) => {}
-            Err(errno) => return Err(errno),
-        }
-        unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir)?;
+            Ok(_) => Errno::EEXIST,
+            Err(errno) => errno,
+        };
+        // If there is nothing to be removed, it was the directory that refused.
+        unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir).map_err(|_| refused)?;
         open(OFlag::O_EXCL)
     }
 
