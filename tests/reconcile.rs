@@ -607,7 +607,8 @@ fn in_maildir_plus_plus_the_claim_is_no_dot_name_at_any_moment() {
         let mut login = lab.login().location(location).trace();
         let mut made = Vec::new();
         while let Some(call) = login.run_to(|_, call| {
-            call.number == libc::SYS_openat && call.arguments[2] & libc::O_EXCL as u64 != 0
+            let new_file = (libc::O_WRONLY | libc::O_CREAT) as u64;
+            call.number == libc::SYS_openat && call.arguments[2] & new_file == new_file
         }) {
             made.push(login.string(call.arguments[1]));
         }
