@@ -19,6 +19,8 @@
 pub mod accounts;
 #[cfg(feature = "admin")]
 pub mod admin;
+#[cfg(feature = "admin")]
+pub mod check;
 pub mod command_line;
 pub mod config;
 pub mod environment;

@@ -121,6 +121,12 @@ impl Lookup for LocateRequest {
 }
 
 impl LocateAnswer {
+    /// What a login would do.
+    #[must_use]
+    pub fn tracking(&self) -> &Tracking {
+        &self.tracking
+    }
+
     fn list_index(&self) -> (Option<&[u8]>, Option<&[u8]>) {
         match &self.location.list_index {
             ListIndex::File {

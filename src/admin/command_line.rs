@@ -28,11 +28,25 @@ pub struct CommandLine {
 pub enum Command {
     /// Show where a user's INDEX and LISTINDEX are
     Locate(Locate),
+    /// Show what is wrong with this backend, by its running configuration
+    Check(Check),
     /// Show what this backend knows about a user, a directory, or all of them
     Status(Status),
     /// Throw away list indexes that nobody has used for a while
     #[command(subcommand)]
     Usercache(Usercache),
+}
+
+/// The options of `nfs-hostchange check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Dovecot's own configuration file, for doveconf [default: doveconf's]
+    #[arg(long, short = 'c', value_name = "FILE")]
+    pub dovecot_config: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The options of `nfs-hostchange status`.

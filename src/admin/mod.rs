@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
+mod check;
 pub mod command_line;
 mod locate;
 pub mod output;
@@ -20,6 +21,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match CommandLine::try_parse_from(arguments) {
         Ok(CommandLine { command }) => match command {
             Command::Locate(options) => locate::run(options),
+            Command::Check(options) => check::run(&options),
             Command::Status(options) => status::run(&options),
             Command::Usercache(Usercache::Clean(options)) => usercache::clean(&options),
             Command::Usercache(Usercache::Sweep(options)) => usercache::sweep(&options),

@@ -14,12 +14,16 @@ use serde_json::{Map, Value};
 pub enum Exit {
     /// All is well
     Ok = 0,
+    /// Something was found that should be mended
+    Findings = 1,
     /// The command line is wrong (EX_USAGE)
     Usage = 64,
     /// What was asked about is wrong (EX_DATAERR)
     Data = 65,
     /// What was asked about is not there (EX_NOINPUT)
     NoInput = 66,
+    /// A program that is needed is not there (EX_UNAVAILABLE)
+    Unavailable = 69,
     /// The system is short of something, or refuses to change ids (EX_OSERR)
     System = 71,
     /// Reading or writing failed (EX_IOERR)
