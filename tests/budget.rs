@@ -3,15 +3,44 @@
 
 mod common;
 
+use std::fs;
+
 use common::trace::Call;
 use common::{HERE, Lab, Login, PREFIX, release_wrapper};
 
-/// System calls between the wrapper's execve and the next one.
-const MOST_CALLS_AS_USER: usize = 30;
-/// The ids are changed and changed back.
-const MOST_CALLS_AS_ROOT: usize = 40;
-/// Bytes.
-const MOST_MEMORY: u64 = 600 * 1024;
+/// What a login may cost.
+struct Budget {
+    /// System calls between the wrapper's execve and the next one.
+    calls_as_user: usize,
+    /// The same where the ids are changed and changed back.
+    calls_as_root: usize,
+    /// Bytes.
+    memory: u64,
+}
+
+const BUDGET: Budget = Budget {
+    calls_as_user: 30,
+    calls_as_root: 40,
+    memory: 600 * 1024,
+};
+
+/// Where musl cannot be had: glibc's start-up makes calls of its own, and it maps far more.
+const BUDGET_WITH_GLIBC: Budget = Budget {
+    calls_as_user: 40,
+    calls_as_root: 50,
+    memory: 1500 * 1024,
+};
+
+fn budget() -> Budget {
+    let program = fs::read(release_wrapper()).expect("it is built");
+    // The environment variable that glibc alone looks for when it starts.
+    let name = b"GLIBC_TUNABLES";
+    if program.windows(name.len()).any(|bytes| bytes == name) {
+        BUDGET_WITH_GLIBC
+    } else {
+        BUDGET
+    }
+}
 
 /// One way in which a login begins.
 type MakeLogin = fn(&Lab) -> Login<'_>;
@@ -85,12 +114,13 @@ fn shipped<'a>(lab: &Lab, login: Login<'a>) -> Login<'a> {
 
 #[test]
 fn a_login_with_nothing_to_do_makes_few_system_calls() {
+    let budget = budget();
     let (lab, logins) = settled();
     for (login, most) in logins.iter().zip([
-        MOST_CALLS_AS_ROOT,
-        MOST_CALLS_AS_ROOT,
-        MOST_CALLS_AS_USER,
-        MOST_CALLS_AS_USER,
+        budget.calls_as_root,
+        budget.calls_as_root,
+        budget.calls_as_user,
+        budget.calls_as_user,
     ]) {
         let cost = cost_of(login(&lab));
         let numbers: Vec<_> = cost.calls.iter().map(|call| call.number).collect();
@@ -169,9 +199,14 @@ fn it_starts_nothing_connects_nothing_lists_nothing_and_writes_nothing() {
 
 #[test]
 fn it_stays_small_in_memory() {
+    let budget = budget();
     let (lab, logins) = settled();
     for login in logins {
         let cost = cost_of(login(&lab));
-        assert!(cost.memory < MOST_MEMORY, "{} bytes resident", cost.memory);
+        assert!(
+            cost.memory < budget.memory,
+            "{} bytes resident",
+            cost.memory
+        );
     }
 }
