@@ -1,0 +1,14 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034 # the variables are for the scripts that source this
+# Where the laboratory keeps what it downloads. Needs nothing.
+
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/nfs-hostchange
+KERNEL=$CACHE/kernel
+VENV=$CACHE/venv
+
+# The version of the kernel in the cache; false if there is none.
+kernel_version() {
+    local image
+    image=$(compgen -G "$KERNEL/boot/vmlinuz-*") || return 1
+    printf '%s\n' "${image#"$KERNEL/boot/vmlinuz-"}"
+}

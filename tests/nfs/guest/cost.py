@@ -1,0 +1,60 @@
+"""What a login by the wrapper asks of the server. Counted on the mount itself, one process at a time."""
+
+from lab import VMAIL_TOO, case, check, told, total
+
+LOGINS = 20
+
+
+def settled(lab, kind):
+    """A user whom A has claimed, with everything in A's caches."""
+    user = lab.user()
+    lab.a.session(kind, user, ("create", "folder"))
+    for _ in range(2):
+        outcome = lab.a.wrapper(kind, user)
+    check(outcome.vouched and lab.trusts(lab.a, kind, user), f"the user does not settle on A: {outcome}")
+    return user
+
+
+def steady(lab, kind):
+    user = settled(lab, kind)
+    claim = lab.claim(user)
+    for number in range(1, LOGINS + 1):
+        rpcs, outcome = lab.cost(lab.a, lambda: lab.a.wrapper(kind, user))
+        check(outcome.vouched, f"login {number} is not vouched for: {outcome.log}")
+        # Such a login opens no file on NFS. What the client gives back in between, after the server's lease of
+        # five seconds here, it was lent for files that IMAP had open.
+        rpcs.pop("DELEGRETURN", None)
+        check(rpcs == {"GETATTR": 1}, f"login {number} cost {told(rpcs)}")
+    check(lab.claim(user) == claim, "a steady login claimed")
+    return "1 GETATTR each"
+
+
+@case(f"each of {LOGINS} steady logins costs one GETATTR, and none claims", users=VMAIL_TOO, always=True)
+def steady_login(lab, kind):
+    return steady(lab, kind)
+
+
+@case(f"each of {LOGINS} steady logins costs one GETATTR with migration too", users=("migrate", "migrate-vmail"))
+def steady_login_with_migration(lab, kind):
+    return steady(lab, kind)
+
+
+@case("a login after a local change in INDEX costs at most 3 RPCs", users=VMAIL_TOO, always=True)
+def after_a_local_change(lab, kind):
+    user = settled(lab, kind)
+    lab.a.sh(f"setpriv --reuid=vmail --regid=vmail --clear-groups mkdir /srv/mail/{user}/mdbox/changed")
+    rpcs, outcome = lab.cost(lab.a, lambda: lab.a.wrapper(kind, user))
+    check(outcome.vouched, f"not vouched for: {outcome.log}")
+    check(total(rpcs) <= 3, f"it cost {told(rpcs)}")
+    return told(rpcs)
+
+
+@case("a claim costs at most 14 RPCs", users=VMAIL_TOO, always=True)
+def claim(lab, kind):
+    user = settled(lab, kind)
+    check(lab.b.wrapper(kind, user).vouched and lab.trusts(lab.b, kind, user), "B could not claim")
+    claimed = lab.claim(user)
+    rpcs, outcome = lab.cost(lab.a, lambda: lab.a.wrapper(kind, user))
+    check(outcome.vouched and lab.claim(user) != claimed, f"A did not claim: {outcome.log}")
+    check(total(rpcs) <= 14, f"it cost {told(rpcs)}")
+    return told(rpcs)

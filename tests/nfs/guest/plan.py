@@ -1,0 +1,50 @@
+"""What is to be run: plan.py VERSIONS REGEX FULL prints it as JSON, in pieces that share a mount.
+
+VERSIONS: those of NFS, separated by spaces; empty for all. REGEX: only cases whose "group: sentence" has a
+match. FULL: "true" for every case on every version, mount option and identity that it is written for.
+"""
+
+import json
+import re
+import sys
+
+import cost
+import faults
+import lab
+import migration
+import moves
+import phantom
+import together
+
+GROUPS = (moves, cost, migration, faults, together, phantom)
+
+
+def pieces(versions, only, full):
+    plan = {}
+    for number, case in enumerate(lab.CASES):
+        if not re.search(only, f"{case.group}: {case.sentence}"):
+            continue
+        runs = case.runs(full)
+        for version, options, user in runs:
+            if not versions or version in versions:
+                plan.setdefault((version, options, case.export), []).append((number, user))
+    # The longest first: several machines take what comes next.
+    return sorted(plan.items(), key=lambda piece: -len(piece[1]))
+
+
+if __name__ == "__main__":
+    wanted = pieces(sys.argv[1].split(), sys.argv[2], sys.argv[3] == "true")
+    json.dump(
+        [
+            {
+                "mount": mount,
+                "work": [
+                    {"number": number, "user": user, "group": lab.CASES[number].group, "case": lab.CASES[number].sentence}
+                    for number, user in work
+                ],
+            }
+            for mount, work in wanted
+        ],
+        sys.stdout,
+        indent=1,
+    )

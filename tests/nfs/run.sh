@@ -1,0 +1,131 @@
+#!/usr/bin/env bash
+# The wrapper on kernel NFS: real servers, real clients, real Dovecots, in emulated
+# machines. Every case is a sentence; the last line counts them.
+#
+#   tests/nfs/run.sh [--wrapper PATH] [--versions "3 4.2"] [--only REGEX] [--full]
+#                    [--machines N] [--table FILE] [--list]
+#
+# Without --wrapper (or WRAPPER in the environment) the wrapper is built. --full
+# takes every case through every version, mount option and identity. --table writes
+# what was checked, and on what, as a Markdown page. Several machines share the
+# work, one processor each.
+set -euo pipefail
+
+# shellcheck source=tests/lib/common.sh
+source "$(dirname "$0")/../lib/common.sh"
+# shellcheck source=tests/lib/build.sh
+source "$REPO/tests/lib/build.sh"
+# shellcheck source=tests/nfs/cache.sh
+source "$REPO/tests/nfs/cache.sh"
+
+# A machine that takes longer than this hangs.
+TIME_LIMIT=5400
+MEGABYTES=1536
+
+WRAPPER=${WRAPPER:-}
+VERSIONS=
+ONLY=
+FULL=false
+LIST=false
+TABLE=
+MACHINES=$(nproc)
+while [ "$#" -gt 0 ]; do
+    case $1 in
+        --full | --list)
+            [ "$1" = --full ] && FULL=true || LIST=true
+            shift
+            continue
+            ;;
+        --wrapper) WRAPPER=$2 ;;
+        --versions) VERSIONS=$2 ;;
+        --only) ONLY=$2 ;;
+        --machines) MACHINES=$2 ;;
+        --table) TABLE=$2 ;;
+        *) die "unknown option $1" ;;
+    esac
+    shift 2 || die "$1 needs a value"
+done
+
+# The directory that the machines share with this script.
+OUT=$(mktemp -d "${TMPDIR:-/tmp}/nfs-hostchange-nfs.XXXXXXXX")
+KEEP=false
+# shellcheck disable=SC2317 # called on exit
+clean_up() { $KEEP || rm -rf "$OUT"; }
+on_exit clean_up
+
+# plan: what is to be run, as the machines read it, and the same for people.
+plan() {
+    "$PYTHON" "$REPO/tests/nfs/guest/plan.py" "$VERSIONS" "$ONLY" "$FULL"
+}
+
+# start_machine NAME: in the background; its process group is in PIDS.
+PIDS=()
+start_machine() {
+    local share version
+    version=$(kernel_version)
+    share="-fsdev local,id=labroot,path=/,security_model=none,readonly=on,multidevs=remap"
+    share+=" -device virtio-9p-pci,fsdev=labroot,mount_tag=labroot"
+    share+=" -fsdev local,id=labout,path=$OUT,security_model=none"
+    share+=" -device virtio-9p-pci,fsdev=labout,mount_tag=labout"
+    : >"$OUT/progress.$1"
+    # Its own process group, so that the emulator goes with the programs that start it.
+    PATH="$VENV/bin:$PATH" setsid timeout "$TIME_LIMIT" \
+        vng --run "$KERNEL/boot/vmlinuz-$version" --force-9p --disable-kvm --cpus 1 --memory "${MEGABYTES}M" \
+        --verbose --exec "bash $OUT/guest/start.sh $1" --qemu-opts="$share" \
+        </dev/null >"$OUT/console.$1" 2>&1 &
+    PIDS+=("$!")
+}
+
+# shellcheck disable=SC2317 # called on exit
+stop_machines() {
+    local pid
+    for pid in "${PIDS[@]}"; do
+        kill -KILL -- "-$pid" 2>/dev/null || true
+    done
+}
+
+if $LIST; then
+    plan | "$PYTHON" "$REPO/tests/nfs/report.py" list
+    exit
+fi
+
+"$REPO/tests/nfs/setup.sh"
+if [ -z "$WRAPPER" ]; then
+    step "building"
+    find_cargo || die "no cargo; run tests/setup.sh"
+    build_release
+fi
+
+step "machines"
+mkdir "$OUT/bin" "$OUT/claimed"
+cp -r "$REPO/tests/nfs/guest" "$OUT/guest"
+cp "$WRAPPER" "$OUT/bin/nfs-hostchange-login"
+mv "$OUT/guest/plain-stat.sh" "$OUT/bin/"
+plan >"$OUT/plan.json"
+note "$MACHINES, kernel $(kernel_version), logs in $OUT"
+on_exit stop_machines
+for ((machine = 1; machine <= MACHINES; machine++)); do
+    start_machine "$machine"
+done
+
+# Shows the progress of all machines until the last one has ended.
+(for pid in "${PIDS[@]}"; do while kill -0 "$pid" 2>/dev/null; do sleep 1; done; done) &
+tail --quiet --lines=+1 --follow --pid="$!" "$OUT"/progress.* &
+wait "$!" || true
+for ((machine = 1; machine <= MACHINES; machine++)); do
+    status=0
+    wait "${PIDS[machine - 1]}" || status=$?
+    if [ ! -e "$OUT/done.$machine" ]; then
+        note "machine $machine ended early, with exit status $status; the end of its console:"
+        tail -n 40 "$OUT/console.$machine" | sed 's/^/      /'
+    fi
+done
+
+step "result"
+status=0
+[ -z "$TABLE" ] || "$PYTHON" "$REPO/tests/nfs/report.py" table "$OUT" "$(kernel_version)" >"$TABLE"
+"$PYTHON" "$REPO/tests/nfs/report.py" count "$OUT" || status=$?
+if [ "$status" != 0 ]; then
+    KEEP=true
+fi
+exit "$status"
