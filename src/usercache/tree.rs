@@ -310,11 +310,11 @@ fn status_of_lock_file(parent: &Searched, name: &CStr) -> nix::Result<FileStat> 
 /// Whether a directory with this lock file is a user's.
 ///
 /// Everybody can put a lock file into a directory on the way in which everybody may make his own,
-/// and nobody below it would be looked at any more. But such directories are themselves made where
-/// nobody else may make any, and the lock file's owner gives it away.
+/// and nobody below it would be looked at any more. But the lock file's owner gives it away. For
+/// the users themselves, deeper down where everybody may make a directory, nobody needs to ask.
 fn is_users(parent: &Searched, name: &CStr, lock_file: &FileStat) -> bool {
     lock_file.st_uid == parent.status.st_uid
-        || parent.is_writable_by_others()
+        || (parent.depth > 0 && parent.is_writable_by_others())
         || fstatat(&parent.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW)
             .is_ok_and(|directory| directory.st_uid == lock_file.st_uid)
 }

@@ -161,7 +161,7 @@ pub fn set_age(path: &Path, age: Duration) {
 
 /// Sets the access time and the modification time to so long ago.
 pub fn set_times(path: &Path, accessed: Duration, modified: Duration) {
-    let ago = |age| {
+    let ago = |age: Duration| {
         let time = (SystemTime::now() - age)
             .duration_since(SystemTime::UNIX_EPOCH)
             .expect("after 1970");

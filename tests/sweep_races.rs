@@ -1,0 +1,298 @@
+//! Cleaning while somebody else is at work: logins, and an owner who means harm.
+//!
+//! NFS_HOSTCHANGE_ROUNDS sets how often each user is raced; the default is short.
+
+mod support;
+
+use std::fs::{self, File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use nfs_hostchange::system::credentials::{Assumed, GroupId, Identity, UserId};
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{Mode, UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::mkfifo;
+
+use support::{
+    ALICE, DAY, MALLORY, Run, Scratch, give, is_root, set_age, snapshot, user_directory,
+};
+
+const OLD: Duration = Duration::from_secs(7 * 86_400 + 60);
+
+fn rounds() -> u32 {
+    std::env::var("NFS_HOSTCHANGE_ROUNDS")
+        .ok()
+        .and_then(|rounds| rounds.parse().ok())
+        .unwrap_or(100)
+}
+
+/// A user whose logins are raced.
+struct User {
+    name: String,
+    index: PathBuf,
+    list_index: PathBuf,
+    configuration: PathBuf,
+}
+
+impl User {
+    fn new(scratch: &Scratch, configuration: &Path, number: u32) -> User {
+        let name = format!("user{number}");
+        let index = scratch.path().join(format!("index{number}"));
+        fs::create_dir(&index).expect("mkdir");
+        give(&index, ALICE + number);
+        let list_index = scratch.path().join("list-indexes/00").join(&name);
+        User {
+            name,
+            index,
+            list_index,
+            configuration: configuration.to_owned(),
+        }
+    }
+
+    /// One login. The session finds its directory and its record, and makes its list index there.
+    fn log_in(&self, uid: u32) {
+        let script = r#"[ "$MAILBOX_LIST_INDEX" != no ] && [ -s "$1/.lasthost" ] &&
+            echo transactions >"$1/dovecot.list.index.log""#;
+        let run = Run::of(
+            Command::new(env!("CARGO_BIN_EXE_nfs-hostchange-login"))
+                .arg(format!("--config={}", self.configuration.display()))
+                .args([
+                    "/usr/bin/setpriv",
+                    "--reuid",
+                    &uid.to_string(),
+                    "--clear-groups",
+                ])
+                .args(["/bin/sh", "-c", script, "sh"])
+                .arg(&self.list_index)
+                .env_clear()
+                .env("USER", &self.name)
+                .env("UID", uid.to_string())
+                .env("GID", uid.to_string())
+                .env("HOME", "/nowhere")
+                .env(
+                    "MAIL_LOCATION",
+                    format!(
+                        "mdbox:~/mdbox:INDEX={}:LISTINDEX={}/dovecot.list.index",
+                        self.index.display(),
+                        self.list_index.display()
+                    ),
+                ),
+        );
+        assert_eq!(run.status, Some(0), "{}: {run:?}", self.name);
+        for complaint in ["without list index", "cannot", "error"] {
+            assert!(!run.stderr.contains(complaint), "{}: {run:?}", self.name);
+        }
+    }
+
+    /// The record equals the claim.
+    fn is_vouched_for(&self) -> bool {
+        let claim = fs::metadata(self.index.join(".lasthost")).expect("a claim");
+        let record = fs::read_to_string(self.list_index.join(".lasthost")).expect("a record");
+        let identity = format!(
+            "1 {} {}.{:09} ",
+            claim.ino(),
+            claim.mtime(),
+            claim.mtime_nsec()
+        );
+        record.starts_with(&identity)
+    }
+
+    fn grow_old(&self) {
+        for name in [".lasthost", "dovecot.list.index.log"] {
+            let path = self.list_index.join(name);
+            if path.exists() {
+                set_age(&path, OLD);
+            }
+        }
+    }
+}
+
+#[test]
+fn logins_win_or_wait_whenever_a_cleaner_comes() {
+    if !is_root() {
+        return;
+    }
+    const USERS: u32 = 4;
+    const LOGINS: u32 = 3;
+    let scratch = Scratch::new();
+    let root = scratch.hash_directory("list-indexes");
+    scratch.hash_directory("list-indexes/00");
+    let configuration = scratch.path().join("nfs-hostchange.toml");
+    let settings = "hostname = \"a.example.org\"\n[log]\ntarget = \"stderr\"\n";
+    fs::write(&configuration, settings).expect("write");
+    let users: Vec<_> = (0..USERS)
+        .map(|number| User::new(&scratch, &configuration, number))
+        .collect();
+    let working = AtomicU64::new(u64::from(USERS));
+    let cleaned = AtomicU64::new(0);
+
+    thread::scope(|scope| {
+        for (number, user) in (0..).zip(&users) {
+            let (scratch, working) = (&scratch, &working);
+            scope.spawn(move || {
+                let _done = Done(working);
+                for _ in 0..rounds() {
+                    // Nobody but cleaners is here now, so nothing vouches for the user's age.
+                    user.grow_old();
+                    thread::scope(|logins| {
+                        for _ in 0..LOGINS {
+                            logins.spawn(|| user.log_in(ALICE + number));
+                        }
+                        let path = user.list_index.to_str().expect("UTF-8");
+                        let run = scratch.run(["usercache", "clean", "7days", path]);
+                        let fine = matches!(run.status, Some(0 | 66 | 75));
+                        assert!(fine, "{run:?}");
+                    });
+                    assert!(user.is_vouched_for(), "{}", user.name);
+                    assert!(user.list_index.join("dovecot.list.index.log").exists());
+                }
+            });
+        }
+        scope.spawn(|| {
+            while working.load(Ordering::Relaxed) > 0 {
+                let path = root.to_str().expect("UTF-8");
+                let run = scratch.run(["usercache", "sweep", "7days", path, "--json"]);
+                assert_eq!(run.status, Some(0), "{run:?}");
+                let summary: serde_json::Value = serde_json::from_str(&run.stdout).expect("JSON");
+                cleaned.fetch_add(
+                    summary["cleaned"].as_u64().expect("a number"),
+                    Ordering::Relaxed,
+                );
+            }
+        });
+    });
+    println!(
+        "{} rounds of {LOGINS} logins, {} cleaned by sweeps between them",
+        USERS * rounds(),
+        cleaned.load(Ordering::Relaxed)
+    );
+    assert!(
+        cleaned.load(Ordering::Relaxed) > 0,
+        "the sweep never came first"
+    );
+}
+
+/// Counts one worker less, however it ends.
+struct Done<'a>(&'a AtomicU64);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Makes this thread, and no other, work as `uid`.
+fn become_user(uid: u32) -> Assumed {
+    Assumed::new(Identity {
+        user: UserId(uid),
+        group: GroupId(uid),
+        groups: Vec::new(),
+    })
+    .expect("root may do that")
+}
+
+/// Swaps everything under the names of `own` for something else, again and again.
+fn swap(own: &Path, targets: &[PathBuf], round: u64) {
+    let name = [".lasthost", "dovecot.list.index", "dovecot.list.index.log"][(round % 3) as usize];
+    let path = own.join(name);
+    let target = &targets[(round / 3) as usize % targets.len()];
+    let _ = fs::remove_file(&path);
+    let _ = fs::remove_dir(&path);
+    let write = || File::create_new(&path)?.write_all(b"1 1 1.000000000 a\n");
+    // Much of this is refused, depending on what is there just now.
+    let _ = match (round / 7) % 7 {
+        0 => symlink(target, &path),
+        1 => fs::hard_link(target.join(name), &path),
+        2 => mkfifo(&path, Mode::from_bits_truncate(0o600)).map_err(Into::into),
+        3 => fs::create_dir(&path),
+        4 => UnixListener::bind(&path).map(drop),
+        5 => write().and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o000))),
+        _ => write(),
+    };
+    let old = (SystemTime::now() - OLD)
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .expect("after 1970");
+    let old = TimeSpec::from_duration(old);
+    let _ = utimensat(AT_FDCWD, &path, &old, &old, UtimensatFlags::NoFollowSymlink);
+}
+
+#[test]
+fn a_hostile_owner_harms_nobody_but_himself() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let root = scratch.hash_directory("list-indexes");
+    let hash = scratch.hash_directory("list-indexes/00");
+    // What must survive: somebody's recent directory beside his own, and old ones elsewhere.
+    let outside = scratch.hash_directory("outside");
+    let recent = user_directory(&hash.join("alice"), ALICE, DAY);
+    let canaries = [
+        user_directory(&outside.join("alice"), ALICE, OLD),
+        user_directory(&outside.join("root"), 0, OLD),
+        recent.clone(),
+    ];
+    fs::write(canaries[1].join("dovecot.list.index.keep"), "root's").expect("write");
+    let before = (snapshot(&outside), snapshot(&recent));
+    let own = hash.join("mallory");
+    let away = scratch.hash_directory("away").join("mallory");
+    let seconds = u64::from(rounds()).div_ceil(20);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let working = AtomicU64::new(1);
+    let swaps = AtomicU64::new(0);
+    let mut sweeps = 0_u32;
+
+    thread::scope(|scope| {
+        let (working, swaps, own, away, canaries) = (&working, &swaps, &own, &away, &canaries);
+        // In the directory.
+        scope.spawn(move || {
+            let _mallory = become_user(MALLORY);
+            let mut round = 0;
+            while working.load(Ordering::Relaxed) > 0 {
+                let _ = fs::create_dir(own);
+                swap(own, canaries, round);
+                round += 1;
+                swaps.store(round, Ordering::Relaxed);
+            }
+        });
+        // The directory itself.
+        scope.spawn(move || {
+            let _mallory = become_user(MALLORY);
+            let mut round = 0;
+            while working.load(Ordering::Relaxed) > 0 {
+                let _ = fs::rename(own, away);
+                let _ = symlink(&canaries[round % canaries.len()], own);
+                thread::yield_now();
+                let _ = fs::remove_file(own);
+                let _ = fs::rename(away, own);
+                // A lock file on the way, to hide everybody.
+                let _ = fs::write(own.with_file_name(".lasthost"), "");
+                round += 1;
+            }
+        });
+        let _done = Done(working);
+        while Instant::now() < end {
+            let old = user_directory(&hash.join("bob"), ALICE + 100, OLD);
+            let path = root.to_str().expect("UTF-8");
+            let run = scratch.run(["usercache", "sweep", "7days", path, "--json"]);
+            assert!(matches!(run.status, Some(0 | 65..=77)), "{run:?}");
+            assert!(!run.stderr.contains("panicked"), "{run:?}");
+            assert!(!old.exists(), "nobody is hidden: {run:?}");
+            sweeps += 1;
+        }
+    });
+
+    println!("{sweeps} sweeps, {} swaps", swaps.load(Ordering::Relaxed));
+    assert!(sweeps > 10, "only {sweeps} sweeps");
+    let harmed = "what is not mallory's was touched";
+    // Links to alice's files may come and go: the owner of a link may make it where the kernel lets him.
+    assert_eq!(before.0, snapshot(&outside), "{harmed}");
+    assert_eq!(before.1, snapshot(&recent), "{harmed}");
+}
