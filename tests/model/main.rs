@@ -1,0 +1,356 @@
+//! Every order of steps, crashes and failures of logins and cleaners on two backends, tried out
+//! on a model of the protocol (docs/protocol.md), and the proof that the search finds mistakes.
+//!
+//! With `NFS_HOSTCHANGE_TESTS=long` larger searches run too; `--release` is worth while then:
+//! `NFS_HOSTCHANGE_TESTS=long cargo test --release --test model -- --nocapture`.
+
+mod protocol;
+
+use std::time::Instant;
+
+use stateright::{Checker, HasDiscoveries, Model};
+
+use protocol::{Mistake, Protocol};
+
+/// A login on backend a, on backend b, and a cleaner on backend a.
+const A: (usize, bool) = (0, false);
+const B: (usize, bool) = (1, false);
+const CLEANER: (usize, bool) = (0, true);
+
+fn protocol(processes: &[(usize, bool)]) -> Protocol {
+    Protocol {
+        processes: processes.to_vec(),
+        migration: false,
+        failures: false,
+        timeouts: false,
+        unmounts: false,
+        mistake: Mistake::None,
+    }
+}
+
+fn long() -> bool {
+    std::env::var_os("NFS_HOSTCHANGE_TESTS").is_some_and(|value| value == "long")
+}
+
+/// Searches everything; nothing may be found.
+fn check(what: &str, protocol: Protocol) {
+    let began = Instant::now();
+    let checker = protocol.checker().threads(2).spawn_bfs().join();
+    println!(
+        "{what}: {} states, up to {} steps deep, {:.1?}",
+        checker.unique_state_count(),
+        checker.max_depth(),
+        began.elapsed()
+    );
+    checker.assert_properties();
+}
+
+/// Searches until the mistake shows: it must break the property called `property`.
+fn find(property: &'static str, protocol: Protocol) {
+    let began = Instant::now();
+    let mistake = protocol.mistake;
+    let checker = protocol
+        .checker()
+        .threads(2)
+        .finish_when(HasDiscoveries::AnyOf([property].into()))
+        .spawn_bfs()
+        .join();
+    let path = checker.assert_any_discovery(property).into_actions();
+    println!(
+        "{mistake:?}: {} steps to \"{property}\", {} states, {:.1?}",
+        path.len(),
+        checker.unique_state_count(),
+        began.elapsed()
+    );
+}
+
+#[test]
+fn two_backends_never_trust_a_stale_list_index() {
+    check("a login on each of two backends", protocol(&[A, B]));
+}
+
+#[test]
+fn two_logins_on_one_backend_never_trust_a_stale_list_index() {
+    check(
+        "two logins on one backend, the lock may time out",
+        Protocol {
+            timeouts: true,
+            failures: true,
+            ..protocol(&[A, A])
+        },
+    );
+}
+
+#[test]
+fn a_cleaner_never_leaves_half_a_list_index_with_a_record() {
+    check(
+        "a login and a cleaner",
+        Protocol {
+            failures: true,
+            ..protocol(&[A, CLEANER])
+        },
+    );
+}
+
+#[test]
+fn an_unmounted_index_never_ruins_a_trusted_list_index() {
+    check(
+        "a login, INDEX comes and goes",
+        Protocol {
+            unmounts: true,
+            failures: true,
+            ..protocol(&[A])
+        },
+    );
+}
+
+#[test]
+fn a_migration_never_loses_or_trusts_what_it_should_not() {
+    check(
+        "a login, migration",
+        Protocol {
+            migration: true,
+            failures: true,
+            ..protocol(&[A])
+        },
+    );
+}
+
+#[test]
+fn two_migrations_never_lose_or_trust_what_they_should_not() {
+    check(
+        "two logins on one backend, migration",
+        Protocol {
+            migration: true,
+            ..protocol(&[A, A])
+        },
+    );
+}
+
+#[test]
+fn two_backends_with_failing_calls() {
+    if long() {
+        check(
+            "a login on each of two backends, and anything fails",
+            Protocol {
+                failures: true,
+                ..protocol(&[A, B])
+            },
+        );
+    }
+}
+
+#[test]
+fn two_backends_and_unmounts() {
+    if long() {
+        check(
+            "a login on each of two backends, INDEX comes and goes",
+            Protocol {
+                unmounts: true,
+                ..protocol(&[A, B])
+            },
+        );
+    }
+}
+
+#[test]
+fn two_backends_and_a_cleaner() {
+    if long() {
+        check(
+            "a login on each of two backends and a cleaner",
+            protocol(&[A, B, CLEANER]),
+        );
+    }
+}
+
+#[test]
+fn two_migrations_with_timeouts() {
+    if long() {
+        check(
+            "two logins on one backend, migration, the lock may time out, anything fails",
+            Protocol {
+                migration: true,
+                timeouts: true,
+                failures: true,
+                ..protocol(&[A, A])
+            },
+        );
+    }
+}
+
+#[test]
+fn two_backends_migrating() {
+    if long() {
+        check(
+            "a login on each of two backends, migration",
+            Protocol {
+                migration: true,
+                ..protocol(&[A, B])
+            },
+        );
+    }
+}
+
+#[test]
+fn recording_before_deleting_is_found() {
+    find(
+        "no stale list index is trusted",
+        Protocol {
+            mistake: Mistake::RecordBeforeDeleting,
+            ..protocol(&[A, B])
+        },
+    );
+}
+
+#[test]
+fn taking_the_identity_by_path_is_found() {
+    find(
+        "only the last claimer's record equals the claim",
+        Protocol {
+            mistake: Mistake::IdentityByPath,
+            ..protocol(&[A, B])
+        },
+    );
+}
+
+#[test]
+fn not_looking_again_under_the_exclusive_lock_is_found() {
+    find(
+        "no trusted list index is deleted",
+        Protocol {
+            mistake: Mistake::NoSecondLook,
+            ..protocol(&[A, A])
+        },
+    );
+}
+
+#[test]
+fn trusting_a_host_name_is_found() {
+    find(
+        "no stale list index is trusted",
+        Protocol {
+            mistake: Mistake::HostName,
+            ..protocol(&[A, B])
+        },
+    );
+}
+
+#[test]
+fn deleting_the_originals_before_recording_is_found() {
+    find(
+        "no original is lost",
+        Protocol {
+            mistake: Mistake::OriginalsBeforeRecord,
+            migration: true,
+            ..protocol(&[A])
+        },
+    );
+}
+
+#[test]
+fn checking_the_originals_before_the_claim_is_found() {
+    find(
+        "no stale list index is trusted",
+        Protocol {
+            mistake: Mistake::ConfirmBeforeClaim,
+            migration: true,
+            ..protocol(&[A])
+        },
+    );
+}
+
+#[test]
+fn using_the_list_index_after_a_timeout_is_found() {
+    find(
+        "no stale list index is trusted",
+        Protocol {
+            mistake: Mistake::UseAfterTimeout,
+            migration: true,
+            timeouts: true,
+            ..protocol(&[A, A])
+        },
+    );
+}
+
+#[test]
+fn keeping_the_record_when_index_is_missing_is_found() {
+    find(
+        "no stale list index is trusted",
+        Protocol {
+            mistake: Mistake::KeepWhenMissing,
+            unmounts: true,
+            ..protocol(&[A])
+        },
+    );
+}
+
+#[test]
+fn a_cleaner_that_deletes_the_record_last_is_found() {
+    find(
+        "no part of a list index is trusted",
+        Protocol {
+            mistake: Mistake::CleanerRecordLast,
+            ..protocol(&[A, CLEANER])
+        },
+    );
+}
+
+#[test]
+fn a_plain_stat_is_found() {
+    find(
+        "no stale list index is trusted",
+        Protocol {
+            mistake: Mistake::PlainStat,
+            ..protocol(&[A, B])
+        },
+    );
+}
+
+#[test]
+fn not_claiming_for_a_session_without_list_index_is_found() {
+    find(
+        "no stale list index is trusted",
+        Protocol {
+            mistake: Mistake::SilentWithout,
+            failures: true,
+            ..protocol(&[A, B])
+        },
+    );
+}
+
+#[test]
+fn leaving_originals_that_a_session_makes_stale_is_found() {
+    find(
+        "no stale list index is trusted",
+        Protocol {
+            mistake: Mistake::KeepOriginals,
+            migration: true,
+            failures: true,
+            ..protocol(&[A])
+        },
+    );
+}
+
+#[test]
+fn going_on_without_a_look_at_the_lock_file_is_found() {
+    find(
+        "no part of a list index is trusted",
+        Protocol {
+            mistake: Mistake::NoCheckAfterWaiting,
+            timeouts: true,
+            ..protocol(&[A, A])
+        },
+    );
+}
+
+#[test]
+fn a_list_index_beside_a_session_without_one_is_found() {
+    find(
+        "no stale list index is trusted",
+        Protocol {
+            mistake: Mistake::IgnoreNotes,
+            failures: true,
+            ..protocol(&[A, A])
+        },
+    );
+}
