@@ -204,6 +204,7 @@ impl Reconciliation<'_> {
     #[cold]
     fn refuse(&self, error: LockError, directory: &ListIndexDirectory) -> Doubt {
         if matches!(error, LockError::TimedOut(_)) {
+            let _ignored = WriteSignalsIgnored::new();
             let before = Content::peek(directory);
             let anew = remove_lock_file(directory)
                 .and_then(|()| {
@@ -255,14 +256,27 @@ impl Reconciliation<'_> {
             index
                 .claim_for(&self.host(), false, look.claim)
                 .map(drop)
-                // Without any claim no record counts either, and that needs no space.
-                .or_else(|_| index.delete(index.claim_name()))
+                .or_else(|_| self.unclaim(&index, &look))
         });
         match (claimed, doubt) {
             // Said already.
             (Ok(()), _) | (Err(_), Doubt::Index(_)) => {}
             (Err(error), _) => self.log.error(error),
         }
+    }
+
+    /// Without any claim no record counts either, and that needs no space. But then nothing tells
+    /// a later migration that this session did not write to the list index in INDEX, so that
+    /// goes too.
+    #[cold]
+    fn unclaim(&self, index: &IndexDirectory<'_>, look: &Look) -> Result<(), IndexError> {
+        let originals = match look.shared_list_index {
+            SharedListIndex::InUse => {
+                Originals::find(index).and_then(|originals| originals.delete(index, self.log))
+            }
+            SharedListIndex::Litter | SharedListIndex::None => Ok(()),
+        };
+        index.delete(index.claim_name()).and(originals)
     }
 
     /// The fast path: nothing is logged, and nothing written on NFS.

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use common::trace::{Call, Traced};
 use common::{
-    GID, HERE, Lab, Login, OTHER_UID, PREFIX, Session, THERE, UID, list_index_names, mount_tmpfs,
-    names_in, remount, set_owner_and_mode,
+    GID, HERE, Lab, Login, OTHER_UID, PREFIX, Session, THERE, UID, fill, list_index_names,
+    mount_tmpfs, names_in, remount, set_owner_and_mode,
 };
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -433,14 +433,6 @@ fn a_tmpfs_without_room_for_the_directory_is_an_error() {
         )
         .expect("a tmpfs");
         assert_right_again(&lab);
-    }
-}
-
-/// Writes until there is no space left.
-fn fill(path: &Path) {
-    let mut file = File::create(path).expect("it can be made");
-    for size in [4096, 1] {
-        while file.write_all(&vec![b'x'; size]).is_ok() {}
     }
 }
 
@@ -1257,6 +1249,19 @@ fn a_file_size_limit_ends_no_login() {
         assert_refused(&lab, &session, &["File too large"]);
         assert_right_again(&lab);
     }
+}
+
+#[test]
+fn a_file_size_limit_does_not_end_a_login_that_gives_up_on_the_lock() {
+    let lab = Lab::with_settled_user();
+    lab.configure("lock_timeout = '1 s'\n");
+    let _held = hold_lock(&lab);
+    // SIGXFSZ has its default: to kill.
+    let login = lab.login().at_last(|| limit(libc::RLIMIT_FSIZE, 0));
+    let session = login.run();
+    session.assert_not_vouched();
+    session.assert_logged(&["session without list index: ", "timed out"]);
+    assert_eq!(lab.record(HERE), None);
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use common::trace::Call;
 use common::{
-    GID, HERE, Lab, OTHER_UID, PREFIX, Session, THERE, UID, list_index_names, names_in, remount,
-    set_owner_and_mode,
+    GID, HERE, Lab, OTHER_UID, PREFIX, Session, THERE, UID, fill, list_index_names, mount_tmpfs,
+    names_in, remount, set_owner_and_mode,
 };
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -343,6 +343,26 @@ fn a_file_server_that_takes_no_claim_keeps_its_list_index() {
         &["cannot write", &lab.claim_file().display().to_string()],
     );
     assert_eq!(in_index(&lab), original());
+}
+
+#[test]
+fn a_list_index_that_a_session_without_a_claim_did_not_write_to_is_not_taken_over() {
+    let lab = Lab::new();
+    lab.configure("migration = true\n");
+    mount_tmpfs(
+        &lab.index(),
+        &format!("size=1m,mode=0700,uid={UID},gid={GID}"),
+    );
+    put_original(&lab);
+    let filler = lab.index().join("mail");
+    fill(&filler);
+    let session = lab.login().run();
+    assert_refused(&lab, &session, &["cannot write"]);
+    // The session deletes mails and folders, which makes room, and no list index is told.
+    fs::remove_file(filler).expect("it is there");
+    lab.login().run().assert_vouched();
+    assert_eq!(here(&lab), ListIndex::new());
+    assert_eq!(in_index(&lab), ListIndex::new());
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File, Permissions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -354,6 +354,14 @@ pub fn names_in(directory: &Path) -> Vec<String> {
         .unwrap_or_default();
     names.sort();
     names
+}
+
+/// Leaves no room where `path` is, but for the file of that name.
+pub fn fill(path: &Path) {
+    let mut file = File::create(path).expect("it can be made");
+    for size in [4096, 1] {
+        while file.write_all(&vec![b'x'; size]).is_ok() {}
+    }
 }
 
 pub fn set_owner_and_mode(path: &Path, owner: u32, mode: u32) {
