@@ -68,11 +68,6 @@ build_sysroot() {
     mv -T "$work" "$1"
 }
 
-# At a fixed address (stack and memory mappings stay at random ones): a program that
-# can be anywhere begins each start by correcting 800 addresses on five pages, which
-# takes longer than all the system calls of a login.
-export RUSTFLAGS="${RUSTFLAGS:-} -Ctarget-feature=+crt-static -Crelocation-model=static"
-
 CARGO=${CARGO:-cargo} RUSTC=${RUSTC:-rustc}
 if command -v "$CARGO" >/dev/null && command -v "$RUSTC" >/dev/null && has_target "$RUSTC"; then
     export RUSTC
@@ -104,5 +99,5 @@ mkdir -p "$target_dir"
         build_sysroot "$sysroot"
     fi
 ) 9>"$target_dir/.musl-sysroot.lock"
-RUSTFLAGS+=" --sysroot=$sysroot -Clink-self-contained=yes"
+export RUSTFLAGS="${RUSTFLAGS:-} --sysroot=$sysroot -Clink-self-contained=yes"
 exec "$CARGO" "$@" --target "$triple"
