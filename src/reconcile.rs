@@ -270,13 +270,15 @@ impl Reconciliation<'_> {
     /// goes too.
     #[cold]
     fn unclaim(&self, index: &IndexDirectory<'_>, look: &Look) -> Result<(), IndexError> {
+        // In this order: killed in between, nobody has used anything yet.
+        let unclaimed = index.delete(index.claim_name());
         let originals = match look.shared_list_index {
             SharedListIndex::InUse => {
                 Originals::find(index).and_then(|originals| originals.delete(index, self.log))
             }
             SharedListIndex::Litter | SharedListIndex::None => Ok(()),
         };
-        index.delete(index.claim_name()).and(originals)
+        unclaimed.and(originals)
     }
 
     /// The fast path: nothing is logged, and nothing written on NFS.
