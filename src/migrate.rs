@@ -98,7 +98,8 @@ impl Originals {
     ///
     /// A claim that is newer than its last change means that a session has run since which did
     /// not write to it: one without a list index, or one with a local list index while migration
-    /// was off. Both times are the file server's, so that no clocks are compared. The claim of an
+    /// was off. Both times are the file server's, so that no clocks are compared; a
+    /// server's clock moves in steps, and within one of them the change is taken for the later. The claim of an
     /// interrupted migration does not count: no session has run under that.
     pub fn are_up_to_date(
         &self,
@@ -107,7 +108,7 @@ impl Originals {
     ) -> Result<bool, IndexError> {
         match claim {
             Some(claim) if !claim.migrating => {
-                Ok(index.changed_at(SHARED_LOG)? > index.changed_at(index.claim_name())?)
+                Ok(index.changed_at(SHARED_LOG)? >= index.changed_at(index.claim_name())?)
             }
             Some(_) | None => Ok(true),
         }
