@@ -365,7 +365,7 @@ fn privileged_copy(lab: &Lab, owner: u32, group: u32, mode: u32) -> PathBuf {
     fs::create_dir(&directory).expect("it can be made");
     mount_tmpfs(&directory, "mode=0755");
     let copy = directory.join("nfs-hostchange-login");
-    fs::copy(lab.wrapper(), &copy).expect("it can be copied");
+    lab.copy_wrapper(&copy);
     chown(&copy, Some(owner), Some(group)).expect("root may");
     fs::set_permissions(&copy, fs::Permissions::from_mode(mode)).expect("root may");
     copy

@@ -175,6 +175,13 @@ impl Lab {
         path
     }
 
+    /// Copies the wrapper to `path`. Not while a program is started: it would have a copy of the
+    /// descriptor that is written to, and the kernel executes no file that is open for writing.
+    pub fn copy_wrapper(&self, path: &Path) {
+        let _nobody_is_started = starting();
+        fs::copy(self.wrapper(), path).expect("it can be copied");
+    }
+
     /// The program that it executes.
     pub fn probe(&self) -> PathBuf {
         self.directory.join("bin/probe")
