@@ -120,6 +120,7 @@ for ((machine = 1; machine <= MACHINES; machine++)); do
         tail -n 40 "$OUT/console.$machine" | sed 's/^/      /'
     fi
 done
+PIDS=()
 
 step "result"
 status=0
