@@ -1,0 +1,198 @@
+//! A user's mail with a version, two backends, and what must never be.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use crate::common::{HERE, Lab, PREFIX, THERE, UID, names_in, set_owner_and_mode};
+use crate::tracer::{self, Act, End};
+
+/// The files of a list index.
+const FILES: [&str; 2] = [PREFIX, "dovecot.list.index.log"];
+
+/// Both backends' list indexes, INDEX, and the number of the mail's last change.
+pub struct World {
+    pub lab: Lab,
+    version: u32,
+    by_user: bool,
+    /// Ids that every login must execute the next program with.
+    ids: Option<String>,
+}
+
+impl World {
+    pub fn new(by_user: bool) -> World {
+        World {
+            lab: Lab::new(),
+            version: 0,
+            by_user,
+            ids: None,
+        }
+    }
+
+    /// A user of whom nobody knows anything.
+    pub fn forget(&mut self) {
+        for directory in [self.lab.index(), "/dev/shm".into()] {
+            for name in names_in(&directory) {
+                let path = directory.join(name);
+                let removed = if path.is_dir() {
+                    fs::remove_dir_all(&path)
+                } else {
+                    fs::remove_file(&path)
+                };
+                removed.expect("it is the test's");
+            }
+        }
+        let _ = fs::remove_file("/etc/dovecot/nfs-hostchange.toml");
+    }
+
+    /// A login at `host` has claimed and recorded, and its session built a list index.
+    pub fn settle(&mut self, host: &str) {
+        let directory = self.lab.list_index(host);
+        fs::create_dir_all(&directory).expect("/dev/shm is the test's");
+        let parent = directory.parent().expect("it has one");
+        set_owner_and_mode(parent, 0, 0o1733);
+        set_owner_and_mode(&directory, UID, 0o700);
+        let claim = self.lab.claim_file();
+        let new = claim.with_extension("new");
+        self.lab.write(&new, format!("{host}\n"));
+        fs::rename(&new, &claim).expect("it is the test's");
+        let status = fs::metadata(&claim).expect("just made");
+        let (inode, seconds, nanoseconds) = (status.ino(), status.mtime(), status.mtime_nsec());
+        let record = format!("1 {inode} {seconds}.{nanoseconds:09} {host}\n");
+        self.lab.write(&self.lab.record_file(host), record);
+        self.change(Some(host));
+    }
+
+    /// A session changes the mail, and tells the list index of `host` if it uses one.
+    pub fn change(&mut self, host: Option<&str>) {
+        self.version += 1;
+        if let Some(host) = host {
+            self.put(&self.lab.list_index(host));
+        }
+    }
+
+    /// A Dovecot without this program has served the user.
+    pub fn put_originals(&mut self) {
+        self.version += 1;
+        let changed = |path: &Path| {
+            let status = fs::metadata(path).ok()?;
+            Some((status.ctime(), status.ctime_nsec()))
+        };
+        let log = self.lab.index().join(FILES[1]);
+        // The clock of the file system must have gone on since the claim.
+        loop {
+            self.put(&self.lab.index());
+            if changed(&log) > changed(&self.lab.claim_file()) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn put(&self, directory: &Path) {
+        for name in FILES {
+            self.lab
+                .write(&directory.join(name), self.version.to_string());
+        }
+    }
+
+    fn contents(&self, directory: &Path) -> Vec<Option<String>> {
+        FILES
+            .iter()
+            .map(|name| fs::read_to_string(directory.join(name)).ok())
+            .collect()
+    }
+
+    fn is_current(&self, directory: &Path) -> bool {
+        let current = Some(self.version.to_string());
+        self.contents(directory).iter().all(|file| *file == current)
+    }
+
+    /// What a login at `host` would trust must be whole and up to date.
+    pub fn assert_nothing_stale_is_trusted(&self, what: &str) {
+        for host in [HERE, THERE] {
+            let directory = self.lab.list_index(host);
+            let contents = self.contents(&directory);
+            let absent = contents.iter().all(Option::is_none);
+            // With a list index in INDEX the local one is passed over.
+            let trusted = self.lab.claim_file().exists()
+                && self.lab.is_recorded(host)
+                && !self.lab.index().join(FILES[1]).exists();
+            assert!(
+                !trusted || absent || self.is_current(&directory),
+                "{what}: {host} would trust {contents:?}, the mail is at {}",
+                self.version
+            );
+        }
+    }
+
+    /// The originals are all there, or a whole copy of them is trusted.
+    pub fn assert_nothing_is_lost(&self, what: &str) {
+        let copied = self.lab.claim_file().exists()
+            && self.lab.is_recorded(HERE)
+            && self.is_current(&self.lab.list_index(HERE));
+        assert!(
+            copied || self.is_current(&self.lab.index()),
+            "{what}: an original is gone: {:?}",
+            self.contents(&self.lab.index())
+        );
+    }
+
+    /// A login at `host`.
+    pub fn login(&mut self, host: &str, decide: impl FnMut(usize, u64) -> Act) -> End {
+        let login = self.lab.login_at(host);
+        let login = if self.by_user { login.by_user() } else { login };
+        tracer::run(login.trace(), decide)
+    }
+
+    /// The session that follows: what it finds must be right. It changes the mail if `changes`.
+    pub fn session(&mut self, host: &str, end: &End, changes: bool, what: &str) -> bool {
+        let End::Executed {
+            uses_list_index,
+            ids,
+        } = end
+        else {
+            panic!("{what}: nothing was executed: {end:?}");
+        };
+        let expected = self.ids.get_or_insert_with(|| ids.clone());
+        assert_eq!(ids, expected, "{what}");
+        let directory = self.lab.list_index(host);
+        if *uses_list_index {
+            let contents = self.contents(&directory);
+            let absent = contents.iter().all(Option::is_none);
+            assert!(
+                absent || self.is_current(&directory),
+                "{what}: the session at {host} uses {contents:?}, the mail is at {}",
+                self.version
+            );
+        }
+        if changes {
+            self.change(uses_list_index.then_some(host));
+        }
+        *uses_list_index
+    }
+
+    /// A login without trouble heals everything, and leaves nothing lying around.
+    pub fn assert_healed(&mut self, what: &str) {
+        let what = &format!("{what}, then logged in again");
+        let end = self.login(HERE, |_, _| Act::Pass);
+        assert!(
+            self.session(HERE, &end, true, what),
+            "{what}: without list index"
+        );
+        assert!(self.lab.is_recorded(HERE), "{what}: no record");
+        assert_eq!(names_in(&self.lab.index()), [".lasthost"], "{what}");
+        let directory = self.lab.list_index(HERE);
+        let mut expected = vec![".lasthost"];
+        expected.extend(FILES);
+        assert_eq!(names_in(&directory), expected, "{what}");
+        let parent = directory.parent().map(PathBuf::from).expect("it has one");
+        assert_eq!(names_in(&parent), ["alice"], "{what}");
+        // And the other backend notices.
+        let end = self.login(THERE, |_, _| Act::Pass);
+        self.session(THERE, &end, true, what);
+        self.assert_nothing_stale_is_trusted(what);
+    }
+}
