@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{HERE, Lab, PREFIX, THERE, UID, names_in, set_owner_and_mode};
+use crate::common::{HERE, Lab, PREFIX, THERE, UID, names_in, release_wrapper, set_owner_and_mode};
 use crate::tracer::{self, Act, End};
 
 /// The files of a list index.
@@ -15,6 +15,8 @@ const FILES: [&str; 2] = [PREFIX, "dovecot.list.index.log"];
 /// Both backends' list indexes, INDEX, and the number of the mail's last change.
 pub struct World {
     pub lab: Lab,
+    /// The program as it is shipped: a dynamic one fails in the loader, not in our hands.
+    wrapper: PathBuf,
     version: u32,
     by_user: bool,
     /// Ids that every login must execute the next program with.
@@ -23,8 +25,11 @@ pub struct World {
 
 impl World {
     pub fn new(by_user: bool) -> World {
+        let lab = Lab::new();
+        let wrapper = lab.install(release_wrapper(), "shipped");
         World {
-            lab: Lab::new(),
+            lab,
+            wrapper,
             version: 0,
             by_user,
             ids: None,
@@ -33,6 +38,8 @@ impl World {
 
     /// A user of whom nobody knows anything.
     pub fn forget(&mut self) {
+        // A full syslog would take other calls.
+        drop(self.lab.log());
         for directory in [self.lab.index(), "/dev/shm".into()] {
             for name in names_in(&directory) {
                 let path = directory.join(name);
@@ -142,7 +149,7 @@ impl World {
 
     /// A login at `host`.
     pub fn login(&mut self, host: &str, decide: impl FnMut(usize, u64) -> Act) -> End {
-        let login = self.lab.login_at(host);
+        let login = self.lab.login_at(host).with_program(self.wrapper.clone());
         let login = if self.by_user { login.by_user() } else { login };
         tracer::run(login.trace(), decide)
     }
