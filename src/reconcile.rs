@@ -8,16 +8,15 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::{HostName, Level};
 use crate::index_directory::{
-    ClaimText, Identity, Index, IndexDirectory, IndexError, Look, SHARED_PREFIX, SharedListIndex,
+    ClaimText, Identity, Index, IndexDirectory, IndexError, Look, Migration, SHARED_LOG,
+    SHARED_PREFIX, SharedListIndex,
 };
 use crate::list_index::{self, DeleteError, Size};
 use crate::list_index_directory::{DirectoryError, ListIndexDirectory};
 use crate::log::Log;
 use crate::migrate::{MigrateError, Originals};
 use crate::open_sessions;
-use crate::record::{
-    Content, Deadline, Exclusive, Kind, Lock, LockError, Shared, remove_lock_file,
-};
+use crate::record::{self, Deadline, Exclusive, Kind, Lock, LockError, Shared};
 use crate::system::signals::WriteSignalsIgnored;
 use crate::user::Actor;
 
@@ -50,6 +49,8 @@ pub enum Doubt {
     OpenSession,
     /// Nobody knows whether one is.
     UnknownSessions(io::Error),
+    /// A list index in INDEX may have to be taken over, or not.
+    UnknownMigration(PathBuf),
     /// Another backend claimed the user during the migration.
     Overtaken,
     /// A backend without this program wrote to the list index in INDEX during the migration.
@@ -70,6 +71,11 @@ impl fmt::Display for Doubt {
             Doubt::UnknownSessions(error) => write!(
                 f,
                 "cannot tell whether an earlier session without list index is still open: {error}"
+            ),
+            Doubt::UnknownMigration(path) => write!(
+                f,
+                "{} is there, and the configuration does not say whether to migrate it",
+                path.display()
             ),
             Doubt::OriginalsChanged => f.write_str(
                 "the list index changed while it was migrated: another backend still serves the user",
@@ -205,17 +211,16 @@ impl Reconciliation<'_> {
     fn refuse(&self, error: LockError, directory: &ListIndexDirectory) -> Doubt {
         if matches!(error, LockError::TimedOut(_)) {
             let _ignored = WriteSignalsIgnored::new();
-            let before = Content::peek(directory);
-            let anew = remove_lock_file(directory)
-                .and_then(|()| {
-                    Lock::<Exclusive>::acquire(directory, &Deadline::after(Duration::ZERO))
-                })
-                .and_then(|lock| note_session(&lock, &before));
-            if let Err(error) = anew {
-                self.log.error(error);
-            }
+            self.note_in_new_lock_file(directory);
         }
         error.into()
+    }
+
+    #[cold]
+    fn note_in_new_lock_file(&self, directory: &ListIndexDirectory) {
+        if let Err(error) = record::seize(directory, note_session) {
+            self.log.error(error);
+        }
     }
 
     /// Does `work`; if it fails, empties the record and deletes the list index, as far as that is
@@ -227,11 +232,16 @@ impl Reconciliation<'_> {
     ) -> Result<(), Doubt> {
         let _ignored = WriteSignalsIgnored::new();
         let result = work(lock);
-        // After a loss the directory belongs to whoever locked the new file.
-        if result.is_ok() || lock.confirm().is_err() {
+        if result.is_ok() {
             return result;
         }
-        if let Err(error) = note_session(lock, &lock.content()) {
+        let noted = note_session(lock, lock.content().sessions());
+        if lock.confirm().is_err() {
+            // The directory belongs to whoever locked the new file, and so does the list index.
+            self.note_in_new_lock_file(lock.directory());
+            return result;
+        }
+        if let Err(error) = noted {
             self.log.error(error);
         }
         match (list_index::delete(lock, &self.prefix), &result) {
@@ -297,6 +307,11 @@ impl Reconciliation<'_> {
         let content = lock.content();
         if look.shared_list_index == SharedListIndex::Litter {
             self.delete_litter(&index);
+        }
+        if look.shared_list_index == SharedListIndex::InUse
+            && self.index.migration == Migration::Unknown
+        {
+            return Err(Doubt::UnknownMigration(index.path_of(SHARED_LOG)));
         }
         if look.shared_list_index != SharedListIndex::InUse && is_claimed(&look, content.record()) {
             self.mark_used(lock);
@@ -418,9 +433,8 @@ impl Reconciliation<'_> {
 
 /// Replaces the record by a note of the sessions that run without a list index: those that were
 /// noted `before` and are still open, and this one.
-fn note_session(lock: &Lock<'_, Exclusive>, before: &Content) -> Result<(), LockError> {
-    let mut sessions =
-        open_sessions::still_open(before.sessions()).unwrap_or_else(|_| before.sessions().to_vec());
+fn note_session(lock: &Lock<'_, Exclusive>, before: &[u64]) -> Result<(), LockError> {
+    let mut sessions = open_sessions::still_open(before).unwrap_or_else(|_| before.to_vec());
     sessions.extend(open_sessions::own());
     if sessions.is_empty() {
         return lock.empty_record();

@@ -17,8 +17,9 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::config::HostName;
-use crate::index_directory::Identity;
+use crate::index_directory::{ClaimText, Identity};
 use crate::list_index_directory::ListIndexDirectory;
+use crate::system::entries::open_directory;
 
 /// The lock file's name; no list index may be called so.
 pub const LOCK_FILE: &CStr = c".lasthost";
@@ -36,6 +37,9 @@ const LONGEST: usize = 1024;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
+/// How long to wait for others that also take the directory from somebody.
+const LONGEST_TURN: Duration = Duration::from_secs(1);
+
 /// What the lock file holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
@@ -45,6 +49,8 @@ pub enum Content {
     /// `sessions <inode>...`: no record, and these sessions, known by the inode numbers of their
     /// sockets, run without a list index.
     Sessions(Vec<u64>),
+    /// A claim: the directory is some user's INDEX, not a LISTINDEX.
+    Claim,
     /// No record: empty, torn, garbled, or of another version.
     Nothing,
 }
@@ -63,6 +69,7 @@ impl Content {
             let (line, _) = content.split_once('\n')?;
             Content::parse_sessions(line).map(Content::Sessions)
         })
+        .or_else(|| ClaimText::is(content).then_some(Content::Claim))
         .unwrap_or(Content::Nothing)
     }
 
@@ -91,14 +98,6 @@ impl Content {
         sessions.split(' ').map(decimal).collect()
     }
 
-    /// What the lock file of `directory` says just now, whoever holds it.
-    pub fn peek(directory: &ListIndexDirectory) -> Content {
-        match open(directory, OFlag::empty()) {
-            Ok(file) => Content::of(&file),
-            Err(_) => Content::Nothing,
-        }
-    }
-
     fn of(file: &File) -> Content {
         let mut buffer = [0; LONGEST];
         let length = file.read_at(&mut buffer, 0).unwrap_or_default();
@@ -109,7 +108,7 @@ impl Content {
     pub fn record(&self) -> Option<Identity> {
         match self {
             Content::Record(identity) => Some(*identity),
-            Content::Sessions(_) | Content::Nothing => None,
+            Content::Sessions(_) | Content::Claim | Content::Nothing => None,
         }
     }
 
@@ -117,7 +116,7 @@ impl Content {
     pub fn sessions(&self) -> &[u64] {
         match self {
             Content::Sessions(sessions) => sessions,
-            Content::Record(_) | Content::Nothing => &[],
+            Content::Record(_) | Content::Claim | Content::Nothing => &[],
         }
     }
 }
@@ -276,22 +275,10 @@ impl<'a, K: Kind> Lock<'a, K> {
         file: File,
         deadline: &Deadline,
     ) -> Result<Option<Lock<'a, K>>, LockError> {
-        let mut pause = SHORTEST_PAUSE;
-        loop {
-            match K::try_lock(&file) {
-                Ok(()) => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let remaining = deadline.remaining();
-                    if remaining.is_zero() {
-                        return Err(LockError::TimedOut(path(directory)));
-                    }
-                    std::thread::sleep(pause.min(remaining));
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-                Err(error) => return Err(failed(directory, errno_of(&error))),
-            }
-        }
+        wait_for::<K>(&file, deadline).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => LockError::TimedOut(path(directory)),
+            _ => failed(directory, errno_of(&error)),
+        })?;
         let status = fstat(&file).map_err(|errno| failed(directory, errno))?;
         if !is_regular(&status) || status.st_nlink > 1 {
             return Err(LockError::NotAFile(path(directory)));
@@ -416,11 +403,83 @@ impl Lock<'_, Exclusive> {
     }
 }
 
-/// Removes a lock file that somebody holds for too long, so that what he records is lost.
-pub fn remove_lock_file(directory: &ListIndexDirectory) -> Result<(), LockError> {
+/// How often a lock file is removed before giving up: each time, another login was faster with
+/// the new one.
+const MOST_REMOVALS: u32 = 10;
+
+/// Takes the directory from whoever holds its lock for too long and does `work` there: his lock
+/// file is removed, so that what he records is lost. `work` is told of the sessions that were
+/// noted in it.
+///
+/// Several logins that have waited long enough do this one after the other, under a lock on the
+/// directory itself; otherwise one would remove the file in which another just leaves its note.
+///
+/// # Errors
+/// If the lock file cannot be replaced, somebody else always has the new one, or `work` fails.
+pub fn seize(
+    directory: &ListIndexDirectory,
+    work: impl FnOnce(&Lock<'_, Exclusive>, &[u64]) -> Result<(), LockError>,
+) -> Result<(), LockError> {
+    // Without it the lock file has to go all the same: what its holder records must be lost.
+    let _turn = wait_for_turn(directory);
+    let mut noted = Vec::new();
+    for _ in 0..MOST_REMOVALS {
+        let file = open(directory, OFlag::O_CREAT)?;
+        // The same open file, so what it says can be read when the name is gone: later than
+        // whoever wrote to it made sure that it was not.
+        let removed = file
+            .try_clone()
+            .map_err(|error| failed(directory, errno_of(&error)))?;
+        match Lock::wait(directory, file, &Deadline::after(Duration::ZERO)) {
+            Ok(Some(lock)) => {
+                noted.extend_from_slice(lock.content().sessions());
+                return work(&lock, &noted);
+            }
+            Ok(None) => {}
+            Err(LockError::TimedOut(_)) => {
+                remove_lock_file(directory)?;
+                noted.extend_from_slice(Content::of(&removed).sessions());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(LockError::TimedOut(path(directory)))
+}
+
+/// The lock on the directory itself, which nobody holds for longer than [`seize`] takes; `None` if
+/// it is not to be had all the same.
+fn wait_for_turn(directory: &ListIndexDirectory) -> Option<File> {
+    let file = File::from(open_directory(directory.as_fd(), c".").ok()?);
+    wait_for::<Exclusive>(&file, &Deadline::after(LONGEST_TURN)).ok()?;
+    Some(file)
+}
+
+fn remove_lock_file(directory: &ListIndexDirectory) -> Result<(), LockError> {
     match unlinkat(directory.as_fd(), LOCK_FILE, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
         Err(errno) => Err(failed(directory, errno)),
+    }
+}
+
+/// Tries to lock `file` until `deadline`.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] if somebody else had it all the time.
+fn wait_for<K: Kind>(file: &File, deadline: &Deadline) -> io::Result<()> {
+    let mut pause = SHORTEST_PAUSE;
+    loop {
+        match K::try_lock(file) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let remaining = deadline.remaining();
+                if remaining.is_zero() {
+                    return Err(error);
+                }
+                std::thread::sleep(pause.min(remaining));
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            result => return result,
+        }
     }
 }
 

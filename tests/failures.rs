@@ -508,6 +508,46 @@ fn a_lock_that_is_given_back_in_time_is_waited_for() {
 }
 
 #[test]
+fn logins_that_give_up_on_the_lock_together_all_leave_a_note_of_their_sessions() {
+    for _ in 0..5 {
+        let lab = Lab::with_settled_user();
+        lab.configure("lock_timeout = '1 s'\n");
+        let held = hold_lock(&lab);
+        let running: Vec<_> = (0..8).map(|_| lab.login().staying_open().start()).collect();
+        let sessions: Vec<_> = running.into_iter().map(|login| login.wait()).collect();
+        common::close(held);
+        let note = fs::read_to_string(lab.record_file(HERE)).expect("they made it");
+        assert_eq!(
+            note.split_whitespace().count(),
+            1 + sessions.len(),
+            "{note}"
+        );
+        for session in &sessions {
+            session.assert_not_vouched().assert_logged(&["timed out"]);
+        }
+        let beside = lab.login().run();
+        beside.assert_not_vouched().assert_logged(&["still open"]);
+        sessions.into_iter().for_each(common::close);
+        assert_right_again(&lab);
+    }
+}
+
+#[test]
+fn a_login_that_was_given_up_on_leaves_a_note_of_its_session_too() {
+    let lab = moved_user();
+    lab.configure("lock_timeout = '1 s'\n");
+    let mut slow = lab.login().staying_open().trace();
+    slow.run_to_call(libc::SYS_renameat);
+    lab.login().run().assert_not_vouched();
+    let slow = slow.finish();
+    slow.assert_not_vouched();
+    let beside = lab.login().run();
+    beside.assert_not_vouched().assert_logged(&["still open"]);
+    common::close(slow);
+    assert_right_again(&lab);
+}
+
+#[test]
 fn a_login_that_was_given_up_on_while_it_held_the_lock_records_and_deletes_nothing() {
     // While it claims, and when it has claimed.
     for call in [libc::SYS_renameat, libc::SYS_pwrite64] {
@@ -520,9 +560,7 @@ fn a_login_that_was_given_up_on_while_it_held_the_lock_records_and_deletes_nothi
         // And the one after that begins anew.
         lab.login().run().assert_vouched();
         lab.plant_list_index(HERE);
-        let record = lab.record(HERE);
         slow.finish().assert_not_vouched();
-        assert_eq!(lab.record(HERE), record);
         assert_eq!(lab.planted(HERE), list_index_names());
         // It changes folders beside the list index, so that must not be trusted any more.
         assert!(!lab.is_recorded(HERE));
