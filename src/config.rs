@@ -11,6 +11,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Deserializer};
 
+use crate::index_directory::Migration;
 use crate::system::credentials::effective_user;
 use crate::usercache::age::parse_age;
 
@@ -32,7 +33,8 @@ pub struct Configuration {
     /// Supplementary groups for the work on the files, as in dovecot.conf.
     pub mail_access_groups: Vec<Account>,
     /// Take over list indexes that are in INDEX.
-    pub migration: bool,
+    #[serde(deserialize_with = "migration")]
+    pub migration: Migration,
     /// This backend's name; the system's host name if not set.
     pub hostname: Option<HostName>,
     /// How long a login waits for another one of the same user.
@@ -50,7 +52,7 @@ impl Default for Configuration {
             mail_uid: None,
             mail_gid: None,
             mail_access_groups: Vec::new(),
-            migration: false,
+            migration: Migration::Off,
             hostname: None,
             lock_timeout: Duration::from_secs(5),
             log: LogSettings::default(),
@@ -185,6 +187,13 @@ pub enum Level {
     Info,
 }
 
+fn migration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Migration, D::Error> {
+    Ok(match bool::deserialize(deserializer)? {
+        true => Migration::On,
+        false => Migration::Off,
+    })
+}
+
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_age(text.as_bytes()).map_err(serde::de::Error::custom)
@@ -239,6 +248,14 @@ impl fmt::Display for ConfigurationError {
 }
 
 impl Configuration {
+    /// What there is to go by if the file cannot be used.
+    pub fn of_unusable_file() -> Configuration {
+        Configuration {
+            migration: Migration::Unknown,
+            ..Configuration::default()
+        }
+    }
+
     /// Reads `path`; `Ok(None)` if there is no such file.
     ///
     /// # Errors

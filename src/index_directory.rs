@@ -74,6 +74,12 @@ impl ClaimText {
             migrating: lines.next() == Some(MIGRATING),
         }
     }
+
+    /// Whether `text` is a claim's, and nothing besides.
+    pub fn is(text: &str) -> bool {
+        let claim = ClaimText::parse(text.as_bytes());
+        claim.to_string() == text && HostName::try_from(claim.host).is_ok()
+    }
 }
 
 impl fmt::Display for ClaimText {
@@ -89,7 +95,7 @@ impl fmt::Display for ClaimText {
 /// A list index that a Dovecot without local list indexes left in INDEX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SharedListIndex {
-    /// There is none, or migration is off.
+    /// There is none, or it is nobody's business.
     None,
     /// `dovecot.list.index` without its `.log`: what an interrupted migration leaves.
     Litter,
@@ -153,6 +159,19 @@ pub const SHARED_PREFIX: &CStr = c"dovecot.list.index";
 /// The file without which there is no list index.
 pub const SHARED_LOG: &CStr = c"dovecot.list.index.log";
 
+/// What the administrator said about list indexes in INDEX.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Migration {
+    /// They are nobody's business.
+    #[default]
+    Off,
+    /// They are to be taken over.
+    On,
+    /// Unknown: the configuration cannot be used. One may be there that is newer than the local
+    /// one.
+    Unknown,
+}
+
 /// Where INDEX is and what the claim in it is called.
 #[derive(Debug, Clone)]
 pub struct Index {
@@ -160,8 +179,8 @@ pub struct Index {
     pub path: PathBuf,
     /// `.lasthost`, or `dovecot.lasthost` where a dot name would be a folder's.
     pub claim_name: CString,
-    /// Whether to look for a list index to migrate.
-    pub migration: bool,
+    /// What to do with a list index in INDEX.
+    pub migration: Migration,
 }
 
 impl Index {
@@ -263,13 +282,13 @@ impl<'a> IndexDirectory<'a> {
     }
 
     fn shared_list_index(&self) -> Result<SharedListIndex, IndexError> {
-        if !self.index.migration {
+        if self.index.migration == Migration::Off {
             return Ok(SharedListIndex::None);
         }
         let is_file = |name| Ok(self.status_of(name)?.as_ref().is_some_and(is_regular));
         Ok(if is_file(SHARED_LOG)? {
             SharedListIndex::InUse
-        } else if is_file(SHARED_PREFIX)? {
+        } else if self.index.migration == Migration::On && is_file(SHARED_PREFIX)? {
             SharedListIndex::Litter
         } else {
             SharedListIndex::None

@@ -37,7 +37,8 @@ pub enum DirectoryError {
     Missing(PathBuf),
     /// It cannot be opened: a parent that may not be entered, something that is no directory.
     Unusable(PathBuf, Errno),
-    /// A symbolic link that root does not own is on the way, or in the directory's place.
+    /// A symbolic link is on the way that others than root can place there, or it is in the
+    /// directory's place.
     SymbolicLink(PathBuf),
     /// It belongs to somebody else: owner and expected owner.
     ForeignOwner(PathBuf, UserId, UserId),
@@ -197,7 +198,8 @@ pub fn open_without_links(path: &Path) -> Result<OwnedFd, DirectoryError> {
     }
 }
 
-/// Opens `path` one component after the other; on the way, only links of root's are followed.
+/// Opens `path` one component after the other; on the way, only links of root's are followed, in
+/// directories of root's own.
 #[cold]
 fn walk(path: &Path) -> Result<OwnedFd, DirectoryError> {
     let mut names = components(path)?.into_iter().peekable();
@@ -226,7 +228,8 @@ fn step(
             if file_type(&status) != SFlag::S_IFLNK {
                 return Err(unusable(Errno::ENOTDIR));
             }
-            if last || status.st_uid != 0 {
+            // In a directory of others, a link of root's may have been moved or linked there.
+            if last || status.st_uid != 0 || !is_roots_own(directory).map_err(unusable)? {
                 return Err(DirectoryError::SymbolicLink(path.to_owned()));
             }
             let follow = DIRECTORY.difference(OFlag::O_NOFOLLOW);

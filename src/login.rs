@@ -93,7 +93,7 @@ impl<'a> Login<'a> {
             Ok(configuration) => configuration.unwrap_or_default(),
             Err(error) => {
                 log.error(format_args!("using the built-in defaults: {error}"));
-                Configuration::default()
+                Configuration::of_unusable_file()
             }
         };
         log.configure(configuration.log);

@@ -141,6 +141,38 @@ fn without_the_setting_nothing_is_taken_over_or_deleted() {
 }
 
 #[test]
+fn with_a_configuration_that_cannot_be_used_nothing_is_trusted_beside_a_list_index_in_index() {
+    let lab = unmigrated_user();
+    lab.login().run().assert_vouched();
+    // A backend without this program serves the user again.
+    put_original(&lab);
+    lab.configure("migration = maybe\n");
+    let log = lab.index().join(format!("{PREFIX}.log"));
+    let parts = ["does not say", &log.display().to_string()];
+    assert_refused(&lab, &lab.login().run(), &parts);
+    assert_eq!(in_index(&lab), original());
+    // Where there is none, there is nothing to be unsure of.
+    fs::remove_dir_all(lab.index()).expect("it is the lab's own");
+    fs::create_dir(lab.index()).expect("its parent is there");
+    set_owner_and_mode(&lab.index(), UID, 0o700);
+    lab.login().run().assert_vouched();
+}
+
+#[test]
+fn a_migration_needs_no_memory_but_what_it_begins_with() {
+    let lab = unmigrated_user();
+    let mut login = lab.login().trace();
+    let began = login.run_to(|login, call| {
+        call.number == libc::SYS_openat && login.string(call.arguments[1]).ends_with(".toml")
+    });
+    began.expect("it reads its configuration");
+    // Memory that the kernel refuses would end the login.
+    let calls = [libc::SYS_mmap, libc::SYS_brk];
+    assert_eq!(login.run_to(|_, call| calls.contains(&call.number)), None);
+    assert_migrated(&lab, &login.finish());
+}
+
+#[test]
 fn what_is_local_counts_as_gone_when_a_backend_without_this_program_has_served_the_user() {
     let lab = Lab::with_settled_user();
     lab.configure("migration = true\n");

@@ -181,6 +181,25 @@ fn links_on_the_way_are_followed_only_if_root_made_them() {
 }
 
 #[test]
+fn a_link_of_root_s_in_somebody_else_s_directory_is_not_followed() {
+    // Whose directory it is can move or link any link of root's there.
+    let lab = Lab::new();
+    let [base, hash, _] = directories(&lab);
+    let real = Path::new("/dev/shm/real");
+    make_directory(real, 0, 0o1777);
+    for (owner, mode) in [(UID, 0o711), (OTHER_UID, 0o711), (0, 0o777)] {
+        make_directory(&base, owner, mode);
+        symlink(real, &hash).expect("it can be made");
+        let session = lab.login().run();
+        session
+            .assert_not_vouched()
+            .assert_logged(&["symbolic link", &lab.list_index(HERE).display().to_string()]);
+        assert_eq!(names_in(real), [""; 0]);
+        fs::remove_dir_all(&base).expect("root may");
+    }
+}
+
+#[test]
 fn a_parent_that_is_swapped_for_a_link_while_root_makes_directories_leads_nowhere() {
     let lab = Lab::new();
     let [base, hash, own] = directories(&lab);

@@ -240,6 +240,23 @@ fn a_note_of_a_session_without_list_index_is_kept_while_that_is_open() {
 }
 
 #[test]
+fn an_index_directory_is_not_taken_for_the_local_one() {
+    let scratch = Scratch::new();
+    let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);
+    for claim in ["backend-a\n", "backend-a\nmigrating\n"] {
+        fs::write(user.join(".lasthost"), claim).expect("write");
+        set_age(&user.join(".lasthost"), WEEK_OLD);
+        let before = snapshot(&user);
+
+        let run = scratch.run(clean(&user));
+
+        assert_eq!(run.status, Some(77), "{run:?}");
+        assert!(run.stderr.contains("is an INDEX directory"), "{run:?}");
+        assert_eq!(before, snapshot(&user));
+    }
+}
+
+#[test]
 fn a_user_who_is_logging_in_is_left_alone() {
     let scratch = Scratch::new();
     let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);

@@ -259,7 +259,9 @@ impl From<&CleanError> for Exit {
     fn from(error: &CleanError) -> Exit {
         match error {
             CleanError::Directory(error) => error.into(),
-            CleanError::OfRoot(_) => Exit::Permission,
+            CleanError::Network(_) | CleanError::Index(_) | CleanError::OfRoot(_) => {
+                Exit::Permission
+            }
             CleanError::Refused(..) => Exit::System,
             CleanError::Lock(error) => match error {
                 LockError::TimedOut(_) | LockError::Lost(_) => Exit::TryAgain,

@@ -14,6 +14,7 @@ use nix::sys::statvfs::fstatvfs;
 use crate::command_line::DEFAULT_CONFIGURATION;
 use crate::config::{Configuration, HostName};
 use crate::file_system::FileSystem;
+use crate::index_directory::Migration;
 use crate::list_index_directory::open_without_links;
 use crate::locate::{LocateRequest, locate};
 use crate::location::{Shared, Tracking, Unvouchable};
@@ -279,7 +280,7 @@ impl Check<'_> {
                 ),
             },
         }
-        if configuration.migration {
+        if configuration.migration == Migration::On {
             self.find(
                 Severity::Hint,
                 "migration",

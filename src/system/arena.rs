@@ -5,9 +5,10 @@ use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What a login takes, with room to spare. Memory that is not used costs nothing: the kernel
-/// gives it page by page.
-const SIZE: usize = 64 * 1024;
+/// What a login takes, with room to spare: a migration reads three directories, each with a
+/// buffer of [`Entries`](super::entries::Entries). Memory that is not used costs nothing: the
+/// kernel gives it page by page.
+const SIZE: usize = 256 * 1024;
 
 /// An allocator that hands out one block from its beginning to its end and takes nothing back;
 /// when it is used up, the system's allocator goes on.

@@ -11,12 +11,13 @@ use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use crate::file_system::FileSystem;
 use crate::list_index::{self, DeleteError, Size, file_type};
 use crate::list_index_directory::{
     DirectoryError, ListIndexDirectory, is_roots_own, open_without_links,
 };
 use crate::open_sessions;
-use crate::record::{Exclusive, Lock, LockError};
+use crate::record::{Content, Exclusive, Lock, LockError};
 use crate::system::credentials::{RootThread, UserId, effective_user};
 
 use super::last_used::{age, last_login, last_written};
@@ -65,6 +66,10 @@ pub enum Directory {
 pub enum CleanError {
     /// The directory cannot be used.
     Directory(DirectoryError),
+    /// It is on a file system of several hosts, and what is there is not only this host's.
+    Network(PathBuf),
+    /// It is some user's INDEX: the claim is in it.
+    Index(PathBuf),
     /// It belongs to root, and no list index does.
     OfRoot(PathBuf),
     /// The kernel refused root the owner's rights.
@@ -81,6 +86,16 @@ impl fmt::Display for CleanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CleanError::Directory(error) => error.fmt(f),
+            CleanError::Network(path) => write!(
+                f,
+                "{} is on a network file system: a local list index is not",
+                path.display()
+            ),
+            CleanError::Index(path) => write!(
+                f,
+                "{} is an INDEX directory (its .lasthost is a claim), not a LISTINDEX",
+                path.display()
+            ),
             CleanError::OfRoot(path) => {
                 write!(f, "{} belongs to root, not to a mail user", path.display())
             }
@@ -206,6 +221,12 @@ impl<'a> Cleaner<'a> {
         let name = CString::new(name.as_bytes()).map_err(|_| unusable())?;
         let parent = open_without_links(parent)?;
         let directory = ListIndexDirectory::open_in(&parent, &name, path.to_owned())?;
+        let file_system = FileSystem::of(directory.as_fd());
+        if file_system.map_err(|errno| DirectoryError::Unusable(path.to_owned(), errno))?
+            == FileSystem::Network
+        {
+            return Err(CleanError::Network(path.to_owned()));
+        }
         self.clean_in(&parent, &name, &directory)
     }
 
@@ -266,7 +287,11 @@ fn clean_as_owner(
     if age < rules.min_age {
         return Ok(Outcome::Recent(age));
     }
-    if survey.is_in_use || has_open_session(&lock) {
+    let content = lock.content();
+    if content == Content::Claim {
+        return Err(CleanError::Index(directory.path().to_owned()));
+    }
+    if survey.is_in_use || has_open_session(&content) {
         return Ok(Outcome::InUse);
     }
     if rules.dry_run {
@@ -281,8 +306,8 @@ fn clean_as_owner(
 }
 
 /// Whether a session without a list index is, or may be, open. The note of it must stay.
-fn has_open_session(lock: &Lock<'_, Exclusive>) -> bool {
-    open_sessions::still_open(lock.content().sessions()).map_or(true, |open| !open.is_empty())
+fn has_open_session(content: &Content) -> bool {
+    open_sessions::still_open(content.sessions()).map_or(true, |open| !open.is_empty())
 }
 
 impl From<nix::Result<()>> for Directory {
