@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use crate::accounts;
 use crate::admin::output::{insert_path, printable};
 use crate::location::{
-    self, ExpandError, ListIndex, Location, Lookup, ParseError, Setting, Tracking, UserdbField,
-    Variables,
+    self, ExpandError, Layout, ListIndex, Location, Lookup, ParseError, Setting, Tracking,
+    UserdbField, Variables,
 };
 use crate::system::host;
 
@@ -125,6 +125,12 @@ impl LocateAnswer {
     #[must_use]
     pub fn tracking(&self) -> &Tracking {
         &self.tracking
+    }
+
+    /// The layout of the user's folders.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.location.layout
     }
 
     fn list_index(&self) -> (Option<&[u8]>, Option<&[u8]>) {

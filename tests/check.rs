@@ -1,224 +1,769 @@
-//! `nfs-hostchange check` against configurations that the real doveconf reads.
+//! `nfs-hostchange check` against configurations that the real doveconf reads, on a host of the
+//! test's own.
+//!
+//! Whatever is found is mended as the finding itself says, until nothing is found any more.
 
 mod support;
 
-use std::fs;
+use std::fs::{self, File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::sethostname;
 use serde_json::Value;
 
-use support::{Run, Scratch};
+use support::{Run, Scratch, close, is_root};
 
-/// A backend whose only faults are the machine's: no tmpfiles.d entry for a test's directory.
-struct Backend {
-    scratch: Scratch,
+const BASE: &str = "/dev/shm/dovecot-listindex";
+const LISTINDEX: &str = "LISTINDEX=/dev/shm/dovecot-listindex/%2.256Nu/%u/dovecot.list.index";
+const OWN: &str = "/etc/dovecot/nfs-hostchange.toml";
+const VMAIL: u32 = 5000;
+
+/// What a backend's administrator has written, but for the location nothing that needs a word.
+struct Configuration {
+    location: String,
+    /// Dovecot's, after the first lines.
+    dovecot: String,
+    /// The wrapper's configuration file.
+    own: String,
+    /// Each mail user has a uid of his own.
+    many: bool,
 }
 
-const SERVICES: &str = "
+const ONE_UID: &str = "
+userdb {
+  driver = static
+  args = uid=vmail gid=vmail home=/srv/mail/%u
+}
 service imap {
   executable = imap imap-postlogin
   process_limit = 200
 }
 service imap-postlogin {
-  executable = script-login @DIR@/nfs-hostchange-login --config=@DIR@/nfs-hostchange.toml
+  executable = script-login nfs-hostchange-login
   process_limit = 200
+  user = vmail
   unix_listener imap-postlogin {
   }
 }
 ";
 
+impl Configuration {
+    /// With a location that the wrapper knows too.
+    fn at(location: impl Into<String>) -> Configuration {
+        let location = location.into();
+        Configuration {
+            own: format!("mail_location = \"{location}\"\n"),
+            location,
+            dovecot: ONE_UID.to_owned(),
+            many: false,
+        }
+    }
+
+    fn good() -> Configuration {
+        Configuration::at(format!("mdbox:~/mdbox:{LISTINDEX}"))
+    }
+
+    fn of_many_uids() -> Configuration {
+        let mut configuration = Configuration::good();
+        configuration.many = true;
+        configuration
+            .but("driver = static", "driver = passwd")
+            .but("args = uid=vmail gid=vmail home=/srv/mail/%u", "")
+            .but("user = vmail", "")
+    }
+
+    /// With something else in Dovecot's configuration.
+    fn but(mut self, from: &str, to: &str) -> Configuration {
+        assert!(self.dovecot.contains(from), "{from}");
+        self.dovecot = self.dovecot.replace(from, to);
+        self
+    }
+
+    fn and(mut self, more: &str) -> Configuration {
+        self.dovecot.push_str(more);
+        self
+    }
+}
+
+/// A host that only the test's own thread sees, with nothing wrong but the configuration.
+struct Backend {
+    scratch: Scratch,
+}
+
+/// What is found: id and severity.
+type Found<'a> = &'a [(&'a str, &'a str)];
+
 impl Backend {
-    fn new() -> Backend {
-        let scratch = Scratch::new();
-        fs::create_dir(scratch.path().join("list-indexes")).expect("mkdir");
-        fs::copy("/bin/true", scratch.path().join("nfs-hostchange-login")).expect("copy");
-        Backend { scratch }
+    fn new(configuration: &Configuration) -> Backend {
+        let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS;
+        unshare(flags).expect("root may have namespaces");
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("as above");
+        mount_tmpfs("/etc", "mode=0755");
+        mount_tmpfs("/run", "mode=0755");
+        mount_tmpfs("/dev/shm", "size=1g,mode=1777");
+        sethostname("a.example.org").expect("the host name is this test's");
+        write(
+            "/etc/passwd",
+            "root:x:0:0::/root:/bin/sh\nvmail:x:5000:5000::/:/bin/false\n\
+             dovecot:x:990:990::/:/bin/false\ndovenull:x:991:991::/:/bin/false\n",
+        );
+        write(
+            "/etc/group",
+            "root:x:0:\nvmail:x:5000:\ndovecot:x:990:\ndovenull:x:991:\n",
+        );
+        write(
+            "/etc/cron.d/sweep",
+            "0 3 * * * root nfs-hostchange usercache sweep 7days /x\n",
+        );
+        let backend = Backend {
+            scratch: Scratch::new(),
+        };
+        fs::copy("/bin/true", backend.path().join("nfs-hostchange-login")).expect("copy");
+        let text = format!(
+            "protocols = imap\nssl = no\nlibexec_dir = {}\nmail_location = {}\n{}\n",
+            backend.path().display(),
+            configuration.location,
+            configuration.dovecot
+        );
+        backend.write_lines("dovecot.conf", &text);
+        write(OWN, &configuration.own);
+        // With the directories of a good location, whatever the case has.
+        let good = if configuration.many {
+            let text = format!(
+                "mail_location = mdbox:~/mdbox:{LISTINDEX}\nuserdb {{\n driver = passwd\n}}\n"
+            );
+            backend.write_lines("good.conf", &text);
+            backend
+                .run("nfs-hostchange check -c good.conf --tmpfiles")
+                .stdout
+        } else {
+            format!("d {BASE} 0700 vmail vmail -\n")
+        };
+        write("/etc/tmpfiles.d/list-indexes.conf", &good);
+        backend.boot();
+        backend
     }
 
     fn path(&self) -> &Path {
         self.scratch.path()
     }
 
-    fn location(&self) -> String {
-        format!(
-            "mdbox:~/mdbox:LISTINDEX={}/list-indexes/%2.256Nu/%u/dovecot.list.index",
-            self.path().display()
-        )
-    }
-
-    fn check(
-        &self,
-        location: &str,
-        services: &str,
-        settings: &str,
-    ) -> (Run, Vec<(String, String)>) {
-        let directory = self.path().display().to_string();
-        let configuration = format!(
-            "protocols = imap\nssl = no\nmail_location = {location}\n\
-             userdb {{\n  driver = static\n  args = uid=5000 gid=5000 home=/srv/mail/%u\n}}\n{}",
-            services.replace("@DIR@", &directory)
-        );
-        fs::write(self.path().join("dovecot.conf"), configuration).expect("write");
-        fs::write(self.path().join("nfs-hostchange.toml"), settings).expect("write");
-        let run = Run::of(
-            Command::new(env!("CARGO_BIN_EXE_nfs-hostchange"))
-                .args(["check", "--json", "-c"])
-                .arg(self.path().join("dovecot.conf")),
-        );
+    fn check(&self) -> (Run, Vec<Value>) {
+        let run = self.run("nfs-hostchange check --json -c dovecot.conf");
         let answer: Value =
             serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"));
-        let text =
-            |finding: &Value, field: &str| finding[field].as_str().expect("a text").to_owned();
-        let findings = answer["findings"]
-            .as_array()
-            .expect("a list")
-            .iter()
-            .map(|finding| (text(finding, "id"), text(finding, "severity")))
-            // These depend on the machine.
-            .filter(|(id, _)| {
-                !matches!(
-                    id.as_str(),
-                    "no_tmpfiles"
-                        | "no_sweep"
-                        | "space"
-                        | "host_name"
-                        | "index_not_shared"
-                        | "remove_ipc"
-                )
-            })
-            .collect();
+        let findings = answer["findings"].as_array().expect("a list").clone();
+        let is_wrong = |finding: &Value| finding["severity"] != "hint";
+        let expected = i32::from(findings.iter().any(is_wrong));
+        assert_eq!((run.status, run.stderr.as_str()), (Some(expected), ""));
         (run, findings)
     }
 
-    fn finds(&self, location: &str, services: &str, settings: &str, expected: &[(&str, &str)]) {
-        let (run, findings) = self.check(location, services, settings);
-        let found: Vec<_> = findings
+    fn finds(&self, expected: Found) -> Vec<Value> {
+        let (run, findings) = self.check();
+        let text = |finding: &Value, field: &str| finding[field].as_str().expect("text").to_owned();
+        let mut found: Vec<_> = findings
             .iter()
-            .map(|(id, severity)| (id.as_str(), severity.as_str()))
+            .map(|finding| (text(finding, "id"), text(finding, "severity")))
             .collect();
+        found.sort();
+        let mut expected: Vec<_> = expected
+            .iter()
+            .map(|&(id, severity)| (id.to_owned(), severity.to_owned()))
+            .collect();
+        expected.sort();
         assert_eq!(found, expected, "{run:?}");
-        let wrong = expected.iter().any(|(_, severity)| *severity != "hint");
-        assert!(!wrong || run.status == Some(1), "{run:?}");
+        findings
+    }
+
+    /// Does what findings say, and what a boot would do then, until there are none.
+    fn mend(&self, mut findings: Vec<Value>) {
+        // What is mended may let the next thing be seen.
+        for _ in 0..4 {
+            for finding in &findings {
+                match (finding["command"].as_str(), finding["file"].as_str()) {
+                    (Some(command), _) => self.shell(command),
+                    (None, Some(file)) => {
+                        self.write_lines(file, finding["line"].as_str().expect("lines"));
+                    }
+                    (None, None) => panic!("no remedy: {finding}"),
+                }
+            }
+            self.boot();
+            findings = self.check().1;
+            if findings.is_empty() {
+                return;
+            }
+        }
+        panic!("not mended: {findings:?}");
+    }
+
+    fn boot(&self) {
+        self.shell("systemd-tmpfiles --create /etc/tmpfiles.d/*.conf");
+        self.shell("[ ! -e /etc/fstab ] || mount -o remount /dev/shm");
+    }
+
+    fn write_lines(&self, file: &str, lines: &str) {
+        let file = self.path().join(file);
+        let mut text = fs::read_to_string(&file).unwrap_or_default();
+        if file
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            // In TOML a key is there only once.
+            let key = lines.split('=').next().expect("a key");
+            let others = text.lines().filter(|line| !line.starts_with(key));
+            text = others.map(|line| format!("{line}\n")).collect();
+        }
+        write(&file, &format!("{text}{lines}\n"));
+    }
+
+    /// In the directory with the wrapper and the command, which Dovecot's libexec directory is here.
+    fn run(&self, line: &str) -> Run {
+        let path = std::env::var("PATH").expect("PATH");
+        Run::of(
+            Command::new("sh")
+                .args(["-c", line])
+                .current_dir(self.path())
+                .env("PATH", format!("{}:{path}", self.path().display())),
+        )
+    }
+
+    fn shell(&self, line: &str) {
+        let run = self.run(line);
+        assert_eq!(run.status, Some(0), "{line}: {run:?}");
     }
 }
 
-fn setting(location: &str) -> String {
-    format!("mail_location = \"{location}\"\n")
+fn write(path: impl AsRef<Path>, text: &str) {
+    let path = path.as_ref();
+    fs::create_dir_all(path.parent().expect("a parent")).expect("mkdir");
+    let mut file = File::create(path).expect("create");
+    file.write_all(text.as_bytes()).expect("write");
+    close(file);
+}
+
+fn mount_tmpfs(path: &str, options: &str) {
+    let none = MsFlags::empty();
+    mount(Some("tmpfs"), path, Some("tmpfs"), none, Some(options)).expect("a tmpfs");
+}
+
+fn mode(path: &str, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
+}
+
+/// Runs `test` on a backend, in a thread of its own since it leaves this one's namespaces.
+fn on_backend(configuration: Configuration, test: impl FnOnce(&Backend) + Send) {
+    if is_root() {
+        thread::scope(|scope| {
+            scope.spawn(|| test(&Backend::new(&configuration)));
+        });
+    }
+}
+
+/// What is done to a backend, what is found then, and how bad it is.
+type Case<'a> = (fn(&Backend), &'a str, &'a str);
+
+/// With that configuration, that is found, and nothing any more when it is mended.
+fn finds_and_mends(configuration: Configuration, expected: Found) {
+    on_backend(configuration, |backend| {
+        let findings = backend.finds(expected);
+        backend.mend(findings);
+    });
+}
+
+/// On a good backend to which that was done, one thing is found, and nothing when it is mended.
+fn finds_after(
+    configuration: Configuration,
+    spoil: impl FnOnce(&Backend) + Send,
+    id: &str,
+    severity: &str,
+) {
+    on_backend(configuration, |backend| {
+        backend.finds(&[]);
+        spoil(backend);
+        let findings = backend.finds(&[(id, severity)]);
+        backend.mend(findings);
+    });
 }
 
 #[test]
 fn a_backend_that_is_as_it_should_be_has_no_findings() {
-    let backend = Backend::new();
-    let location = backend.location();
-    backend.finds(&location, SERVICES, &setting(&location), &[]);
+    on_backend(Configuration::good(), |backend| {
+        backend.finds(&[]);
+        let run = backend.run("nfs-hostchange check -c dovecot.conf");
+        assert_eq!((run.status, run.stdout.as_str()), (Some(0), ""));
+    });
+    on_backend(Configuration::of_many_uids(), |backend| {
+        backend.finds(&[]);
+    });
+    // The userdb says where, to both.
+    let field =
+        format!("home=/srv/mail/%u\n  default_fields = mail_location=mdbox:~/mdbox:{LISTINDEX}");
+    let mut configuration = Configuration::good().but("home=/srv/mail/%u", &field);
+    configuration.location = "mdbox:~/mdbox".to_owned();
+    configuration.own.clear();
+    on_backend(configuration, |backend| {
+        backend.finds(&[]);
+    });
+    // One uid, but the directories are made for many.
+    let mut configuration = Configuration::good();
+    configuration.many = true;
+    on_backend(configuration, |backend| {
+        backend.finds(&[]);
+    });
+    // Nothing to hash.
+    let mut configuration = Configuration::at(format!("mdbox:~/mdbox:LISTINDEX={BASE}/%u/list"));
+    configuration.dovecot = Configuration::of_many_uids().dovecot;
+    on_backend(configuration, |backend| {
+        mode(BASE, 0o1733);
+        chown(BASE, Some(0), Some(0)).expect("chown");
+        backend.finds(&[]);
+    });
 }
 
 #[test]
 fn services_that_do_not_pass_the_wrapper_are_found() {
-    let backend = Backend::new();
-    let location = backend.location();
-    let settings = setting(&location);
     let cases = [
         (
             "executable = imap imap-postlogin",
             "executable = imap",
             "no_post_login",
-            "error",
         ),
         (
-            "script-login @DIR@/nfs-hostchange-login",
-            "script-login /bin/other",
+            "script-login nfs-hostchange-login",
+            "script-login",
             "no_wrapper",
-            "error",
         ),
         (
-            "@DIR@/nfs-hostchange-login",
-            "@DIR@/missing/nfs-hostchange-login",
-            "not_executable",
-            "error",
-        ),
-        (
-            "nfs-hostchange.toml",
-            "nfs-hostchange.toml /bin/other.sh",
-            "not_last",
-            "warning",
-        ),
-        (
-            "process_limit = 200\n  unix",
-            "process_limit = 100\n  unix",
-            "process_limit",
-            "warning",
+            "script-login nfs-hostchange-login",
+            "nfs-hostchange-login",
+            "no_script_login",
         ),
     ];
-    for (from, to, id, severity) in cases {
-        assert!(SERVICES.contains(from), "{from}");
-        let services = SERVICES.replace(from, to);
-        let (run, findings) = backend.check(&location, &services, &settings);
-        assert_eq!(run.status, Some(1), "{run:?}");
-        let finding = (id.to_owned(), severity.to_owned());
-        assert!(findings.contains(&finding), "{to}: {run:?}");
+    for (from, to, id) in cases {
+        finds_and_mends(Configuration::good().but(from, to), &[(id, "error")]);
     }
+    finds_and_mends(
+        Configuration::good().and("protocols = imap pop3 submission sieve\n"),
+        &[("no_post_login", "error"); 3],
+    );
 }
 
 #[test]
-fn locations_that_are_not_local_or_not_safe_are_found() {
-    let backend = Backend::new();
-    let local = backend.location();
-    let cases = [
-        ("mdbox:~/mdbox".to_owned(), "no_list_index", "warning"),
-        (
-            "mdbox:~/mdbox:LISTINDEX=list.index".to_owned(),
-            "shared_list_index",
-            "warning",
+fn a_wrapper_that_cannot_work_is_found() {
+    finds_and_mends(
+        Configuration::good().but("nfs-hostchange-login", "/run/nowhere/nfs-hostchange-login"),
+        &[("not_executable", "error")],
+    );
+    finds_after(
+        Configuration::good(),
+        |backend| {
+            let wrapper = backend.path().join("nfs-hostchange-login");
+            mode(wrapper.to_str().expect("UTF-8"), 0o644);
+        },
+        "not_executable",
+        "error",
+    );
+    finds_and_mends(
+        Configuration::good().but(
+            "nfs-hostchange-login",
+            &format!("nfs-hostchange-login --config={OWN} /bin/other.sh"),
         ),
-        (format!("{local}:LAYOUT=index"), "layout_index", "error"),
-        (local.replace("list-indexes", "missing"), "no_base", "error"),
-        (
-            "mdbox:~/mdbox:LISTINDEX=/usr/share/%u/dovecot.list.index".to_owned(),
-            "disk_list_index",
-            "warning",
-        ),
-        (
-            "maildir:~/m:INDEX=MEMORY:LISTINDEX=/dev/shm/%u/dovecot.list.index".to_owned(),
-            "index_in_memory",
-            "error",
-        ),
-    ];
-    for (location, id, severity) in cases {
-        let (run, findings) = backend.check(&location, SERVICES, &setting(&location));
-        let finding = (id.to_owned(), severity.to_owned());
-        assert!(findings.contains(&finding), "{location}: {run:?}");
-    }
+        &[("not_last", "warning")],
+    );
+    finds_and_mends(
+        Configuration::good().but("process_limit = 200\n  user", "process_limit = 100\n  user"),
+        &[("process_limit", "warning")],
+    );
 }
 
 #[test]
 fn a_location_that_the_wrapper_does_not_know_or_knows_wrongly_is_found() {
-    let backend = Backend::new();
-    let location = backend.location();
-    backend.finds(&location, SERVICES, "", &[("no_location", "error")]);
-    let other = setting(&location.replace("%u/", "%n/"));
-    backend.finds(&location, SERVICES, &other, &[("other_location", "error")]);
-    backend.finds(
-        &location,
-        SERVICES,
-        "migraton = true\n",
-        &[("configuration", "error")],
+    let own = |own: &str| {
+        let mut configuration = Configuration::good();
+        configuration.own = own.to_owned();
+        configuration
+    };
+    finds_and_mends(own(""), &[("no_location", "error")]);
+    let other = Configuration::at(format!("mdbox:~/mdbox:{LISTINDEX}2")).own;
+    finds_and_mends(own(&other), &[("other_location", "error")]);
+    finds_and_mends(
+        own("").but(
+            "driver = static",
+            "driver = passwd-file\n  auth_verbose = no",
+        ),
+        &[("unknown_location", "hint")],
     );
-    let migrating = setting(&location) + "migration = true\n";
-    backend.finds(&location, SERVICES, &migrating, &[("migration", "hint")]);
+    // The userdb tells the wrapper something that Dovecot does not use.
+    let namespace =
+        format!("namespace inbox {{\n inbox = yes\n location = mdbox:~/other:{LISTINDEX}\n}}\n");
+    let field = format!("home=/srv/mail/%u mail_location=mdbox:~/mdbox:{LISTINDEX}");
+    finds_and_mends(
+        own("").and(&namespace).but("home=/srv/mail/%u", &field),
+        &[("other_location", "error")],
+    );
+}
+
+#[test]
+fn a_configuration_file_that_is_not_used_is_found() {
+    let spoils: [fn(&Backend); 3] = [
+        |_| chown(OWN, Some(VMAIL), None).expect("chown"),
+        |_| mode(OWN, 0o664),
+        // The service's user cannot read it.
+        |_| mode(OWN, 0o600),
+    ];
+    for spoil in spoils {
+        finds_after(Configuration::good(), spoil, "configuration", "error");
+    }
+    let mut configuration = Configuration::good();
+    configuration.own += "migraton = true\n";
+    on_backend(configuration, |backend| {
+        let findings = backend.finds(&[("configuration", "error")]);
+        let reason = findings[0]["reason"].as_str().expect("text");
+        assert!(reason.contains("nfs-hostchange.toml:2:1:"), "{reason}");
+    });
+}
+
+#[test]
+fn a_migration_that_is_still_on_is_found() {
+    let mut configuration = Configuration::good();
+    configuration.own += "migration = true\n";
+    finds_and_mends(configuration, &[("migration", "hint")]);
+}
+
+#[test]
+fn list_indexes_that_are_not_local_or_no_cache_are_found() {
+    let cases = [
+        ("mdbox:~/mdbox".to_owned(), "no_list_index", "warning"),
+        (
+            "mdbox:~/mdbox:LISTINDEX=list".to_owned(),
+            "shared_list_index",
+            "warning",
+        ),
+        (
+            "mdbox:~/mdbox:INDEX=/nowhere/%u:LISTINDEX=/nowhere/%u/list".to_owned(),
+            "shared_list_index",
+            "warning",
+        ),
+        (
+            "maildir:~/m:INDEX=MEMORY".to_owned(),
+            "list_index_off",
+            "warning",
+        ),
+        (
+            format!("maildir:~/m:INDEX=MEMORY:{LISTINDEX}"),
+            "index_in_memory",
+            "error",
+        ),
+        (
+            format!("mdbox:~/mdbox:LISTINDEX={BASE}/dovecot.list.index"),
+            "one_directory",
+            "error",
+        ),
+    ];
+    for (location, id, severity) in cases {
+        finds_and_mends(Configuration::at(location), &[(id, severity)]);
+    }
+    finds_and_mends(
+        Configuration::good().and("mailbox_list_index = no\n"),
+        &[("list_index_off", "warning")],
+    );
+    // What is wrong with these is more than a line.
+    for (location, id, severity) in [
+        ("mdbox:~/mdbox:LAYOUT=index", "layout_index", "hint"),
+        (
+            "mdbox:~/mdbox:LISTINDEX=/usr/share/dovecot/%u/list",
+            "disk_list_index",
+            "warning",
+        ),
+        (
+            "mdbox:~/mdbox:LISTINDEX=/dev/shm/%u/list",
+            "shared_base",
+            "warning",
+        ),
+        ("imapc:~/imapc", "location", "error"),
+    ] {
+        on_backend(Configuration::at(location), |backend| {
+            let (_, findings) = backend.check();
+            let found = |finding: &Value| finding["id"] == id && finding["severity"] == severity;
+            assert!(findings.iter().any(found), "{location}: {findings:?}");
+        });
+    }
+}
+
+#[test]
+fn a_list_index_that_is_no_cache_is_found() {
+    let location = format!("mdbox:~/mdbox:LAYOUT=index:{LISTINDEX}");
+    on_backend(Configuration::at(location), |backend| {
+        let findings = backend.finds(&[("layout_index", "error")]);
+        let line = findings[0]["line"].as_str().expect("a line");
+        backend.write_lines("dovecot.conf", line);
+        backend.write_lines(OWN, "mail_location = \"mdbox:~/mdbox:LAYOUT=index\"");
+        // Nothing is wrong any more, and there is nothing to keep in step.
+        backend.finds(&[("layout_index", "hint")]);
+    });
+    let namespaces = "
+        namespace inbox {
+          inbox = yes
+        }
+        namespace archive {
+          prefix = archive/
+          location = mdbox:~/archive:LAYOUT=index
+        }
+    ";
+    finds_and_mends(
+        Configuration::good().and(namespaces),
+        &[("other_layout_index", "error")],
+    );
+}
+
+#[test]
+fn an_index_that_other_backends_may_not_see_is_a_hint() {
+    for configuration in [
+        Configuration::good().but("/srv/mail/%u", "/usr/share/%u"),
+        Configuration::at(format!("mdbox:~/mdbox:INDEX=/usr/share/%u:{LISTINDEX}")),
+    ] {
+        on_backend(configuration, |backend| {
+            backend.finds(&[("index_not_shared", "hint")]);
+        });
+    }
+}
+
+#[test]
+fn base_directories_that_are_missing_or_not_safe_are_found() {
+    let cases: [Case; 5] = [
+        (|_| fs::remove_dir(BASE).expect("rmdir"), "no_base", "error"),
+        (|_| mode(BASE, 0o770), "writable_base", "error"),
+        (|_| mode(BASE, 0o1777), "writable_base", "warning"),
+        (
+            |_| chown(BASE, Some(1), None).expect("chown"),
+            "foreign_base",
+            "error",
+        ),
+        (
+            |_| chown(BASE, Some(0), None).expect("chown"),
+            "foreign_base",
+            "error",
+        ),
+    ];
+    for (spoil, id, severity) in cases {
+        finds_after(Configuration::good(), spoil, id, severity);
+    }
+}
+
+#[test]
+fn hash_directories_that_are_missing_or_not_safe_are_found() {
+    const HASH: &str = "/dev/shm/dovecot-listindex/a7";
+    let cases: [Case; 6] = [
+        (
+            |_| fs::remove_dir(HASH).expect("rmdir"),
+            "no_hash_directories",
+            "error",
+        ),
+        (|_| mode(HASH, 0o733), "writable_base", "error"),
+        (|_| mode(HASH, 0o711), "closed_base", "error"),
+        (
+            |_| chown(HASH, Some(VMAIL), None).expect("chown"),
+            "foreign_base",
+            "error",
+        ),
+        (|_| mode(BASE, 0o733), "writable_base", "error"),
+        (
+            |_| chown(BASE, Some(VMAIL), None).expect("chown"),
+            "foreign_base",
+            "error",
+        ),
+    ];
+    for (spoil, id, severity) in cases {
+        finds_after(Configuration::of_many_uids(), spoil, id, severity);
+    }
+    on_backend(Configuration::of_many_uids(), |backend| {
+        backend.shell(&format!("rmdir {BASE}/*"));
+        let findings = backend.finds(&[("no_hash_directories", "error")]);
+        let reason = findings[0]["reason"].as_str().expect("text");
+        assert!(reason.starts_with("256 of 257 directories"), "{reason}");
+        backend.mend(findings);
+    });
+}
+
+#[test]
+fn directories_that_nothing_makes_at_boot_are_found() {
+    let cases: [fn(&Backend); 3] = [
+        |_| fs::remove_file("/etc/tmpfiles.d/list-indexes.conf").expect("unlink"),
+        |_| write("/etc/tmpfiles.d/list-indexes.conf", ""),
+        // A line that only corrects what is there.
+        |_| {
+            write(
+                "/etc/tmpfiles.d/list-indexes.conf",
+                &format!("z {BASE} 0700 vmail vmail -\n"),
+            )
+        },
+    ];
+    for spoil in cases {
+        finds_after(Configuration::good(), spoil, "no_tmpfiles", "warning");
+    }
+    finds_after(
+        Configuration::of_many_uids(),
+        |backend| backend.shell("sed -i /a7/d /etc/tmpfiles.d/list-indexes.conf"),
+        "no_tmpfiles",
+        "warning",
+    );
+}
+
+#[test]
+fn the_lines_for_tmpfiles_are_those_that_dovecots_hash_needs() {
+    on_backend(Configuration::of_many_uids(), |backend| {
+        let run = backend.run("nfs-hostchange check -c dovecot.conf --tmpfiles");
+        let expected: Vec<_> = (0..256)
+            .map(|hash| format!("d {BASE}/{hash:02x} 1733 root root -"))
+            .collect();
+        let lines: Vec<_> = run.stdout.lines().collect();
+        assert_eq!(lines[0], format!("d {BASE} 0711 root root -"));
+        assert_eq!(lines[1..], expected);
+    });
+    on_backend(Configuration::at("mdbox:~/mdbox"), |backend| {
+        let run = backend.run("nfs-hostchange check -c dovecot.conf --tmpfiles");
+        assert_eq!((run.status, run.stdout.as_str()), (Some(78), ""));
+        assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+    });
+}
+
+#[test]
+fn a_tmpfs_that_is_too_small_is_found() {
+    for options in ["size=64m,mode=1777", "size=1g,nr_inodes=40,mode=1777"] {
+        on_backend(Configuration::good(), |backend| {
+            let line = format!("mount -o remount,{options} /dev/shm");
+            backend.shell(&line);
+            if options.contains("nr_inodes") {
+                backend.shell(
+                    "i=0; while touch /dev/shm/$i; do i=$((i+1)); done 2>/dev/null; [ $i -gt 9 ]",
+                );
+            }
+            let findings = backend.finds(&[("space", "warning")]);
+            backend.mend(findings);
+        });
+    }
+    finds_after(
+        Configuration::good(),
+        |backend| backend.shell("head -c 950M /dev/zero >/dev/shm/full"),
+        "space",
+        "warning",
+    );
+}
+
+#[test]
+fn a_logind_that_wipes_the_mail_users_files_is_found() {
+    let systemd = || fs::create_dir_all("/run/systemd/system").expect("mkdir");
+    for configuration in [Configuration::good(), Configuration::of_many_uids()] {
+        finds_after(configuration, |_| systemd(), "remove_ipc", "error");
+    }
+    let logind = "/etc/systemd/logind.conf";
+    finds_after(
+        Configuration::good(),
+        |_| {
+            write(logind, "[Login]\n#RemoveIPC=no\nRemoveIPC = yes\n");
+            systemd();
+        },
+        "remove_ipc",
+        "error",
+    );
+    on_backend(Configuration::good(), |backend| {
+        write(logind, "[Login]\nRemoveIPC=no\n");
+        systemd();
+        backend.finds(&[]);
+    });
+    // A system user's files are left alone.
+    on_backend(Configuration::good().but("vmail", "8"), |backend| {
+        chown(BASE, Some(8), Some(8)).expect("chown");
+        systemd();
+        backend.finds(&[]);
+    });
+}
+
+#[test]
+fn a_host_that_others_may_be_called_like_is_found() {
+    finds_after(
+        Configuration::good(),
+        |_| sethostname("localhost").expect("sethostname"),
+        "host_name",
+        "warning",
+    );
+    let mut configuration = Configuration::good();
+    configuration.own += "hostname = \"localhost.localdomain\"\n";
+    finds_and_mends(configuration, &[("host_name", "warning")]);
+}
+
+#[test]
+fn a_host_that_nothing_sweeps_is_a_hint() {
+    finds_after(
+        Configuration::good(),
+        |_| {
+            write(
+                "/etc/cron.d/sweep",
+                "# 0 3 * * * root nfs-hostchange usercache sweep 7days /x\n",
+            )
+        },
+        "no_sweep",
+        "hint",
+    );
+    // systemd itself does not run here: what it answers is played.
+    finds_after(
+        Configuration::good(),
+        |backend| {
+            fs::remove_file("/etc/cron.d/sweep").expect("unlink");
+            write("/etc/systemd/logind.conf", "[Login]\nRemoveIPC=no\n");
+            fs::create_dir_all("/run/systemd/system").expect("mkdir");
+            let script = "#!/bin/sh\n[ \"$1\" != enable ] || : >/run/\"$3\"\n[ -e /run/\"$3\" ]\n";
+            let systemctl = backend.path().join("systemctl");
+            write(&systemctl, script);
+            mode(systemctl.to_str().expect("UTF-8"), 0o755);
+        },
+        "no_sweep",
+        "hint",
+    );
+}
+
+#[test]
+fn people_read_what_to_write_and_what_to_run() {
+    let configuration =
+        Configuration::good().but("executable = imap imap-postlogin", "executable = imap");
+    on_backend(configuration, |backend| {
+        mode(BASE, 0o770);
+        let run = backend.run("nfs-hostchange check -c dovecot.conf");
+        assert_eq!((run.status, run.stderr.as_str()), (Some(1), ""));
+        let expected = [
+            "error: imap logins do not pass nfs-hostchange-login: users see old folders",
+            "  write to dovecot.conf:",
+            "    service imap {",
+            "      executable = imap imap-postlogin",
+            "    }",
+        ];
+        let lines: Vec<_> = run.stdout.lines().collect();
+        assert_eq!(lines[..5], expected, "{run:?}");
+        let expected = ["  run:", &format!("    install -d -m 0700 -o vmail {BASE}")];
+        assert_eq!(lines[lines.len() - 2..], expected, "{run:?}");
+    });
 }
 
 #[test]
 fn a_configuration_that_dovecot_refuses_is_a_configuration_error() {
-    let backend = Backend::new();
-    let file = backend.path().join("broken.conf");
-    fs::write(&file, "no such thing\n").expect("write");
-    let run = Run::of(
-        Command::new(env!("CARGO_BIN_EXE_nfs-hostchange"))
-            .args(["check", "-c"])
-            .arg(&file),
-    );
+    let scratch = Scratch::new();
+    let file = scratch.path().join("broken.conf");
+    write(&file, "no such thing\n");
+    let file = file.to_str().expect("UTF-8");
+    let run = scratch.run(["check", "-c", file]);
     assert_eq!(run.status, Some(78), "{run:?}");
+    assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+    let mut command = scratch.command(["check"]);
+    let run = Run::of(command.env("PATH", "/nowhere"));
+    assert_eq!(run.status, Some(69), "{run:?}");
     assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
 }

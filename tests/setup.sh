@@ -14,6 +14,7 @@ source "$REPO/tests/lib/packages.sh"
 PACKAGES=(
     ca-certificates gcc libc6-dev
     dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd
+    dovecot-managesieved dovecot-submissiond
     python3 strace procps util-linux
 )
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::command_line::Check;
 use super::output::{Exit, complain, say};
 use crate::check::dovecot::{Settings, SettingsError};
-use crate::check::{Severity, check};
+use crate::check::{Finding, Remedy, Severity, check, tmpfiles};
 
 /// Prints what is wrong with this backend.
 pub fn run(options: &Check) -> Exit {
@@ -19,36 +19,75 @@ pub fn run(options: &Check) -> Exit {
             };
         }
     };
+    if options.tmpfiles {
+        return print_tmpfiles(&settings);
+    }
     let findings = check(&settings);
     if options.json {
-        let findings: Vec<Value> = findings
-            .iter()
-            .map(|finding| {
-                json!({
-                    "id": finding.id,
-                    "severity": finding.severity.name(),
-                    "reason": finding.reason,
-                    "line": finding.line,
-                })
-            })
-            .collect();
+        let findings: Vec<Value> = findings.iter().map(Value::from).collect();
         say(json!({ "findings": findings }));
     } else {
-        for finding in &findings {
-            say(format_args!(
-                "{}: {}",
-                finding.severity.name(),
-                finding.reason
-            ));
-            if let Some(line) = &finding.line {
-                say(format_args!("    {line}"));
-            }
-        }
+        findings.iter().for_each(print);
     }
-    let is_finding = |severity| severity > Severity::Hint;
-    if findings.iter().any(|finding| is_finding(finding.severity)) {
+    let is_wrong = |finding: &Finding| finding.severity > Severity::Hint;
+    if findings.iter().any(is_wrong) {
         Exit::Findings
     } else {
         Exit::Ok
+    }
+}
+
+fn print_tmpfiles(settings: &Settings) -> Exit {
+    match tmpfiles(settings) {
+        Some(lines) => {
+            lines.lines().for_each(say);
+            Exit::Ok
+        }
+        None => {
+            complain("there is no local LISTINDEX to make directories for: see check");
+            Exit::Configuration
+        }
+    }
+}
+
+/// For people. What is to be written or run is indented, and can be copied.
+fn print(finding: &Finding) {
+    say(format_args!(
+        "{}: {}",
+        finding.severity.name(),
+        finding.reason
+    ));
+    let lines = match &finding.remedy {
+        None => return,
+        Some(Remedy::Write(file, lines)) => {
+            say(format_args!("  write to {}:", file.display()));
+            lines
+        }
+        Some(Remedy::Run(command)) => {
+            say("  run:");
+            command
+        }
+    };
+    for line in lines.lines() {
+        say(format_args!("    {line}"));
+    }
+}
+
+/// For programs.
+impl From<&Finding> for Value {
+    fn from(finding: &Finding) -> Value {
+        let (file, line, command) = match &finding.remedy {
+            None => (None, None, None),
+            Some(Remedy::Write(file, lines)) => (Some(file.to_string_lossy()), Some(lines), None),
+            Some(Remedy::Run(command)) => (None, None, Some(command)),
+        };
+        json!({
+            "id": finding.id,
+            "severity": finding.severity.name(),
+            "reason": finding.reason,
+            "file": file,
+            "line": line,
+            "command": command,
+        })
     }
 }

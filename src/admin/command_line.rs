@@ -47,6 +47,10 @@ pub struct Check {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+
+    /// Print what tmpfiles.d(5) has to make at boot for the configured LISTINDEX, and nothing else
+    #[arg(long, conflicts_with = "json")]
+    pub tmpfiles: bool,
 }
 
 /// The options of `nfs-hostchange status`.

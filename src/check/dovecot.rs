@@ -6,9 +6,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::Remedy;
+
+/// The file that doveconf reads unless told otherwise.
+const DEFAULT_FILE: &str = "/etc/dovecot/dovecot.conf";
+
 /// All settings, the defaults too.
-#[derive(Debug, Default)]
-pub struct Settings(BTreeMap<String, String>);
+#[derive(Debug)]
+pub struct Settings {
+    /// The file given instead of doveconf's own.
+    file: Option<PathBuf>,
+    values: BTreeMap<String, String>,
+}
 
 /// Why the settings are not known.
 #[derive(Debug)]
@@ -26,6 +35,39 @@ impl fmt::Display for SettingsError {
             SettingsError::Refused(reason) => f.write_str(reason),
         }
     }
+}
+
+/// Where a location is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LocationSource<'a> {
+    /// In the namespace of this name.
+    Namespace(&'a str),
+    /// In a userdb's args or fields.
+    Userdb,
+    /// mail_location.
+    MailLocation,
+}
+
+/// What a userdb's own settings say about locations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserdbLocation<'a> {
+    /// Every user gets this one.
+    Given(&'a str),
+    /// Nobody gets any.
+    Missing,
+    /// It depends on what a database returns.
+    Unknown,
+}
+
+/// With whose rights mail is accessed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MailUsers {
+    /// All users share one uid, which has this name or number in the configuration.
+    One(String, u32),
+    /// Each has his own.
+    Many,
+    /// It depends on what a database returns.
+    Unknown,
 }
 
 impl Settings {
@@ -48,20 +90,33 @@ impl Settings {
             let reason = reason.lines().next().unwrap_or("doveconf failed");
             return Err(SettingsError::Refused(reason.to_owned()));
         }
-        Ok(Settings::parse(&String::from_utf8_lossy(&output.stdout)))
-    }
-
-    fn parse(text: &str) -> Settings {
-        let settings = text
+        let values = String::from_utf8_lossy(&output.stdout)
             .lines()
             .filter_map(|line| line.split_once('='))
-            .map(|(key, value)| (key.to_owned(), value.to_owned()));
-        Settings(settings.collect())
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        Ok(Settings {
+            file: file.map(Path::to_owned),
+            values,
+        })
+    }
+
+    /// Lines for Dovecot's configuration file.
+    pub fn write(&self, lines: impl Into<String>) -> Remedy {
+        let file = self.file.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+        Remedy::Write(file.to_owned(), lines.into())
+    }
+
+    /// The option that names the file, if it is not doveconf's own.
+    pub fn option(&self) -> String {
+        self.file.as_ref().map_or_else(String::new, |file| {
+            format!(" -c {}", super::quoted(&file.to_string_lossy()))
+        })
     }
 
     /// The value of a setting; empty if there is none.
     pub fn get(&self, key: &str) -> &str {
-        self.0.get(key).map_or("", String::as_str)
+        self.values.get(key).map_or("", String::as_str)
     }
 
     /// The number of processes that a service may have.
@@ -70,21 +125,6 @@ impl Settings {
         match number(&format!("service/{service}/process_limit")) {
             0 => number("default_process_limit"),
             limit => limit,
-        }
-    }
-
-    /// Where the mails of the namespace with the inbox are: its own location or mail_location.
-    pub fn mail_location(&self) -> &str {
-        let own = self
-            .below("namespace")
-            .find(|(_, rest, value)| *rest == "inbox" && *value == "yes")
-            .map_or("", |(name, ..)| {
-                self.get(&format!("namespace/{name}/location"))
-            });
-        if own.is_empty() {
-            self.get("mail_location")
-        } else {
-            own
         }
     }
 
@@ -100,35 +140,103 @@ impl Settings {
             .map(|(service, ..)| service)
     }
 
-    /// Whether a userdb's own settings give every user a location; `None` if that depends on what
-    /// a database returns.
-    pub fn userdb_has_location(&self) -> Option<bool> {
-        const FIELDS: [&str; 3] = ["mail_location=", "mail=", "namespace/inbox/location="];
-        let mut databases = false;
-        for (_, setting, value) in self.below("userdb") {
-            match setting {
-                "args" | "default_fields" | "override_fields"
-                    if value
-                        .split(' ')
-                        .any(|word| FIELDS.iter().any(|field| word.starts_with(field))) =>
-                {
-                    return Some(true);
-                }
-                "driver" if !matches!(value, "static" | "passwd") => databases = true,
-                _ => {}
-            }
-        }
-        (!databases).then_some(false)
-    }
-
     /// A program that a service executes: names without a slash are in libexec_dir.
     pub fn program(&self, name: &str) -> PathBuf {
         Path::new(self.get("libexec_dir")).join(name)
     }
 
+    /// Where the mails of the namespace with the inbox are, and where that is set: in this order, as
+    /// Dovecot has it.
+    pub fn location(&self) -> (&str, LocationSource<'_>) {
+        if let Some(inbox) = self.inbox() {
+            let own = self.get(&format!("namespace/{inbox}/location"));
+            if !own.is_empty() {
+                return (own, LocationSource::Namespace(inbox));
+            }
+        }
+        match self.userdb_location() {
+            UserdbLocation::Given(location) => (location, LocationSource::Userdb),
+            _ => (self.get("mail_location"), LocationSource::MailLocation),
+        }
+    }
+
+    /// The namespace with the inbox.
+    fn inbox(&self) -> Option<&str> {
+        self.below("namespace")
+            .find(|(_, setting, value)| *setting == "inbox" && *value == "yes")
+            .map(|(name, ..)| name)
+    }
+
+    /// Every other namespace that is not switched off, with its location.
+    pub fn other_namespaces(&self) -> impl Iterator<Item = (&str, &str)> {
+        let inbox = self.inbox();
+        self.below("namespace")
+            .filter(move |(name, setting, value)| {
+                *setting == "disabled" && *value == "no" && Some(*name) != inbox
+            })
+            .map(|(name, ..)| {
+                let own = self.get(&format!("namespace/{name}/location"));
+                let location = if own.is_empty() {
+                    self.location().0
+                } else {
+                    own
+                };
+                (name, location)
+            })
+    }
+
+    /// What the userdbs' own settings say about every user's location.
+    pub fn userdb_location(&self) -> UserdbLocation<'_> {
+        let given = ["namespace/inbox/location", "mail_location", "mail"]
+            .into_iter()
+            .find_map(|field| self.userdb_field(field));
+        match given {
+            Some(location) => UserdbLocation::Given(location),
+            None if self
+                .drivers()
+                .all(|driver| matches!(driver, "static" | "passwd")) =>
+            {
+                UserdbLocation::Missing
+            }
+            None => UserdbLocation::Unknown,
+        }
+    }
+
+    /// A field that a userdb's own settings give to every user.
+    pub fn userdb_field(&self, field: &str) -> Option<&str> {
+        self.below("userdb")
+            .filter(|(_, setting, _)| {
+                matches!(*setting, "args" | "default_fields" | "override_fields")
+            })
+            .flat_map(|(.., value)| value.split(' '))
+            .find_map(|word| word.strip_prefix(field)?.strip_prefix('='))
+    }
+
+    /// Whose rights mail is accessed with. A post-login service that does not run as root can serve
+    /// its own user alone.
+    pub fn mail_users<'a>(&'a self, mut services: impl Iterator<Item = &'a str>) -> MailUsers {
+        let mut drivers = self.drivers();
+        let configured = services
+            .find(|service| !matches!(*service, "" | "root"))
+            .or_else(|| self.userdb_field("uid"))
+            .unwrap_or_else(|| self.get("mail_uid"));
+        let uid = configured.parse().ok();
+        match uid.or_else(|| crate::accounts::user_id(configured)) {
+            Some(uid) => MailUsers::One(configured.to_owned(), uid),
+            None if drivers.any(|driver| driver == "passwd") => MailUsers::Many,
+            None => MailUsers::Unknown,
+        }
+    }
+
+    fn drivers(&self) -> impl Iterator<Item = &str> {
+        self.below("userdb")
+            .filter(|(_, setting, _)| *setting == "driver")
+            .map(|(.., driver)| driver)
+    }
+
     /// `(name, rest, value)` of each `<kind>/<name>/<rest>=<value>`.
     fn below(&self, kind: &str) -> impl Iterator<Item = (&str, &str, &str)> {
-        self.0.iter().filter_map(move |(key, value)| {
+        self.values.iter().filter_map(move |(key, value)| {
             let (name, rest) = key.strip_prefix(kind)?.strip_prefix('/')?.split_once('/')?;
             Some((name, rest, value.as_str()))
         })

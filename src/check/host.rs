@@ -1,0 +1,170 @@
+//! The host keeps list indexes, has room for them, and throws away those that nobody uses.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::sys::statvfs::fstatvfs;
+
+use super::directories::Plan;
+use super::dovecot::MailUsers;
+use super::{Findings, Remedy, Severity};
+use crate::file_system::FileSystem;
+use crate::list_index_directory::open_without_links;
+
+/// Looks at everything around the directories.
+pub fn check(plan: &Plan, findings: &mut Findings) {
+    space(plan, findings);
+    remove_ipc(plan, findings);
+    sweep(plan, findings);
+}
+
+fn space(plan: &Plan, findings: &mut Findings) {
+    /// What container engines give /dev/shm unless told otherwise.
+    const CONTAINER: u64 = 64 << 20;
+    let Ok(directory) = open_without_links(&plan.base) else {
+        return;
+    };
+    let (Ok(FileSystem::Memory), Ok(status)) = (FileSystem::of(&directory), fstatvfs(&directory))
+    else {
+        return;
+    };
+    let size = status.blocks() * status.fragment_size();
+    let free = status.blocks_available() * status.fragment_size();
+    let is_nearly_full = free < size / 10 || status.files_available() < status.files() / 10;
+    // A tmpfs without limits has no size.
+    if size > 0 && (size <= CONTAINER || is_nearly_full) {
+        let mount_point = mount_point(&plan.base);
+        let mount_point = mount_point.display();
+        let wanted = ((2 * size) >> 20).max(1024);
+        findings.add(
+            Severity::Warning,
+            "space",
+            format_args!(
+                "{mount_point} has room for {} MiB and {} files, {} MiB and {} files of it free: users beyond that have no list index (a container gets more with --shm-size)",
+                size >> 20,
+                status.files(),
+                free >> 20,
+                status.files_available()
+            ),
+            Remedy::Write(
+                PathBuf::from("/etc/fstab"),
+                format!("tmpfs {mount_point} tmpfs size={wanted}m,nr_inodes={wanted}k,mode=1777 0 0"),
+            ),
+        );
+    }
+}
+
+fn mount_point(path: &Path) -> PathBuf {
+    let device = |path: &Path| path.metadata().map(|status| status.dev()).ok();
+    path.ancestors()
+        .take_while(|ancestor| device(ancestor) == device(path))
+        .last()
+        .unwrap_or(path)
+        .to_owned()
+}
+
+/// Whether systemd runs here (sd_booted(3)).
+fn is_systemd() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+/// systemd-logind deletes what an ordinary user has in /dev/shm when his last session ends.
+fn remove_ipc(plan: &Plan, findings: &mut Findings) {
+    const FIRST_ORDINARY: u32 = 1000;
+    let who = match &plan.users {
+        MailUsers::One(_, uid) if *uid < FIRST_ORDINARY => return,
+        MailUsers::One(name, _) => format!("mail user {name} is"),
+        MailUsers::Many | MailUsers::Unknown => "mail users are".to_owned(),
+    };
+    if is_systemd() && plan.base.starts_with("/dev/shm") && logind_removes_ipc() {
+        findings.add(
+            Severity::Error,
+            "remove_ipc",
+            format_args!("{who} no system user: systemd-logind deletes such a user's files in /dev/shm when a session of his on this host ends, under his mail sessions"),
+            Remedy::Write(
+                PathBuf::from("/etc/systemd/logind.conf.d/nfs-hostchange.conf"),
+                "[Login]\nRemoveIPC=no".to_owned(),
+            ),
+        );
+    }
+}
+
+/// logind.conf(5): on unless switched off; of several settings the last counts, of files with the
+/// same name the first.
+fn logind_removes_ipc() -> bool {
+    let mut files = BTreeMap::new();
+    for directory in ["/etc", "/run", "/usr/local/lib", "/usr/lib"] {
+        let directory = Path::new(directory).join("systemd/logind.conf.d");
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            files.entry(entry.file_name()).or_insert(entry.path());
+        }
+    }
+    let main = PathBuf::from("/etc/systemd/logind.conf");
+    let texts = [main].into_iter().chain(files.into_values());
+    let setting = texts
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .flat_map(|text| {
+            text.lines()
+                .filter_map(value_of_remove_ipc)
+                .collect::<Vec<_>>()
+        })
+        .last();
+    setting.is_none_or(|value| !matches!(value.as_str(), "0" | "no" | "n" | "false" | "f" | "off"))
+}
+
+fn value_of_remove_ipc(line: &str) -> Option<String> {
+    let (key, value) = line.split_once('=')?;
+    (key.trim() == "RemoveIPC").then(|| value.trim().to_ascii_lowercase())
+}
+
+fn sweep(plan: &Plan, findings: &mut Findings) {
+    const TIMER: &str = "nfs-hostchange-sweep.timer";
+    let is_active = || {
+        Command::new("systemctl")
+            .args(["--quiet", "is-active", TIMER])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    let systemd = is_systemd();
+    if cron_sweeps() || (systemd && is_active()) {
+        return;
+    }
+    let remedy = if systemd {
+        Remedy::Run(format!("systemctl enable --now {TIMER}"))
+    } else {
+        Remedy::Write(
+            PathBuf::from("/etc/cron.d/nfs-hostchange"),
+            format!(
+                "17 3 * * * root nfs-hostchange usercache sweep '14 days' {}",
+                super::quoted(&plan.base.to_string_lossy()).replace('%', r"\%")
+            ),
+        )
+    };
+    findings.add(
+        Severity::Hint,
+        "no_sweep",
+        "nothing sweeps here every night: list indexes of users who left stay in memory",
+        remedy,
+    );
+}
+
+fn cron_sweeps() -> bool {
+    let directories = ["/etc/cron.d", "/etc/cron.daily", "/etc/cron.weekly"];
+    let entries = directories.into_iter().flat_map(fs::read_dir);
+    entries
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .chain([PathBuf::from("/etc/crontab")])
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .any(|text| {
+            let mut lines = text.lines().filter(|line| !line.starts_with('#'));
+            lines.any(|line| line.contains("usercache sweep"))
+        })
+}
