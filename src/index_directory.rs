@@ -1,96 +1,19 @@
-//! INDEX, the user's index directory on NFS, and the claim in it.
-//!
-//! Every backend that serves the user puts a new file here, the *claim*. Its inode number and
-//! modification time, not its text, tell whether somebody else has claimed the user since.
+//! INDEX, the user's index directory on NFS: the forced look at it.
 
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, futimens};
-use nix::sys::time::TimeSpec;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::config::HostName;
-use crate::system::credentials::effective_user;
+use crate::claim::{ClaimText, Identity};
 use crate::system::statx::Attributes;
-
-/// What tells one claim from every other: inode number and modification time in nanoseconds.
-///
-/// Neither suffices alone: a file server gives the number of a deleted file to the next one at
-/// once, and time stamps can be coarse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
-    /// Inode number.
-    pub inode: u64,
-    /// Modification time, seconds since the epoch.
-    pub seconds: i64,
-    /// Nanoseconds of the modification time.
-    pub nanoseconds: u32,
-}
-
-impl Identity {
-    fn of(attributes: &Attributes) -> Identity {
-        let (seconds, nanoseconds) = attributes.modified();
-        Identity {
-            inode: attributes.inode(),
-            seconds,
-            nanoseconds,
-        }
-    }
-
-    /// Seconds from the making of the claim, by the clock of the backend that made it, to `now`;
-    /// negative if that clock is ahead.
-    pub fn age_at(&self, now: SystemTime) -> i64 {
-        seconds_of(now).0.saturating_sub(self.seconds)
-    }
-}
-
-/// What a claim says. Nothing is compared with it: it is for people, and for a migration that has
-/// to be finished.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClaimText {
-    /// The backend that claimed.
-    pub host: String,
-    /// Whether it did so in order to take over the list index in INDEX.
-    pub migrating: bool,
-}
-
-/// The second line of a migration's claim.
-const MIGRATING: &str = "migrating";
-
-impl ClaimText {
-    fn parse(text: &[u8]) -> ClaimText {
-        let text = String::from_utf8_lossy(text);
-        let mut lines = text.lines();
-        ClaimText {
-            host: lines.next().unwrap_or_default().to_owned(),
-            migrating: lines.next() == Some(MIGRATING),
-        }
-    }
-
-    /// Whether `text` is a claim's, and nothing besides.
-    pub fn is(text: &str) -> bool {
-        let claim = ClaimText::parse(text.as_bytes());
-        claim.to_string() == text && HostName::try_from(claim.host).is_ok()
-    }
-}
-
-impl fmt::Display for ClaimText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.host)?;
-        if self.migrating {
-            writeln!(f, "{MIGRATING}")?;
-        }
-        Ok(())
-    }
-}
 
 /// A list index that a Dovecot without local list indexes left in INDEX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -271,7 +194,7 @@ impl<'a> IndexDirectory<'a> {
             self.status_of(name)?
                 .map(|status| {
                     if is_regular(&status) {
-                        Ok(identity_of(&status))
+                        Ok(Identity::of_status(&status))
                     } else {
                         Err(IndexError::NotAFile(self.index.path_of(name)))
                     }
@@ -341,90 +264,6 @@ impl<'a> IndexDirectory<'a> {
         &self.index.claim_name
     }
 
-    /// Claims the user for the backend `host`: from now on no older record equals the claim.
-    ///
-    /// Always a new file by rename: a file rewritten in place keeps its number, and other
-    /// clients' cached looks at the directory would not notice. The identity comes from the
-    /// descriptor, because by path another backend's claim might already be found.
-    ///
-    /// # Errors
-    /// If the claim was not made, as on a full or read-only file system.
-    pub fn claim_for(
-        &self,
-        host: &HostName,
-        migrating: bool,
-        replaced: Option<Identity>,
-    ) -> Result<Identity, IndexError> {
-        let name = &self.index.claim_name;
-        let failed = |errno| IndexError::ClaimFailed(self.index.path_of(name), errno);
-        let temporary = self.temporary_name(host);
-        let file = self.create(&temporary).map_err(failed)?;
-        let text = ClaimText {
-            host: host.to_string(),
-            migrating,
-        };
-        let made = self
-            .fill(file, &text, replaced)
-            .and_then(|identity| {
-                renameat(&self.fd, temporary.as_c_str(), &self.fd, name.as_c_str())?;
-                Ok(identity)
-            })
-            .map_err(failed);
-        if made.is_err() {
-            let _ = unlinkat(&self.fd, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
-        }
-        made
-    }
-
-    /// One name for each backend, so that the next claim from here clears away what a crash left.
-    fn temporary_name(&self, host: &HostName) -> CString {
-        let mut name = self.index.claim_name.as_bytes().to_vec();
-        name.push(b'.');
-        name.extend_from_slice(host.as_str().as_bytes());
-        // A host name holds visible ASCII characters only, so no NUL byte is ever cut off here.
-        CString::new(name).unwrap_or_else(|_| self.index.claim_name.clone())
-    }
-
-    /// A new file. Without O_EXCL at first: with it, NFS keeps a verifier in the file's times, and
-    /// it takes one more call to put those right. What a crash left, or something else that is in
-    /// the way, is removed.
-    fn create(&self, name: &CStr) -> nix::Result<OwnedFd> {
-        let open = |exclusive| {
-            let flags = OFlag::O_WRONLY
-                | OFlag::O_CREAT
-                | OFlag::O_NOFOLLOW
-                | OFlag::O_NONBLOCK
-                | OFlag::O_CLOEXEC
-                | exclusive;
-            openat(&self.fd, name, flags, Mode::from_bits_truncate(0o600))
-        };
-        let refused = match open(OFlag::empty()) {
-            Ok(file) if is_new(&fstat(&file)?) => return Ok(file),
-            Ok(_) => Errno::EEXIST,
-            Err(errno) => errno,
-        };
-        // If there is nothing to be removed, it was the directory that refused.
-        unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir).map_err(|_| refused)?;
-        open(OFlag::O_EXCL)
-    }
-
-    fn fill(
-        &self,
-        file: OwnedFd,
-        text: &ClaimText,
-        replaced: Option<Identity>,
-    ) -> nix::Result<Identity> {
-        let mut file = File::from(file);
-        file.write_all(text.to_string().as_bytes())
-            .and_then(|()| file.sync_all())
-            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
-        // Set by us, and last: a delegation or the server's clock cannot move it later.
-        let modified = modification_time(replaced);
-        futimens(&file, &TimeSpec::UTIME_OMIT, &modified)?;
-        // The server's answer to that brought the attributes along as it keeps them.
-        Ok(identity_of(&fstat(&file)?))
-    }
-
     /// Opens a file of the shared list index for copying.
     pub fn open_file(&self, name: &CStr) -> nix::Result<File> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
@@ -455,48 +294,7 @@ impl<'a> IndexDirectory<'a> {
     }
 }
 
-/// Now, but later than the claim that is replaced: a server with whole seconds may give the new
-/// file the inode number of one that was claimed within the same second.
-fn modification_time(replaced: Option<Identity>) -> TimeSpec {
-    let now = seconds_of(SystemTime::now());
-    let (seconds, nanoseconds) = match replaced {
-        // Without nanoseconds it may stand for any moment of its second.
-        Some(old) if old.nanoseconds == 0 && old.seconds >= now.0 => {
-            (old.seconds.saturating_add(1), 0)
-        }
-        Some(old) if (old.seconds, old.nanoseconds) >= now => (old.seconds.saturating_add(1), 0),
-        _ => now,
-    };
-    TimeSpec::new(seconds, nanoseconds.into())
-}
-
-/// Seconds since the epoch and nanoseconds; the epoch itself for a clock that is before it.
-fn seconds_of(time: SystemTime) -> (i64, u32) {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    (
-        i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        since.subsec_nanos(),
-    )
-}
-
-/// Whether a file is as good as one that was just made: nobody else's, with no other name, and
-/// with nothing in it.
-fn is_new(status: &FileStat) -> bool {
-    is_regular(status)
-        && status.st_size == 0
-        && status.st_nlink == 1
-        && status.st_uid == effective_user().0
-}
-
-fn is_regular(status: &FileStat) -> bool {
+/// Whether it is a regular file.
+pub fn is_regular(status: &FileStat) -> bool {
     SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
-}
-
-fn identity_of(status: &FileStat) -> Identity {
-    Identity {
-        inode: status.st_ino,
-        seconds: status.st_mtime,
-        // The kernel keeps it below 1,000,000,000.
-        nanoseconds: status.st_mtime_nsec as u32,
-    }
 }

@@ -7,9 +7,9 @@
 //! 3. [`config`]: the administrator's settings; [`log`] from here on.
 //! 4. [`location`]: where INDEX and LISTINDEX are.
 //! 5. [`user`]: taking on the user's ids, if Dovecot started the wrapper as root.
-//! 6. [`index_directory`]: the forced look at INDEX, on NFS, and the claim there.
-//! 7. [`list_index_directory`], [`record`], [`list_index`]: LISTINDEX, local; its lock, its
-//!    record of the claim, and the files that are thrown away.
+//! 6. [`index_directory`]: the forced look at INDEX, on NFS; [`claim`]: the claim there.
+//! 7. [`list_index_directory`]: LISTINDEX, local; [`lock`]: its lock, [`record`]: its record of
+//!    the claim, [`list_index`]: the files that are thrown away.
 //! 8. [`reconcile`]: comparing both sides; [`migrate`]: taking over a list index from NFS;
 //!    [`open_sessions`]: who else must be gone first.
 //! 9. [`login`]: all of it, from the start to the verdict and the executed program.
@@ -21,6 +21,7 @@ pub mod accounts;
 pub mod admin;
 #[cfg(feature = "admin")]
 pub mod check;
+pub mod claim;
 pub mod command_line;
 pub mod config;
 pub mod environment;
@@ -32,6 +33,7 @@ pub mod list_index_directory;
 #[cfg(feature = "admin")]
 pub mod locate;
 pub mod location;
+pub mod lock;
 pub mod log;
 pub mod login;
 pub mod migrate;

@@ -12,7 +12,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::list_index_directory::ListIndexDirectory;
-use crate::record::{Exclusive, Lock};
+use crate::lock::{Exclusive, Lock};
 use crate::system::entries::{Entries, open_directory};
 use crate::system::lease;
 

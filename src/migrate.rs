@@ -13,13 +13,12 @@ use std::path::PathBuf;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, SFlag};
 
-use crate::index_directory::{
-    ClaimText, IndexDirectory, IndexError, SHARED_LOG, SHARED_PREFIX, Version,
-};
+use crate::claim::ClaimText;
+use crate::index_directory::{IndexDirectory, IndexError, SHARED_LOG, SHARED_PREFIX, Version};
 use crate::list_index::{self, Size, file_type};
 use crate::list_index_directory::ListIndexDirectory;
+use crate::lock::{Exclusive, Lock, LockError};
 use crate::log::Log;
-use crate::record::{Exclusive, Lock, LockError};
 
 /// Why the list index was not taken over.
 #[derive(Debug)]

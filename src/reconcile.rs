@@ -6,17 +6,17 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use crate::claim::{ClaimText, Identity};
 use crate::config::{HostName, Level};
 use crate::index_directory::{
-    ClaimText, Identity, Index, IndexDirectory, IndexError, Look, Migration, SHARED_LOG,
-    SHARED_PREFIX, SharedListIndex,
+    Index, IndexDirectory, IndexError, Look, Migration, SHARED_LOG, SHARED_PREFIX, SharedListIndex,
 };
 use crate::list_index::{self, DeleteError, Size};
 use crate::list_index_directory::{DirectoryError, ListIndexDirectory};
+use crate::lock::{self, Deadline, Exclusive, Kind, Lock, LockError, Shared};
 use crate::log::Log;
 use crate::migrate::{MigrateError, Originals};
 use crate::open_sessions;
-use crate::record::{self, Deadline, Exclusive, Kind, Lock, LockError, Shared};
 use crate::system::signals::WriteSignalsIgnored;
 use crate::user::Actor;
 
@@ -218,7 +218,7 @@ impl Reconciliation<'_> {
 
     #[cold]
     fn note_in_new_lock_file(&self, directory: &ListIndexDirectory) {
-        if let Err(error) = record::seize(directory, note_session) {
+        if let Err(error) = lock::seize(directory, note_session) {
             self.log.error(error);
         }
     }

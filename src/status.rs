@@ -8,14 +8,15 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
+use crate::claim::Identity;
 use crate::config::Configuration;
 use crate::environment::Environment;
-use crate::index_directory::{Identity, Index, IndexError, SharedListIndex};
+use crate::index_directory::{Index, IndexError, SharedListIndex};
 use crate::list_index::Size;
 use crate::list_index_directory::{DirectoryError, ListIndexDirectory};
 use crate::location::source::{self, SourceError};
 use crate::location::{Tracked, Tracking};
-use crate::record::{Lock, LockError, Shared};
+use crate::lock::{Lock, LockError, Shared};
 use crate::system::credentials::{RootThread, UserId};
 use crate::user::{Actor, UserError};
 use crate::usercache::clean::{CleanError, Survey};

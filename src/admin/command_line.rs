@@ -10,7 +10,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use crate::command_line::DEFAULT_CONFIGURATION;
-use crate::record::LOCK_FILE;
+use crate::lock::LOCK_FILE;
 use crate::usercache::age::{AgeError, parse_age};
 
 /// Dovecot's local mailbox list indexes on an NFS cluster: where they are, and throwing away

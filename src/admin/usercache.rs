@@ -16,7 +16,7 @@ use super::command_line::{Clean, Sweep, Unused};
 use super::output::{Exit, Span, complain, insert_path, say};
 use crate::list_index::DeleteError;
 use crate::list_index_directory::DirectoryError;
-use crate::record::LockError;
+use crate::lock::LockError;
 use crate::usercache::clean::{CleanError, Cleaner, Directory, Outcome, Rules};
 use crate::usercache::sweep::{self, Totals};
 use crate::usercache::tree::{RootError, Tree, lock};

@@ -16,8 +16,9 @@ use crate::list_index::{self, DeleteError, Size, file_type};
 use crate::list_index_directory::{
     DirectoryError, ListIndexDirectory, is_roots_own, open_without_links,
 };
+use crate::lock::{Exclusive, Lock, LockError};
 use crate::open_sessions;
-use crate::record::{Content, Exclusive, Lock, LockError};
+use crate::record::Content;
 use crate::system::credentials::{RootThread, UserId, effective_user};
 
 use super::last_used::{age, last_login, last_written};

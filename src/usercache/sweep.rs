@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use crate::list_index::Size;
 use crate::list_index_directory::DirectoryError;
-use crate::record::LockError;
+use crate::lock::LockError;
 
 use super::clean::{CleanError, Cleaner, Directory, Outcome, Rules};
 use super::last_used::{age, last_login};

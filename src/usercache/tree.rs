@@ -19,7 +19,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, stat};
 use crate::file_system::FileSystem;
 use crate::list_index::file_type;
 use crate::list_index_directory::{DirectoryError, ListIndexDirectory, open_without_links};
-use crate::record::LOCK_FILE;
+use crate::lock::LOCK_FILE;
 use crate::system::entries::{Entries, EntryType, open_directory};
 
 /// Users' directories are that many levels below the root at the most.

@@ -1,0 +1,395 @@
+//! The lock of a LISTINDEX directory: flock(2) on the lock file in it.
+
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, futimens};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::list_index_directory::ListIndexDirectory;
+use crate::record::Content;
+use crate::system::entries::open_directory;
+
+/// The lock file's name; no list index may be called so.
+pub const LOCK_FILE: &CStr = c".lasthost";
+
+/// Between two attempts to get a lock.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long to wait for others that also take the directory from somebody.
+const LONGEST_TURN: Duration = Duration::from_secs(1);
+
+/// Why the lock file cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LockError {
+    /// Another login or a cleaner held it all the time.
+    TimedOut(PathBuf),
+    /// A symbolic link, a directory, a FIFO, or a file with a second name.
+    NotAFile(PathBuf),
+    /// It could not be opened, locked, read or written.
+    Failed(PathBuf, Errno),
+    /// The directory itself was removed.
+    DirectoryGone(PathBuf),
+    /// There is none, and none was to be made.
+    Missing(PathBuf),
+    /// It is not in the directory any more: somebody else has begun anew there.
+    Lost(PathBuf),
+}
+
+impl fmt::Display for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LockError::TimedOut(path) => {
+                write!(f, "timed out waiting for the lock on {}", path.display())
+            }
+            LockError::NotAFile(path) => write!(
+                f,
+                "{} is not a regular file with one name; remove it",
+                path.display()
+            ),
+            LockError::Failed(path, errno) => {
+                write!(f, "cannot use {}: {}", path.display(), errno.desc())
+            }
+            LockError::DirectoryGone(path) => {
+                write!(
+                    f,
+                    "cannot make {}: its directory was removed",
+                    path.display()
+                )
+            }
+            LockError::Missing(path) => write!(f, "{} does not exist", path.display()),
+            LockError::Lost(path) => write!(f, "{} was removed while in use", path.display()),
+        }
+    }
+}
+
+/// How long one login waits for locks, all of them together. The clock starts when it has to wait
+/// for the first time; most never do.
+#[derive(Debug)]
+pub struct Deadline {
+    wait: Duration,
+    end: Cell<Option<Instant>>,
+}
+
+impl Deadline {
+    /// `wait` from the first time on.
+    pub fn after(wait: Duration) -> Deadline {
+        Deadline {
+            wait,
+            end: Cell::new(None),
+        }
+    }
+
+    /// Whether it is over.
+    pub fn has_passed(&self) -> bool {
+        self.remaining().is_zero()
+    }
+
+    fn remaining(&self) -> Duration {
+        let now = Instant::now();
+        let end = self.end.get().unwrap_or_else(|| {
+            // A wait past the end of time: a year is as good.
+            let year = Duration::from_secs(31_536_000);
+            now.checked_add(self.wait).unwrap_or(now + year)
+        });
+        self.end.set(Some(end));
+        end.saturating_duration_since(now)
+    }
+}
+
+/// How the directory is locked: [`Shared`] or [`Exclusive`].
+pub trait Kind {
+    /// Takes the lock, or says [`io::ErrorKind::WouldBlock`].
+    fn try_lock(file: &File) -> io::Result<()>;
+}
+
+/// The record may be read and used.
+#[derive(Debug)]
+pub enum Shared {}
+
+/// The directory may be changed.
+#[derive(Debug)]
+pub enum Exclusive {}
+
+impl Kind for Shared {
+    fn try_lock(file: &File) -> io::Result<()> {
+        fs2::FileExt::try_lock_shared(file)
+    }
+}
+
+impl Kind for Exclusive {
+    fn try_lock(file: &File) -> io::Result<()> {
+        fs2::FileExt::try_lock_exclusive(file)
+    }
+}
+
+/// The lock file of a LISTINDEX directory, locked with flock(2) and still in the directory when
+/// the lock was had. The lock goes with the descriptor, so it ends with the process at the latest.
+#[derive(Debug)]
+pub struct Lock<'a, K> {
+    directory: &'a ListIndexDirectory,
+    file: File,
+    /// As it was when the lock was had.
+    status: FileStat,
+    kind: PhantomData<K>,
+}
+
+impl<'a, K: Kind> Lock<'a, K> {
+    /// Locks `directory`; makes the lock file if it is missing.
+    ///
+    /// # Errors
+    /// If the lock was not had by `deadline`, or the lock file cannot be used.
+    pub fn acquire(
+        directory: &'a ListIndexDirectory,
+        deadline: &Deadline,
+    ) -> Result<Lock<'a, K>, LockError> {
+        loop {
+            let file = open(directory, OFlag::O_CREAT)?;
+            if let Some(lock) = Lock::wait(directory, file, deadline)? {
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// Locks `directory` if it has a lock file and nobody holds that now. Reading the content
+    /// leaves the access time as it is.
+    ///
+    /// # Errors
+    /// [`LockError::Missing`] if there is none, [`LockError::TimedOut`] if somebody holds it.
+    pub fn acquire_existing(directory: &'a ListIndexDirectory) -> Result<Lock<'a, K>, LockError> {
+        loop {
+            // A cleaner must not make the user's last login look later than it was.
+            let file = open(directory, OFlag::O_NOATIME)?;
+            if let Some(lock) = Lock::wait(directory, file, &Deadline::after(Duration::ZERO))? {
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// `None` if the file that was locked in the end is not the directory's any more: whoever
+    /// removed it had the exclusive lock, and the directory has to be looked at anew.
+    fn wait(
+        directory: &'a ListIndexDirectory,
+        file: File,
+        deadline: &Deadline,
+    ) -> Result<Option<Lock<'a, K>>, LockError> {
+        wait_for::<K>(&file, deadline).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => LockError::TimedOut(path(directory)),
+            _ => failed(directory, errno_of(&error)),
+        })?;
+        let status = fstat(&file).map_err(|errno| failed(directory, errno))?;
+        if !is_regular(&status) || status.st_nlink > 1 {
+            return Err(LockError::NotAFile(path(directory)));
+        }
+        let lock = Lock {
+            directory,
+            file,
+            status,
+            kind: PhantomData,
+        };
+        Ok(lock.is_current()?.then_some(lock))
+    }
+
+    /// Whether the locked file is still the one in the directory.
+    pub fn is_current(&self) -> Result<bool, LockError> {
+        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+        match fstatat(self.directory.as_fd(), LOCK_FILE, flags) {
+            Ok(named) => {
+                Ok((named.st_dev, named.st_ino) == (self.status.st_dev, self.status.st_ino))
+            }
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(failed(self.directory, errno)),
+        }
+    }
+
+    /// Notes that the user logged in now, as the file's access time. Explicitly: reading does not
+    /// set it on file systems mounted noatime or relatime.
+    pub fn mark_used(&self) -> Result<(), LockError> {
+        futimens(&self.file, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_OMIT)
+            .map_err(|errno| failed(self.directory, errno))
+    }
+
+    /// The lock file's attributes when the lock was had: its access time was the user's last
+    /// login here.
+    pub fn status(&self) -> &FileStat {
+        &self.status
+    }
+
+    /// The lock file itself: what it says is the business of [`record`](crate::record).
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// `error`, as one of this lock file.
+    pub(crate) fn failed(&self, error: &io::Error) -> LockError {
+        failed(self.directory, errno_of(error))
+    }
+
+    /// The locked directory.
+    pub fn directory(&self) -> &'a ListIndexDirectory {
+        self.directory
+    }
+}
+
+impl<'a> Lock<'a, Shared> {
+    /// Gives the shared lock for the exclusive one. In between others may have had it (flock(2):
+    /// a conversion is not atomic), so whatever was read before has to be read again.
+    pub fn into_exclusive(self, deadline: &Deadline) -> Result<Lock<'a, Exclusive>, LockError> {
+        match Lock::wait(self.directory, self.file, deadline)? {
+            Some(lock) => Ok(lock),
+            None => Lock::acquire(self.directory, deadline),
+        }
+    }
+}
+
+impl Lock<'_, Exclusive> {
+    /// Makes sure that the directory is still ours to change. A login that waited too long for the
+    /// lock removes its file, and whoever comes then locks a new one; so after every wait for NFS
+    /// this is asked before anything here is touched.
+    pub fn confirm(&self) -> Result<(), LockError> {
+        if self.is_current()? {
+            Ok(())
+        } else {
+            Err(LockError::Lost(path(self.directory)))
+        }
+    }
+
+    /// Removes the lock file, as the last thing under the lock: whoever waits for it begins anew.
+    ///
+    /// # Errors
+    /// If it cannot be removed, or is not in the directory any more.
+    pub fn remove(self) -> Result<(), LockError> {
+        if self.is_current()? {
+            remove_lock_file(self.directory)
+        } else {
+            Err(LockError::Lost(path(self.directory)))
+        }
+    }
+}
+
+/// How often a lock file is removed before giving up: each time, another login was faster with
+/// the new one.
+const MOST_REMOVALS: u32 = 10;
+
+/// Takes the directory from whoever holds its lock for too long and does `work` there: his lock
+/// file is removed, so that what he records is lost. `work` is told of the sessions that were
+/// noted in it.
+///
+/// Several logins that have waited long enough do this one after the other, under a lock on the
+/// directory itself; otherwise one would remove the file in which another just leaves its note.
+///
+/// # Errors
+/// If the lock file cannot be replaced, somebody else always has the new one, or `work` fails.
+pub fn seize(
+    directory: &ListIndexDirectory,
+    work: impl FnOnce(&Lock<'_, Exclusive>, &[u64]) -> Result<(), LockError>,
+) -> Result<(), LockError> {
+    // Without it the lock file has to go all the same: what its holder records must be lost.
+    let _turn = wait_for_turn(directory);
+    let mut noted = Vec::new();
+    for _ in 0..MOST_REMOVALS {
+        let file = open(directory, OFlag::O_CREAT)?;
+        // The same open file, so what it says can be read when the name is gone: later than
+        // whoever wrote to it made sure that it was not.
+        let removed = file
+            .try_clone()
+            .map_err(|error| failed(directory, errno_of(&error)))?;
+        match Lock::wait(directory, file, &Deadline::after(Duration::ZERO)) {
+            Ok(Some(lock)) => {
+                noted.extend_from_slice(lock.content().sessions());
+                return work(&lock, &noted);
+            }
+            Ok(None) => {}
+            Err(LockError::TimedOut(_)) => {
+                remove_lock_file(directory)?;
+                noted.extend_from_slice(Content::of(&removed).sessions());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(LockError::TimedOut(path(directory)))
+}
+
+/// The lock on the directory itself, which nobody holds for longer than [`seize`] takes; `None` if
+/// it is not to be had all the same.
+fn wait_for_turn(directory: &ListIndexDirectory) -> Option<File> {
+    let file = File::from(open_directory(directory.as_fd(), c".").ok()?);
+    wait_for::<Exclusive>(&file, &Deadline::after(LONGEST_TURN)).ok()?;
+    Some(file)
+}
+
+fn remove_lock_file(directory: &ListIndexDirectory) -> Result<(), LockError> {
+    match unlinkat(directory.as_fd(), LOCK_FILE, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(failed(directory, errno)),
+    }
+}
+
+/// Tries to lock `file` until `deadline`.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] if somebody else had it all the time.
+fn wait_for<K: Kind>(file: &File, deadline: &Deadline) -> io::Result<()> {
+    let mut pause = SHORTEST_PAUSE;
+    loop {
+        match K::try_lock(file) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let remaining = deadline.remaining();
+                if remaining.is_zero() {
+                    return Err(error);
+                }
+                std::thread::sleep(pause.min(remaining));
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn open(directory: &ListIndexDirectory, further: OFlag) -> Result<File, LockError> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    match openat(
+        directory.as_fd(),
+        LOCK_FILE,
+        flags | further,
+        Mode::from_bits_truncate(0o600),
+    ) {
+        Ok(fd) => Ok(File::from(fd)),
+        Err(Errno::ELOOP | Errno::EISDIR | Errno::ENXIO) => {
+            Err(LockError::NotAFile(path(directory)))
+        }
+        Err(Errno::ENOENT) if !further.contains(OFlag::O_CREAT) => {
+            Err(LockError::Missing(path(directory)))
+        }
+        // With O_CREAT only a directory without a name gives this.
+        Err(Errno::ENOENT) => Err(LockError::DirectoryGone(path(directory))),
+        Err(errno) => Err(failed(directory, errno)),
+    }
+}
+
+fn is_regular(status: &FileStat) -> bool {
+    SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
+}
+
+fn path(directory: &ListIndexDirectory) -> PathBuf {
+    directory.path_of(LOCK_FILE)
+}
+
+fn failed(directory: &ListIndexDirectory, errno: Errno) -> LockError {
+    LockError::Failed(path(directory), errno)
+}
+
+fn errno_of(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+}
