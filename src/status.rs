@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use crate::claim::Identity;
-use crate::config::Configuration;
+use crate::config::{Configuration, HostName};
 use crate::environment::Environment;
 use crate::index_directory::{Index, IndexError, SharedListIndex};
 use crate::list_index::Size;
@@ -19,7 +19,7 @@ use crate::location::{Tracked, Tracking};
 use crate::lock::{Lock, LockError, Shared};
 use crate::system::credentials::{RootThread, UserId};
 use crate::user::{Actor, UserError};
-use crate::usercache::clean::{CleanError, Survey};
+use crate::usercache::clean::{CleanError, Survey, has_open_session};
 use crate::usercache::last_used::{age, last_login};
 use crate::usercache::tree::{Found, Tree, Visitor, lock};
 
@@ -32,7 +32,7 @@ pub struct Local {
     pub size: Size,
     /// How long ago it was last used.
     pub age: Duration,
-    /// Whether a session has it open.
+    /// Whether a session is open that uses the list index, or one that was told not to.
     pub session_open: bool,
 }
 
@@ -48,11 +48,12 @@ impl Local {
             Err(error) => return Err(error.into()),
         };
         let survey = Survey::of(directory, prefix)?;
+        let content = lock.content();
         Ok(Some(Local {
-            record: lock.content().record(),
+            record: content.record(),
             size: survey.size,
             age: age(survey.last_written.max(last_login(lock.status()))),
-            session_open: survey.is_in_use,
+            session_open: survey.is_in_use || has_open_session(&content),
         }))
     }
 }
@@ -64,6 +65,8 @@ pub enum Step {
     InStep,
     /// Another backend has claimed the user since.
     Behind,
+    /// So has one, but under the name of this backend.
+    Namesake,
     /// Nothing vouches for what is here: there is no record, or an empty one.
     NoRecord,
     /// No backend has claimed the user.
@@ -77,6 +80,7 @@ impl fmt::Display for Step {
         f.write_str(match self {
             Step::InStep => "the record here equals the claim in INDEX",
             Step::Behind => "the claim in INDEX was made after the record here: another backend has served the user since",
+            Step::Namesake => "another backend has served the user since, under the name of this one: each needs a host name of its own",
             Step::NoRecord => "there is no record here: the next login begins a new list index",
             Step::NoClaim => "no backend has claimed the user",
             Step::ToMigrate => "the next login takes over the list index that is in INDEX",
@@ -162,11 +166,20 @@ pub fn of_user(
         Err(error) => return Err(StatusError::Local(error.into())),
     };
     let record = local.as_ref().and_then(|local| local.record);
+    let own = configuration.hostname.clone();
+    let here = own.unwrap_or_else(HostName::of_system);
     let step = match (look.claim, record) {
         _ if look.shared_list_index == SharedListIndex::InUse => Step::ToMigrate,
         (None, _) => Step::NoClaim,
         (_, None) => Step::NoRecord,
-        (claim, record) if claim == record => Step::InStep,
+        (found, record) if found == record => Step::InStep,
+        // Whatever this backend claims, it records before the lock is free again.
+        _ if claim
+            .as_ref()
+            .is_some_and(|(host, _)| *host == here.as_str()) =>
+        {
+            Step::Namesake
+        }
         _ => Step::Behind,
     };
     Ok(UserStatus {

@@ -63,7 +63,7 @@ pub struct Status {
 
     /// This user, as "doveadm user" knows him; where Dovecot does not run, as the configuration
     /// file has it
-    #[arg(long, short, value_name = "USER")]
+    #[arg(long, short, value_name = "USER", value_parser = one_user())]
     pub user: Option<OsString>,
 
     /// Dovecot's own configuration file, for doveadm [default: doveadm's]
@@ -169,6 +169,16 @@ fn directory() -> impl TypedValueParser<Value = PathBuf> {
                 Ok(path)
             }
         })
+}
+
+/// doveadm would take a pattern for many users.
+fn one_user() -> impl TypedValueParser<Value = OsString> {
+    OsStringValueParser::new().try_map(|name| {
+        let is_pattern = name.as_bytes().iter().any(|byte| b"*?".contains(byte));
+        (!is_pattern)
+            .then_some(name)
+            .ok_or("one user's name, not a pattern; all are below a ROOT")
+    })
 }
 
 fn prefix() -> impl TypedValueParser<Value = CString> {

@@ -1,7 +1,8 @@
 //! `nfs-hostchange status`.
 
+use std::borrow::Cow;
 use std::ffi::{CString, OsStr};
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -114,12 +115,23 @@ fn environment_of(options: &Status, name: &OsStr) -> Result<Vec<CString>, Exit> 
             complain(format_args!("{}: no such user", Path::new(name).display()));
             return Err(Exit::NoInput);
         }
-        Ok(_) | Err(_) => complain("doveadm cannot be asked: using the configuration file alone"),
+        Ok(output) => complain_of_doveadm(first_line(&output.stderr)),
+        Err(error) => complain_of_doveadm(error),
     }
     entries
         .into_iter()
         .map(|entry| CString::new(entry).map_err(|_| Exit::Data))
         .collect()
+}
+
+fn complain_of_doveadm(reason: impl Display) {
+    complain(format_args!(
+        "asking the configuration file alone, since doveadm cannot say: {reason}"
+    ));
+}
+
+fn first_line(text: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(text.split(|&byte| byte == b'\n').next().unwrap_or_default())
 }
 
 fn print_user(options: &Status, name: &OsStr, status: &UserStatus) -> Exit {
@@ -147,7 +159,8 @@ fn print_user(options: &Status, name: &OsStr, status: &UserStatus) -> Exit {
     }
     let claim = match &status.claim {
         Some((host, age)) => {
-            let age = Duration::from_secs(age.unsigned_abs());
+            // The server's clock may be ahead.
+            let age = Duration::from_secs(u64::try_from(*age).unwrap_or_default());
             format!("{}, {} ago", printable(host.as_bytes()), Span(age))
         }
         None => "nobody".to_owned(),
@@ -180,6 +193,7 @@ fn print_local(local: Option<&Local>) {
 
 fn insert_local(object: &mut Map<String, Value>, local: Option<&Local>) {
     let fields = [
+        ("record", local.map(|local| local.record.is_some()).into()),
         ("files", local.map(|local| local.size.files).into()),
         ("bytes", local.map(|local| local.size.bytes).into()),
         (
@@ -201,7 +215,6 @@ fn directory(options: &Status, path: &Path) -> Exit {
                     "list_index_dir",
                     Some(path.as_os_str().as_bytes()),
                 );
-                object.insert("record".to_owned(), local.record.is_some().into());
                 insert_local(&mut object, Some(&local));
                 say(Value::Object(object));
             } else {

@@ -237,7 +237,7 @@ impl From<&RootError> for Exit {
     fn from(error: &RootError) -> Exit {
         match error {
             RootError::Shared(_) => Exit::Usage,
-            RootError::Network(_) => Exit::Data,
+            RootError::Network(_) => Exit::Permission,
             RootError::Directory(error) => error.into(),
         }
     }

@@ -307,7 +307,7 @@ fn clean_as_owner(
 }
 
 /// Whether a session without a list index is, or may be, open. The note of it must stay.
-fn has_open_session(content: &Content) -> bool {
+pub fn has_open_session(content: &Content) -> bool {
     open_sessions::still_open(content.sessions()).map_or(true, |open| !open.is_empty())
 }
 

@@ -1,0 +1,177 @@
+//! What the command prints for programs: every field of its JSON is documented, and every
+//! documented field is there; and Prometheus's format is as Prometheus wants it.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+
+use serde_json::Value;
+
+use support::{ALICE, DAY, Run, Scratch, is_root, user_directory};
+
+/// The fields that docs/json.md names under a heading.
+fn documented(heading: &str) -> BTreeSet<String> {
+    let document = include_str!("../docs/json.md");
+    let (_, section) = document
+        .split_once(&format!("\n## {heading}\n"))
+        .unwrap_or_else(|| panic!("{heading} is documented"));
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let names = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once(" |"))
+        .flat_map(|(names, _)| names.split(", "))
+        .map(|name| name.trim_matches('`').to_owned());
+    names.collect()
+}
+
+/// All fields of `value`, those of objects in lists with the list's name before them.
+fn fields(value: &Value) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (name, value) in value.as_object().expect("an object") {
+        found.insert(name.clone());
+        for element in value.as_array().into_iter().flatten() {
+            found.extend(
+                fields(element)
+                    .into_iter()
+                    .map(|field| format!("{name}.{field}")),
+            );
+        }
+    }
+    found
+}
+
+fn json(run: &Run) -> Value {
+    assert_eq!(run.stdout.lines().count(), 1, "{run:?}");
+    serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"))
+}
+
+#[test]
+fn every_field_is_documented_and_every_documented_field_is_there() {
+    let scratch = Scratch::new();
+    let root = scratch.hash_directory("root");
+    let user = user_directory(&root.join("user"), ALICE, DAY);
+    let index = scratch.path().join("index");
+    fs::create_dir(&index).expect("mkdir");
+    support::give(&index, ALICE);
+    let own = scratch.path().join("nfs-hostchange.toml");
+    let location = format!(
+        "mdbox:~/mdbox:INDEX={}:LISTINDEX={}/list",
+        index.display(),
+        user.display()
+    );
+    fs::write(
+        &own,
+        format!("mail_location = \"{location}\"\nmail_home = \"/nowhere\"\nmail_uid = {ALICE}\nmail_gid = {ALICE}\n"),
+    )
+    .expect("write");
+    let dovecots = scratch.path().join("dovecot.conf");
+    fs::write(&dovecots, "protocols = imap\nssl = no\n").expect("write");
+    let [root, user, own, dovecots] =
+        [root, user, own, dovecots].map(|path| path.to_str().expect("UTF-8").to_owned());
+
+    let asked: &[(&str, &[&str])] = &[
+        ("usercache sweep", &["usercache", "sweep", "7d", &root]),
+        ("status PATH", &["status", &user]),
+        ("status --below", &["status", "--below", &root]),
+        ("check", &["check", "-c", &dovecots]),
+        ("locate", &["locate", "--config", &own, "--user", "x"]),
+    ];
+    for (heading, arguments) in asked {
+        let run = scratch.run([*arguments, &["--json"]].concat());
+        let mut expected = documented(heading);
+        expected.remove("error");
+        assert_eq!(fields(&json(&run)), expected, "{heading}");
+    }
+    let run = scratch.run([
+        "locate",
+        "--config",
+        &own,
+        "--user",
+        "x",
+        "--location",
+        "%",
+        "--json",
+    ]);
+    assert_eq!(fields(&json(&run)), BTreeSet::from(["error".to_owned()]));
+    if is_root() {
+        let status = ["status", "--json", "--config", &own, "-c", "/nowhere", "-u"];
+        let run = scratch.run([&status[..], &["x"]].concat());
+        assert_eq!(fields(&json(&run)), documented("status --user"), "{run:?}");
+        fs::write(
+            &own,
+            "mail_location = \"mdbox:~/mdbox\"\nmail_home = \"/nowhere\"\n",
+        )
+        .expect("write");
+        let run = scratch.run([&status[..], &["x"]].concat());
+        let expected = ["user", "in_step", "reason"].map(str::to_owned);
+        assert_eq!(fields(&json(&run)), BTreeSet::from(expected), "{run:?}");
+    }
+}
+
+#[test]
+fn a_path_that_is_not_utf8_comes_in_hexadecimal_digits_too() {
+    let scratch = Scratch::new();
+    let user = scratch
+        .hash_directory("00")
+        .join(std::ffi::OsStr::from_bytes(b"a\xff"));
+    user_directory(&user, ALICE, DAY);
+    let status = json(&scratch.run(["status".as_ref(), "--json".as_ref(), user.as_os_str()]));
+    let hex = status["list_index_dir_hex"].as_str().expect("digits");
+    assert!(hex.ends_with("2f61ff"), "{status}");
+    let text = status["list_index_dir"].as_str().expect("text");
+    assert!(text.ends_with("/a\u{fffd}"), "{status}");
+}
+
+#[test]
+fn prometheus_reads_the_totals() {
+    let scratch = Scratch::new();
+    let root = scratch.hash_directory("back\\slash \"quote\"\nline");
+    user_directory(&root.join("user"), ALICE, DAY);
+    let root = root.to_str().expect("UTF-8");
+    let run = scratch.run(["status", "--below", root, "--prometheus"]);
+    assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""));
+    assert!(run.stdout.ends_with('\n'));
+    let label = root
+        .replace('\\', r"\\")
+        .replace('"', r#"\""#)
+        .replace('\n', r"\n");
+    let lines: Vec<_> = run.stdout.lines().collect();
+    let mut names = BTreeSet::new();
+    // For each metric its help, its type and one sample, in this order.
+    for metric in lines.chunks(3) {
+        let [help, kind, sample] = metric else {
+            panic!("{metric:?}");
+        };
+        let (name, text) = help
+            .strip_prefix("# HELP ")
+            .and_then(|rest| rest.split_once(' '))
+            .expect("help");
+        assert!(name.starts_with("nfs_hostchange_"), "{name}");
+        assert!(
+            name.bytes()
+                .all(|byte| byte == b'_' || byte.is_ascii_lowercase()),
+            "{name}"
+        );
+        // Endings that mean something else than a gauge.
+        for ending in ["_total", "_count", "_sum", "_bucket"] {
+            assert!(!name.ends_with(ending), "{name}");
+        }
+        assert!(text.len() > 10 && !text.contains('\\'), "{text}");
+        assert_eq!(*kind, format!("# TYPE {name} gauge"));
+        let value = sample
+            .strip_prefix(&format!("{name}{{root=\"{label}\"}} "))
+            .unwrap_or_else(|| panic!("{sample}"));
+        let value: u64 = value.parse().expect("a number");
+        let expected = match name {
+            "nfs_hostchange_users" | "nfs_hostchange_users_recorded" => 1,
+            "nfs_hostchange_files" => 2,
+            "nfs_hostchange_bytes" => 17,
+            _ => 0,
+        };
+        assert_eq!(value, expected, "{name}");
+        assert!(names.insert(name), "{name} comes twice");
+    }
+    assert_eq!(names.len(), 6, "{names:?}");
+}
