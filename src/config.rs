@@ -11,7 +11,6 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Deserializer};
 
-use crate::index_directory::Migration;
 use crate::system::credentials::effective_user;
 use crate::usercache::age::parse_age;
 
@@ -52,7 +51,7 @@ impl Default for Configuration {
             mail_uid: None,
             mail_gid: None,
             mail_access_groups: Vec::new(),
-            migration: Migration::Off,
+            migration: Migration::default(),
             hostname: None,
             lock_timeout: Duration::from_secs(5),
             log: LogSettings::default(),
@@ -128,6 +127,19 @@ impl fmt::Display for HostName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// What the administrator said about list indexes in INDEX.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Migration {
+    /// They are nobody's business.
+    #[default]
+    Off,
+    /// They are to be taken over.
+    On,
+    /// Unknown: the configuration cannot be used. One may be there that is newer than the local
+    /// one.
+    Unknown,
 }
 
 /// The `[log]` table.

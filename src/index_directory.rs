@@ -13,6 +13,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::claim::{ClaimText, Identity};
+use crate::config::Migration;
 use crate::system::statx::Attributes;
 
 /// A list index that a Dovecot without local list indexes left in INDEX.
@@ -81,19 +82,6 @@ impl fmt::Display for IndexError {
 pub const SHARED_PREFIX: &CStr = c"dovecot.list.index";
 /// The file without which there is no list index.
 pub const SHARED_LOG: &CStr = c"dovecot.list.index.log";
-
-/// What the administrator said about list indexes in INDEX.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Migration {
-    /// They are nobody's business.
-    #[default]
-    Off,
-    /// They are to be taken over.
-    On,
-    /// Unknown: the configuration cannot be used. One may be there that is newer than the local
-    /// one.
-    Unknown,
-}
 
 /// Where INDEX is and what the claim in it is called.
 #[derive(Debug, Clone)]

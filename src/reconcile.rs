@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use crate::claim::{ClaimText, Identity};
-use crate::config::{HostName, Level};
+use crate::config::{HostName, Level, Migration};
 use crate::index_directory::{
-    Index, IndexDirectory, IndexError, Look, Migration, SHARED_LOG, SHARED_PREFIX, SharedListIndex,
+    Index, IndexDirectory, IndexError, Look, SHARED_LOG, SHARED_PREFIX, SharedListIndex,
 };
 use crate::list_index::{self, DeleteError, Size};
 use crate::list_index_directory::{DirectoryError, ListIndexDirectory};

@@ -9,8 +9,8 @@ use super::services::PostLogin;
 use super::{Findings, Remedy, Severity, quoted};
 use crate::accounts;
 use crate::command_line::DEFAULT_CONFIGURATION;
+use crate::config::Migration;
 use crate::config::{Configuration, ConfigurationError, HostName};
-use crate::index_directory::Migration;
 
 /// Looks at each configuration file that a post-login service reads.
 pub fn check(settings: &Settings, post_logins: &[PostLogin<'_>], findings: &mut Findings) {
