@@ -288,9 +288,15 @@ impl Configuration {
             return Err(ConfigurationError::Untrusted(path.to_owned()));
         }
         let bytes = read_once(&mut file, metadata.len()).map_err(unreadable)?;
-        parse(&bytes)
-            .map(Some)
-            .map_err(|(offset, message)| syntax_error(path, &bytes, offset, message))
+        Configuration::parse(path, &bytes).map(Some)
+    }
+
+    /// Understands the text of the file `path`.
+    ///
+    /// # Errors
+    /// [`ConfigurationError::Syntax`] for every mistake in it.
+    pub fn parse(path: &Path, text: &[u8]) -> Result<Configuration, ConfigurationError> {
+        parse(text).map_err(|(offset, message)| syntax_error(path, text, offset, message))
     }
 }
 

@@ -33,7 +33,8 @@ pub enum Content {
 }
 
 impl Content {
-    fn parse(content: &[u8]) -> Content {
+    /// What these bytes mean; whatever is not complete means nothing.
+    pub fn parse(content: &[u8]) -> Content {
         let Ok(content) = std::str::from_utf8(content) else {
             return Content::Nothing;
         };
