@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use support::{
     ALICE, DAY, MALLORY, Run, Scratch, close, give, is_root, lock, set_age, set_times, snapshot,
-    start, user_directory,
+    spawn, start, user_directory,
 };
 
 const OLD: Duration = Duration::from_secs(7 * 86_400 + 60);
@@ -367,11 +367,7 @@ fn peak_of_sweep(scratch: &Scratch, root: &Path) -> u64 {
     while writer.write(&[b'\n'; 512]).is_ok() {}
     fcntl(writer.as_fd(), FcntlArg::F_SETFL(OFlag::empty())).expect("fcntl");
     let mut command = scratch.command(arguments(root, &[]));
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(writer)
-        .spawn()
-        .expect("the program starts");
+    let mut child = spawn(command.stdout(writer));
     drop(command);
     let proc = PathBuf::from(format!("/proc/{}", child.id()));
     let writes = format!("{} 0x1 ", libc::SYS_write);

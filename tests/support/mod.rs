@@ -88,13 +88,14 @@ fn starting() -> MutexGuard<'static, ()> {
 
 /// Starts a program, its standard output and error read by the test.
 pub fn start(command: &mut Command) -> Child {
+    spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
+}
+
+/// Starts a program.
+pub fn spawn(command: &mut Command) -> Child {
     let _nobody_else_is_started = starting();
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program starts")
+    let child = command.stdin(Stdio::null()).spawn();
+    child.expect("the program starts")
 }
 
 /// Closes `file` so that from now on no process has it open or locked.
