@@ -152,6 +152,8 @@ pub fn is_open(directory: &ListIndexDirectory, name: &CStr) -> nix::Result<bool>
     match openat(directory.as_fd(), name, flags, Mode::empty()) {
         Ok(file) => lease::is_open_elsewhere(file),
         Err(Errno::ENOENT) => Ok(false),
+        // Somebody who has it open holds a lease.
+        Err(Errno::EAGAIN) => Ok(true),
         Err(errno) => Err(errno),
     }
 }

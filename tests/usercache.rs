@@ -240,6 +240,41 @@ fn a_note_of_a_session_without_list_index_is_kept_while_that_is_open() {
 }
 
 #[test]
+fn whoever_holds_a_lease_holds_up_nobody() {
+    let scratch = Scratch::new();
+    let parent = scratch.hash_directory("00");
+    for name in ["dovecot.list.index.log", ".lasthost"] {
+        let user = user_directory(&parent.join(name), ALICE, WEEK_OLD);
+        let file = File::options()
+            .write(true)
+            .open(user.join(name))
+            .expect("open");
+        take_lease(&file);
+        let before = snapshot(&parent);
+
+        let run = scratch.run(clean(&user));
+
+        assert_eq!(run.status, Some(75), "{name}: {run:?}");
+        assert_eq!(run.stderr.lines().count(), 1, "{name}: {run:?}");
+        assert_eq!(before, snapshot(&parent));
+        close(file);
+        assert_eq!(scratch.run(clean(&user)).status, Some(0));
+    }
+}
+
+/// A write lease, with a signal that does not end this process when it is asked for.
+fn take_lease(file: &File) {
+    use std::os::fd::AsRawFd;
+    let control = |command, argument: i32| {
+        // SAFETY: these commands take an integer and touch no memory of this process.
+        let result = unsafe { nix::libc::fcntl(file.as_raw_fd(), command, argument) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    };
+    control(10, nix::libc::SIGURG); // F_SETSIG
+    control(nix::libc::F_SETLEASE, nix::libc::F_WRLCK);
+}
+
+#[test]
 fn an_index_directory_is_not_taken_for_the_local_one() {
     let scratch = Scratch::new();
     let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);

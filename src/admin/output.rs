@@ -48,6 +48,8 @@ impl From<Errno> for Exit {
             Errno::ENOENT => Exit::NoInput,
             Errno::ENOTDIR | Errno::ELOOP => Exit::Data,
             Errno::EACCES | Errno::EPERM => Exit::Permission,
+            // Somebody holds a lease on the file.
+            Errno::EAGAIN => Exit::TryAgain,
             Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => Exit::System,
             _ => Exit::InputOutput,
         }

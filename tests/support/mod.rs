@@ -29,10 +29,19 @@ impl Scratch {
         let path = mkdtemp("/dev/shm/nfs-hostchange-test.XXXXXX").expect("mkdtemp");
         fs::set_permissions(&path, Permissions::from_mode(0o711)).expect("chmod");
         let scratch = Scratch(path);
-        // A copy that any uid may execute, wherever the build directory is.
-        let _nobody_is_started = starting();
-        fs::copy(env!("CARGO_BIN_EXE_nfs-hostchange"), scratch.program()).expect("copy");
+        scratch.copy(env!("CARGO_BIN_EXE_nfs-hostchange"));
         scratch
+    }
+
+    /// A copy of a program that any uid may execute, wherever the build directory is.
+    pub fn copy(&self, program: &str) -> PathBuf {
+        let name = Path::new(program)
+            .file_name()
+            .expect("a program has a name");
+        let copy = self.0.join(name);
+        let _nobody_is_started = starting();
+        fs::copy(program, &copy).expect("copy");
+        copy
     }
 
     pub fn path(&self) -> &Path {
