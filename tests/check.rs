@@ -299,7 +299,10 @@ fn a_backend_that_is_as_it_should_be_has_no_findings() {
     on_backend(Configuration::good(), |backend| {
         backend.finds(&[]);
         let run = backend.run("nfs-hostchange check -c dovecot.conf");
-        assert_eq!((run.status, run.stdout.as_str()), (Some(0), ""));
+        assert_eq!(
+            (run.status, run.stdout.as_str()),
+            (Some(0), "nothing found\n")
+        );
     });
     on_backend(Configuration::of_many_uids(), |backend| {
         backend.finds(&[]);

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use nfs_hostchange::system::credentials::{Assumed, GroupId, Identity, UserId};
-use nix::fcntl::AT_FDCWD;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::stat::{Mode, UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::mkfifo;
@@ -215,18 +215,24 @@ fn become_user(uid: u32) -> Assumed {
     .expect("root may do that")
 }
 
-/// Swaps everything under the names of `own` for something else, again and again.
-fn swap(own: &Path, targets: &[PathBuf], round: u64) {
-    let name = [".lasthost", "dovecot.list.index", "dovecot.list.index.log"][(round % 3) as usize];
+const NAMES: [&str; 3] = [".lasthost", "dovecot.list.index", "dovecot.list.index.log"];
+
+/// Swaps everything under the names of `own` for something else, again and again. `links` has hard
+/// links to somebody else's file, under the same names.
+fn swap(own: &Path, targets: &[PathBuf], links: &Path, round: u64) {
+    let name = NAMES[(round % 3) as usize];
     let path = own.join(name);
     let target = &targets[(round / 3) as usize % targets.len()];
+    if fs::symlink_metadata(&path).is_ok_and(|status| status.nlink() > 1) {
+        let _ = fs::rename(&path, links.join(name));
+    }
     let _ = fs::remove_file(&path);
     let _ = fs::remove_dir(&path);
     let write = || File::create_new(&path)?.write_all(b"1 1 1.000000000 a\n");
     // Much of this is refused, depending on what is there just now.
     let _ = match (round / 7) % 7 {
         0 => symlink(target, &path),
-        1 => fs::hard_link(target.join(name), &path),
+        1 => fs::rename(links.join(name), &path),
         2 => mkfifo(&path, Mode::from_bits_truncate(0o600)).map_err(Into::into),
         3 => fs::create_dir(&path),
         4 => UnixListener::bind(&path).map(drop),
@@ -259,7 +265,9 @@ fn a_hostile_owner_harms_nobody_but_himself() {
     fs::write(canaries[1].join("dovecot.list.index.keep"), "root's").expect("write");
     let before = (snapshot(&outside), snapshot(&recent));
     let own = hash.join("mallory");
-    let away = scratch.hash_directory("away").join("mallory");
+    let away = scratch.hash_directory("away");
+    let links = scratch.hash_directory("links");
+    give(&links, MALLORY);
     let seconds = u64::from(rounds()).div_ceil(50);
     let end = Instant::now() + Duration::from_secs(seconds);
     let working = AtomicU64::new(1);
@@ -267,28 +275,36 @@ fn a_hostile_owner_harms_nobody_but_himself() {
     let mut sweeps = 0_u32;
 
     thread::scope(|scope| {
-        let (working, swaps, own, away, canaries) = (&working, &swaps, &own, &away, &canaries);
+        let (working, swaps) = (&working, &swaps);
+        let (own, away, links, canaries) = (&own, &away, &links, &canaries);
         // In the directory.
         scope.spawn(move || {
             let _mallory = become_user(MALLORY);
             let mut round = 0;
             while working.load(Ordering::Relaxed) > 0 {
                 let _ = fs::create_dir(own);
-                swap(own, canaries, round);
+                swap(own, canaries, links, round);
                 round += 1;
                 swaps.store(round, Ordering::Relaxed);
             }
         });
-        // The directory itself.
+        // The directory itself, which becomes a link whenever root has just seen a directory.
         scope.spawn(move || {
             let _mallory = become_user(MALLORY);
+            for (number, canary) in canaries.iter().enumerate() {
+                symlink(canary, away.join(number.to_string())).expect("symlink");
+            }
+            let exchange = |link: &Path| {
+                let flags = RenameFlags::RENAME_EXCHANGE;
+                // There is nothing to exchange just after root has removed the directory.
+                let _ = renameat2(AT_FDCWD, own, AT_FDCWD, link, flags);
+            };
             let mut round = 0;
             while working.load(Ordering::Relaxed) > 0 {
-                let _ = fs::rename(own, away);
-                let _ = symlink(&canaries[round % canaries.len()], own);
+                let link = away.join((round % canaries.len()).to_string());
+                exchange(&link);
                 thread::yield_now();
-                let _ = fs::remove_file(own);
-                let _ = fs::rename(away, own);
+                exchange(&link);
                 // A lock file on the way, to hide everybody.
                 let _ = fs::write(own.with_file_name(".lasthost"), "");
                 round += 1;
@@ -297,8 +313,18 @@ fn a_hostile_owner_harms_nobody_but_himself() {
         let _done = Done(working);
         while Instant::now() < end {
             let old = user_directory(&hash.join("bob"), ALICE + 100, OLD);
-            let path = root.to_str().expect("UTF-8");
-            let run = scratch.run(["usercache", "sweep", "7days", path, "--json"]);
+            // Where the kernel lets everybody link to everything (fs.protected_hardlinks=0 in
+            // proc(5)), mallory does this himself.
+            for name in NAMES {
+                let _ = fs::hard_link(canaries[0].join(".lasthost"), links.join(name));
+            }
+            let run = Run::of(
+                Command::new("timeout")
+                    .arg("60")
+                    .arg(scratch.program())
+                    .args(["usercache", "sweep", "7days", "--json"])
+                    .arg(&root),
+            );
             assert!(matches!(run.status, Some(0 | 65..=77)), "{run:?}");
             assert!(!run.stderr.contains("panicked"), "{run:?}");
             assert!(!old.exists(), "nobody is hidden: {run:?}");
@@ -306,10 +332,13 @@ fn a_hostile_owner_harms_nobody_but_himself() {
         }
     });
 
+    // What is linked has one name again.
+    for path in [&own, &links] {
+        let _ = fs::remove_dir_all(path);
+    }
     println!("{sweeps} sweeps, {} swaps", swaps.load(Ordering::Relaxed));
     assert!(sweeps > 10, "only {sweeps} sweeps");
     let harmed = "what is not mallory's was touched";
-    // Links to alice's files may come and go: the owner of a link may make it where the kernel lets him.
     assert_eq!(before.0, snapshot(&outside), "{harmed}");
     assert_eq!(before.1, snapshot(&recent), "{harmed}");
 }

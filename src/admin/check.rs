@@ -26,6 +26,8 @@ pub fn run(options: &Check) -> Exit {
     if options.json {
         let findings: Vec<Value> = findings.iter().map(Value::from).collect();
         say(json!({ "findings": findings }));
+    } else if findings.is_empty() {
+        say("nothing found");
     } else {
         findings.iter().for_each(print);
     }

@@ -55,5 +55,5 @@ fn one_line(error: &clap::Error) -> String {
         .flat_map(str::split_whitespace)
         .skip_while(|&word| word == "error:")
         .collect();
-    words.join(" ")
+    words.join(" ").replace(" tip: ", "; ")
 }

@@ -66,6 +66,16 @@ pub fn complain(message: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "nfs-hostchange: {}", one_line(message));
 }
 
+/// Says that root could not become a user without groups: a service unit that takes away the
+/// capability, for example.
+pub fn cannot_drop_groups(errno: Errno) -> Exit {
+    complain(format_args!(
+        "cannot give up root's groups: {}",
+        errno.desc()
+    ));
+    Exit::System
+}
+
 fn one_line(message: impl fmt::Display) -> String {
     printable(message.to_string().as_bytes())
 }

@@ -6,20 +6,21 @@ use std::fmt::{Display, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use indicatif::HumanBytes;
 use serde_json::{Map, Value, json};
 
 use super::command_line::Status;
-use super::output::{Exit, Span, complain, insert_path, printable, say};
+use super::output::{Exit, Span, cannot_drop_groups, complain, insert_path, printable, say};
 use crate::config::Configuration;
 use crate::environment::Environment;
 use crate::list_index_directory::{ListIndexDirectory, open_without_links};
 use crate::status::{self, AGES, Local, StatusError, Step, TreeStatus, UserStatus};
 use crate::system::credentials::RootThread;
 use crate::usercache::clean::CleanError;
-use crate::usercache::tree::Tree;
+use crate::usercache::tree::{Tree, lock};
 
 /// Prints the state of what the options name.
 pub fn run(options: &Status) -> Exit {
@@ -263,15 +264,15 @@ fn tree(options: &Status, root: &Path) -> Exit {
             return Exit::from(&error);
         }
     };
-    let status = match status::of_tree(&tree, &options.prefix, &|error| complain(error)) {
+    let exit = Mutex::new(Exit::Ok);
+    let report = |error: &CleanError| {
+        complain(error);
+        let mut exit = lock(&exit);
+        *exit = (*exit).max(Exit::from(error));
+    };
+    let status = match status::of_tree(&tree, &options.prefix, &report) {
         Ok(status) => status,
-        Err(errno) => {
-            complain(format_args!(
-                "cannot give up root's groups: {}",
-                errno.desc()
-            ));
-            return Exit::System;
-        }
+        Err(errno) => return cannot_drop_groups(errno),
     };
     if options.json {
         say(tree_json(root, &status));
@@ -280,11 +281,7 @@ fn tree(options: &Status, root: &Path) -> Exit {
     } else {
         print_tree(root, &status);
     }
-    if status.failed == 0 {
-        Exit::Ok
-    } else {
-        Exit::InputOutput
-    }
+    *lock(&exit)
 }
 
 fn print_tree(root: &Path, status: &TreeStatus) {

@@ -8,12 +8,11 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, ProgressBar};
-use nix::errno::Errno;
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
 use super::command_line::{Clean, Sweep, Unused};
-use super::output::{Exit, Span, complain, insert_path, say};
+use super::output::{Exit, Span, cannot_drop_groups, complain, insert_path, say};
 use crate::list_index::DeleteError;
 use crate::list_index_directory::DirectoryError;
 use crate::lock::LockError;
@@ -87,6 +86,8 @@ pub fn sweep(options: &Sweep) -> Exit {
 fn with_progress<T>(totals: &Mutex<Totals>, work: impl FnOnce(&ProgressBar) -> T) -> T {
     // Draws on standard error, and on a terminal only.
     let bar = ProgressBar::new_spinner();
+    // In every locale.
+    bar.set_style(ProgressStyle::default_spinner().tick_chars("-\\|/ "));
     let (working, stopped) = mpsc::channel::<()>();
     thread::scope(|scope| {
         if !bar.is_hidden() {
@@ -112,15 +113,6 @@ fn with_progress<T>(totals: &Mutex<Totals>, work: impl FnOnce(&ProgressBar) -> T
         drop(working);
         result
     })
-}
-
-/// A service unit that takes away the capability, for example.
-fn cannot_drop_groups(errno: Errno) -> Exit {
-    complain(format_args!(
-        "cannot give up root's groups: {}",
-        errno.desc()
-    ));
-    Exit::System
 }
 
 fn summary(options: &Sweep, totals: &Totals, duration: Duration) -> String {

@@ -98,7 +98,11 @@ impl fmt::Display for CleanError {
                 path.display()
             ),
             CleanError::OfRoot(path) => {
-                write!(f, "{} belongs to root, not to a mail user", path.display())
+                write!(
+                    f,
+                    "{} belongs to root, not to a mail user: it is no user's directory",
+                    path.display()
+                )
             }
             CleanError::Refused(path, errno) => write!(
                 f,

@@ -17,6 +17,7 @@ TITLES = {
     "faults": "Faults",
     "together": "Backends at the same moment",
     "phantom": "Phantom folders",
+    "command": "The administrator's command",
 }
 # How the names of the laboratory's Dovecots are told.
 USERS = {"root": "root", "vmail": "vmail", "migrate": "root", "migrate-vmail": "vmail", "maildir": "root", "nothing": "-", "plain-stat": "vmail"}

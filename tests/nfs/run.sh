@@ -2,10 +2,11 @@
 # The wrapper on kernel NFS: real servers, real clients, real Dovecots, in emulated
 # machines. Every case is a sentence; the last line counts them.
 #
-#   tests/nfs/run.sh [--wrapper PATH] [--versions "3 4.2"] [--only REGEX] [--full]
-#                    [--machines N] [--table FILE] [--list]
+#   tests/nfs/run.sh [--wrapper PATH] [--command PATH] [--versions "3 4.2"]
+#                    [--only REGEX] [--full] [--machines N] [--table FILE] [--list]
 #
-# Without --wrapper (or WRAPPER in the environment) the wrapper is built. --full
+# Without --wrapper (or WRAPPER in the environment) both programs are built. With it,
+# the cases of the administrator's command need --command (COMMAND). --full
 # takes every case through every version, mount option and identity. --table writes
 # what was checked, and on what, as a Markdown page. Several machines share the
 # work, one processor each.
@@ -23,6 +24,7 @@ TIME_LIMIT=5400
 MEGABYTES=1536
 
 WRAPPER=${WRAPPER:-}
+COMMAND=${COMMAND:-}
 VERSIONS=
 ONLY=
 FULL=false
@@ -37,6 +39,7 @@ while [ "$#" -gt 0 ]; do
             continue
             ;;
         --wrapper) WRAPPER=$2 ;;
+        --command) COMMAND=$2 ;;
         --versions) VERSIONS=$2 ;;
         --only) ONLY=$2 ;;
         --machines) MACHINES=$2 ;;
@@ -55,7 +58,9 @@ on_exit clean_up
 
 # plan: what is to be run, as the machines read it, and the same for people.
 plan() {
-    "$PYTHON" "$REPO/tests/nfs/guest/plan.py" "$VERSIONS" "$ONLY" "$FULL"
+    local with_command=true
+    [ -n "$COMMAND" ] || [ -z "$WRAPPER" ] || with_command=false
+    "$PYTHON" "$REPO/tests/nfs/guest/plan.py" "$VERSIONS" "$ONLY" "$FULL" "$with_command"
 }
 
 # start_machine NAME: in the background; its process group is in PIDS.
@@ -100,6 +105,7 @@ step "machines"
 mkdir "$OUT/bin" "$OUT/claimed"
 cp -r "$REPO/tests/nfs/guest" "$OUT/guest"
 cp "$WRAPPER" "$OUT/bin/nfs-hostchange-login"
+[ -z "$COMMAND" ] || cp "$COMMAND" "$OUT/bin/nfs-hostchange"
 mv "$OUT/guest/plain-stat.sh" "$OUT/bin/"
 plan >"$OUT/plan.json"
 note "$MACHINES, kernel $(kernel_version), logs in $OUT"

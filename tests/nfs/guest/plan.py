@@ -1,13 +1,15 @@
-"""What is to be run: plan.py VERSIONS REGEX FULL prints it as JSON, in pieces that share a mount.
+"""What is to be run: plan.py VERSIONS REGEX FULL COMMAND prints it as JSON, in pieces that share a mount.
 
 VERSIONS: those of NFS, separated by spaces; empty for all. REGEX: only cases whose "group: sentence" has a
-match. FULL: "true" for every case on every version, mount option and identity that it is written for.
+match. FULL: "true" for every case on every version, mount option and identity that it is written for. COMMAND: "true" if the
+administrator's command is there, too.
 """
 
 import json
 import re
 import sys
 
+import command
 import cost
 import faults
 import lab
@@ -16,13 +18,15 @@ import moves
 import phantom
 import together
 
-GROUPS = (moves, cost, migration, faults, together, phantom)
+GROUPS = (moves, cost, migration, faults, together, phantom, command)
 
 
-def pieces(versions, only, full):
+def pieces(versions, only, full, with_command):
     plan = {}
     for number, case in enumerate(lab.CASES):
         if not re.search(only, f"{case.group}: {case.sentence}"):
+            continue
+        if case.group == command.__name__ and not with_command:
             continue
         runs = case.runs(full)
         for version, options, user in runs:
@@ -33,7 +37,7 @@ def pieces(versions, only, full):
 
 
 if __name__ == "__main__":
-    wanted = pieces(sys.argv[1].split(), sys.argv[2], sys.argv[3] == "true")
+    wanted = pieces(sys.argv[1].split(), sys.argv[2], sys.argv[3] == "true", sys.argv[4] == "true")
     json.dump(
         [
             {
