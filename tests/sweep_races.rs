@@ -264,7 +264,12 @@ fn a_hostile_owner_harms_nobody_but_himself() {
     ];
     fs::write(canaries[1].join("dovecot.list.index.keep"), "root's").expect("write");
     let before = (snapshot(&outside), snapshot(&recent));
-    let own = hash.join("mallory");
+    // Hers among others', and below a directory of her own: in directories where everybody may
+    // write, the kernel may not follow links even for a program that does (fs.protected_symlinks).
+    let mallorys = scratch.hash_directory("list-indexes/mallory");
+    give(&mallorys, MALLORY);
+    fs::set_permissions(&mallorys, Permissions::from_mode(0o711)).expect("chmod");
+    let own = [hash.join("mallory"), mallorys.join("user")];
     let away = scratch.hash_directory("away");
     let links = scratch.hash_directory("links");
     give(&links, MALLORY);
@@ -282,8 +287,10 @@ fn a_hostile_owner_harms_nobody_but_himself() {
             let _mallory = become_user(MALLORY);
             let mut round = 0;
             while working.load(Ordering::Relaxed) > 0 {
-                let _ = fs::create_dir(own);
-                swap(own, canaries, links, round);
+                for own in own {
+                    let _ = fs::create_dir(own);
+                    swap(own, canaries, links, round);
+                }
                 round += 1;
                 swaps.store(round, Ordering::Relaxed);
             }
@@ -294,7 +301,7 @@ fn a_hostile_owner_harms_nobody_but_himself() {
             for (number, canary) in canaries.iter().enumerate() {
                 symlink(canary, away.join(number.to_string())).expect("symlink");
             }
-            let exchange = |link: &Path| {
+            let exchange = |own: &Path, link: &Path| {
                 let flags = RenameFlags::RENAME_EXCHANGE;
                 // There is nothing to exchange just after root has removed the directory.
                 let _ = renameat2(AT_FDCWD, own, AT_FDCWD, link, flags);
@@ -302,11 +309,13 @@ fn a_hostile_owner_harms_nobody_but_himself() {
             let mut round = 0;
             while working.load(Ordering::Relaxed) > 0 {
                 let link = away.join((round % canaries.len()).to_string());
-                exchange(&link);
-                thread::yield_now();
-                exchange(&link);
+                for own in own {
+                    exchange(own, &link);
+                    thread::yield_now();
+                    exchange(own, &link);
+                }
                 // A lock file on the way, to hide everybody.
-                let _ = fs::write(own.with_file_name(".lasthost"), "");
+                let _ = fs::write(own[0].with_file_name(".lasthost"), "");
                 round += 1;
             }
         });
@@ -333,7 +342,7 @@ fn a_hostile_owner_harms_nobody_but_himself() {
     });
 
     // What is linked has one name again.
-    for path in [&own, &links] {
+    for path in [&own[0], &own[1], &links] {
         let _ = fs::remove_dir_all(path);
     }
     println!("{sweeps} sweeps, {} swaps", swaps.load(Ordering::Relaxed));

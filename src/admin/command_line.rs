@@ -30,7 +30,7 @@ pub enum Command {
     Locate(Locate),
     /// Show what is wrong with this backend, by its running configuration
     Check(Check),
-    /// Show what this backend knows about a user, a directory, or all of them
+    /// Show what this backend knows about one user or all of them
     Status(Status),
     /// Throw away list indexes that nobody has used for a while
     #[command(subcommand)]
@@ -40,16 +40,18 @@ pub enum Command {
 /// The options of `nfs-hostchange check`.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// Dovecot's own configuration file, for doveconf [default: doveconf's]
-    #[arg(long, short = 'c', value_name = "FILE")]
+    /// Dovecot's configuration file, for doveconf
+    /// [default: doveconf's]
+    #[arg(long, short = 'c', value_name = "FILE", verbatim_doc_comment)]
     pub dovecot_config: Option<PathBuf>,
 
     /// Print JSON
     #[arg(long)]
     pub json: bool,
 
-    /// Print what tmpfiles.d(5) has to make at boot for the configured LISTINDEX, and nothing else
-    #[arg(long, conflicts_with = "json")]
+    /// Print nothing but lines for tmpfiles.d(5), which
+    /// make the directories of LISTINDEX at boot
+    #[arg(long, conflicts_with = "json", verbatim_doc_comment)]
     pub tmpfiles: bool,
 }
 
@@ -61,13 +63,20 @@ pub struct Status {
     #[command(flatten)]
     pub configuration: ConfigurationFile,
 
-    /// This user, as "doveadm user" knows him; where Dovecot does not run, as the configuration
-    /// file has it
-    #[arg(long, short, value_name = "USER", value_parser = one_user())]
+    /// This user, as "doveadm user" knows him; where
+    /// Dovecot does not run, as the file above has it
+    #[arg(long, short, value_name = "USER", value_parser = one_user(), verbatim_doc_comment)]
     pub user: Option<OsString>,
 
-    /// Dovecot's own configuration file, for doveadm [default: doveadm's]
-    #[arg(long, short = 'c', value_name = "FILE", requires = "user")]
+    /// Dovecot's configuration file, for doveadm
+    /// [default: doveadm's]
+    #[arg(
+        long,
+        short = 'c',
+        value_name = "FILE",
+        requires = "user",
+        verbatim_doc_comment
+    )]
     pub dovecot_config: Option<PathBuf>,
 
     /// All users' directories below this one
@@ -78,16 +87,22 @@ pub struct Status {
     #[arg(value_name = "PATH", value_parser = directory())]
     pub directory: Option<PathBuf>,
 
-    /// What the list index's files are called: the part of LISTINDEX after the last slash
-    #[arg(long, value_name = "NAME", default_value = "dovecot.list.index", value_parser = prefix(), conflicts_with = "user")]
+    /// The list index's file name, the last part of
+    /// LISTINDEX
+    #[arg(long, value_name = "NAME", default_value = "dovecot.list.index", value_parser = prefix(), conflicts_with = "user", verbatim_doc_comment)]
     pub prefix: CString,
 
     /// Print JSON
     #[arg(long)]
     pub json: bool,
 
-    /// Print the totals as node_exporter's textfile collector wants them
-    #[arg(long, requires = "below", conflicts_with = "json")]
+    /// Print totals for node_exporter's textfile
+    /// collector
+    #[arg(
+        long,
+        conflicts_with_all = ["json", "user", "directory"],
+        verbatim_doc_comment
+    )]
     pub prometheus: bool,
 }
 
@@ -107,7 +122,7 @@ pub struct Clean {
     #[command(flatten)]
     pub unused: Unused,
 
-    /// Users' directories: the absolute paths where Dovecot keeps their list indexes
+    /// Users' directories for list indexes, as absolute paths
     #[arg(required = true, value_name = "PATH", value_parser = directory())]
     pub paths: Vec<PathBuf>,
 }
@@ -119,9 +134,9 @@ pub struct Sweep {
     #[command(flatten)]
     pub unused: Unused,
 
-    /// Where the users' directories are, up to four levels below: an absolute path, and of a
-    /// directory that holds nothing else
-    #[arg(value_name = "ROOT", value_parser = directory())]
+    /// Below this one are the users' directories, up to four levels
+    /// deep: an absolute path, and nothing else is in there
+    #[arg(value_name = "ROOT", value_parser = directory(), verbatim_doc_comment)]
     pub root: PathBuf,
 
     /// Print the summary as JSON
@@ -132,12 +147,13 @@ pub struct Sweep {
 /// Which list indexes are thrown away.
 #[derive(Debug, Args)]
 pub struct Unused {
-    /// How long ago the list index must have been used last: 7days, "1 week"
+    /// How long nobody must have used the list index: 7days, "1 week"
     #[arg(value_name = "MIN_AGE", value_parser = age())]
     pub min_age: Duration,
 
-    /// What the list index's files are called: the part of LISTINDEX after the last slash
-    #[arg(long, value_name = "NAME", default_value = "dovecot.list.index", value_parser = prefix())]
+    /// The list index's file name, the last part of
+    /// LISTINDEX
+    #[arg(long, value_name = "NAME", default_value = "dovecot.list.index", value_parser = prefix(), verbatim_doc_comment)]
     pub prefix: CString,
 
     /// Say what would be deleted, and delete nothing
@@ -196,7 +212,13 @@ fn prefix() -> impl TypedValueParser<Value = CString> {
 #[derive(Debug, Args)]
 pub struct ConfigurationFile {
     /// The configuration file
-    #[arg(long = "config", value_name = "FILE", default_value = DEFAULT_CONFIGURATION)]
+    #[arg(
+        long = "config",
+        value_name = "FILE",
+        default_value = DEFAULT_CONFIGURATION,
+        hide_default_value = true,
+        help = format!("The configuration file\n[default: {DEFAULT_CONFIGURATION}]")
+    )]
     pub path: PathBuf,
 }
 
@@ -215,13 +237,23 @@ pub struct Locate {
     #[arg(long, value_name = "USER", allow_hyphen_values = true)]
     pub user: OsString,
 
-    /// The home directory that the userdb returns [default: mail_home of the
-    /// configuration file]
-    #[arg(long, value_name = "DIRECTORY", allow_hyphen_values = true)]
+    /// The home directory that the userdb returns
+    /// [default: mail_home of the configuration file]
+    #[arg(
+        long,
+        value_name = "DIRECTORY",
+        allow_hyphen_values = true,
+        verbatim_doc_comment
+    )]
     pub home: Option<OsString>,
 
-    /// What Dovecot's mail_location is, with its %variables [default: mail_location of
-    /// the configuration file]
-    #[arg(long, value_name = "TEMPLATE", allow_hyphen_values = true)]
+    /// Dovecot's mail_location, with its %variables
+    /// [default: mail_location of the configuration file]
+    #[arg(
+        long,
+        value_name = "TEMPLATE",
+        allow_hyphen_values = true,
+        verbatim_doc_comment
+    )]
     pub location: Option<OsString>,
 }

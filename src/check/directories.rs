@@ -153,14 +153,20 @@ fn hash_directories(list_indexes: &ListIndexes<'_>) -> BTreeSet<PathBuf> {
 }
 
 /// Looks at the directories themselves, and at what makes them at boot.
-pub fn check(settings: &Settings, plan: &Plan, findings: &mut Findings) {
+pub fn check(
+    settings: &Settings,
+    list_indexes: &ListIndexes<'_>,
+    plan: &Plan,
+    findings: &mut Findings,
+) {
+    let elsewhere = || list_indexes.remedy.clone();
     let base = &plan.base;
     if [Path::new("/"), Path::new("/dev/shm")].contains(&base.as_path()) {
         return findings.add(
             Severity::Warning,
             "shared_base",
             format_args!("list indexes are in {} itself, where others have files too: usercache sweep refuses it", base.display()),
-            None,
+            elsewhere(),
         );
     }
     let file_system = match open_without_links(base) {
@@ -178,13 +184,13 @@ pub fn check(settings: &Settings, plan: &Plan, findings: &mut Findings) {
                 "{} is on a network file system: list indexes there are shared, not local",
                 base.display()
             ),
-            None,
+            elsewhere(),
         ),
         Ok(FileSystem::Disk) => findings.add(
             Severity::Warning,
             "disk_list_index",
             format_args!("{} is on a disk, not in memory", base.display()),
-            None,
+            elsewhere(),
         ),
         // What is on a disk is still there after a boot.
         Ok(FileSystem::Memory) => are_made_at_boot(settings, plan, findings),

@@ -20,6 +20,8 @@ pub struct ListIndexes<'a> {
     template: &'a str,
     /// The directory above all that depends on the user.
     pub base: PathBuf,
+    /// What puts them where they should be.
+    pub remedy: Option<Remedy>,
 }
 
 impl ListIndexes<'_> {
@@ -85,7 +87,12 @@ pub fn check<'a>(settings: &'a Settings, findings: &mut Findings) -> Option<List
                 );
                 return None;
             }
-            return Some(ListIndexes { template, base });
+            let remedy = local();
+            return Some(ListIndexes {
+                template,
+                base,
+                remedy,
+            });
         }
         Tracking::LayoutIndex => (
             Severity::Error,

@@ -73,7 +73,7 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
     configuration::check(settings, &post_logins, &mut findings);
     if let Some(list_indexes) = location::check(settings, &mut findings) {
         let plan = Plan::new(settings, &post_logins, &list_indexes);
-        directories::check(settings, &plan, &mut findings);
+        directories::check(settings, &list_indexes, &plan, &mut findings);
         host::check(&plan, &mut findings);
     }
     let Findings(mut findings) = findings;

@@ -61,7 +61,7 @@ def check_knows_nfs(lab, kind):
     lab.a.session(kind, lab.user(), ("look",))
     said = found(f"/run/{kind}/dovecot.conf")
     check("INDEX below" not in said and "network file system" not in said, said)
-    os.makedirs(f"/export/{lab.mounted[2]}/list", exist_ok=True)
+    os.makedirs(f"/export/{lab.mounted[2]}/list/{kind}", exist_ok=True)
     lab.a.sh(f"sed 's,LISTINDEX=/dev/shm,LISTINDEX={MAIL}/list,' /run/{kind}/dovecot.conf >/tmp/shared.conf")
     said = found("/tmp/shared.conf")
     check(f"{MAIL}/list" in said and "shared, not local" in said, said)
