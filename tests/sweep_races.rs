@@ -268,7 +268,7 @@ fn a_hostile_owner_harms_nobody_but_himself() {
     // write, the kernel may not follow links even for a program that does (fs.protected_symlinks).
     let mallorys = scratch.hash_directory("list-indexes/mallory");
     give(&mallorys, MALLORY);
-    fs::set_permissions(&mallorys, Permissions::from_mode(0o711)).expect("chmod");
+    fs::set_permissions(&mallorys, Permissions::from_mode(0o733)).expect("chmod");
     let own = [hash.join("mallory"), mallorys.join("user")];
     let away = scratch.hash_directory("away");
     let links = scratch.hash_directory("links");
