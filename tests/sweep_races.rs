@@ -263,6 +263,7 @@ fn a_hostile_owner_harms_nobody_but_himself() {
         recent.clone(),
     ];
     fs::write(canaries[1].join("dovecot.list.index.keep"), "root's").expect("write");
+    let linked = user_directory(&outside.join("linked"), ALICE, OLD);
     let before = (snapshot(&outside), snapshot(&recent));
     // Hers among others', and below a directory of her own: in directories where everybody may
     // write, the kernel may not follow links even for a program that does (fs.protected_symlinks).
@@ -325,7 +326,7 @@ fn a_hostile_owner_harms_nobody_but_himself() {
             // Where the kernel lets everybody link to everything (fs.protected_hardlinks=0 in
             // proc(5)), mallory does this himself.
             for name in NAMES {
-                let _ = fs::hard_link(canaries[0].join(".lasthost"), links.join(name));
+                let _ = fs::hard_link(linked.join(".lasthost"), links.join(name));
             }
             let run = Run::of(
                 Command::new("timeout")
