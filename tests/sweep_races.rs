@@ -239,11 +239,33 @@ fn swap(own: &Path, targets: &[PathBuf], links: &Path, round: u64) {
         5 => write().and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o000))),
         _ => write(),
     };
+    make_old(&path);
+}
+
+/// If it is still there.
+fn make_old(path: &Path) {
     let old = (SystemTime::now() - OLD)
         .duration_since(SystemTime::UNIX_EPOCH)
         .expect("after 1970");
     let old = TimeSpec::from_duration(old);
-    let _ = utimensat(AT_FDCWD, &path, &old, &old, UtimensatFlags::NoFollowSymlink);
+    let _ = utimensat(AT_FDCWD, path, &old, &old, UtimensatFlags::NoFollowSymlink);
+}
+
+/// Exchanges directories for links to `targets` in one step, and back again the next time. So it
+/// may happen at any moment after a sweep has seen that there is a directory.
+fn exchange(directories: &[PathBuf], targets: &[PathBuf], links: &Path) {
+    for (number, directory) in directories.iter().enumerate() {
+        let link = links.join(number.to_string());
+        // A sweep removes what it has cleaned.
+        if fs::create_dir(directory).is_ok() {
+            let lock_file = directory.join(".lasthost");
+            let _ = fs::write(&lock_file, "");
+            make_old(&lock_file);
+        }
+        let _ = symlink(&targets[number % targets.len()], &link);
+        let flags = RenameFlags::RENAME_EXCHANGE;
+        let _ = renameat2(AT_FDCWD, directory, AT_FDCWD, &link, flags);
+    }
 }
 
 #[test]
@@ -265,12 +287,14 @@ fn a_hostile_owner_harms_nobody_but_himself() {
     fs::write(canaries[1].join("dovecot.list.index.keep"), "root's").expect("write");
     let linked = user_directory(&outside.join("linked"), ALICE, OLD);
     let before = (snapshot(&outside), snapshot(&recent));
-    // Hers among others', and below a directory of her own: in directories where everybody may
-    // write, the kernel may not follow links even for a program that does (fs.protected_symlinks).
-    let mallorys = scratch.hash_directory("list-indexes/mallory");
-    give(&mallorys, MALLORY);
-    fs::set_permissions(&mallorys, Permissions::from_mode(0o733)).expect("chmod");
-    let own = [hash.join("mallory"), mallorys.join("user")];
+    let own = hash.join("mallory");
+    // Where everybody may remove everything: in directories with the sticky bit, the kernel may
+    // not follow links even for a program that does (fs.protected_symlinks in proc(5)).
+    let careless = scratch.hash_directory("list-indexes/01");
+    fs::set_permissions(&careless, Permissions::from_mode(0o733)).expect("chmod");
+    let exchanged: Vec<_> = (0..200)
+        .map(|user| careless.join(user.to_string()))
+        .collect();
     let away = scratch.hash_directory("away");
     let links = scratch.hash_directory("links");
     give(&links, MALLORY);
@@ -282,42 +306,26 @@ fn a_hostile_owner_harms_nobody_but_himself() {
 
     thread::scope(|scope| {
         let (working, swaps) = (&working, &swaps);
-        let (own, away, links, canaries) = (&own, &away, &links, &canaries);
+        let (own, exchanged, away, links, canaries) = (&own, &exchanged, &away, &links, &canaries);
         // In the directory.
         scope.spawn(move || {
             let _mallory = become_user(MALLORY);
             let mut round = 0;
             while working.load(Ordering::Relaxed) > 0 {
-                for own in own {
-                    let _ = fs::create_dir(own);
-                    swap(own, canaries, links, round);
-                }
+                let _ = fs::create_dir(own);
+                swap(own, canaries, links, round);
                 round += 1;
                 swaps.store(round, Ordering::Relaxed);
             }
         });
-        // The directory itself, which becomes a link whenever root has just seen a directory.
+        // The directories themselves.
         scope.spawn(move || {
             let _mallory = become_user(MALLORY);
-            for (number, canary) in canaries.iter().enumerate() {
-                symlink(canary, away.join(number.to_string())).expect("symlink");
-            }
-            let exchange = |own: &Path, link: &Path| {
-                let flags = RenameFlags::RENAME_EXCHANGE;
-                // There is nothing to exchange just after root has removed the directory.
-                let _ = renameat2(AT_FDCWD, own, AT_FDCWD, link, flags);
-            };
-            let mut round = 0;
             while working.load(Ordering::Relaxed) > 0 {
-                let link = away.join((round % canaries.len()).to_string());
-                for own in own {
-                    exchange(own, &link);
-                    thread::yield_now();
-                    exchange(own, &link);
-                }
+                exchange(exchanged, canaries, away);
+                exchange(std::slice::from_ref(own), &canaries[1..], links);
                 // A lock file on the way, to hide everybody.
-                let _ = fs::write(own[0].with_file_name(".lasthost"), "");
-                round += 1;
+                let _ = fs::write(own.with_file_name(".lasthost"), "");
             }
         });
         let _done = Done(working);
@@ -343,7 +351,7 @@ fn a_hostile_owner_harms_nobody_but_himself() {
     });
 
     // What is linked has one name again.
-    for path in [&own[0], &own[1], &links] {
+    for path in [&own, &away, &links] {
         let _ = fs::remove_dir_all(path);
     }
     println!("{sweeps} sweeps, {} swaps", swaps.load(Ordering::Relaxed));
