@@ -251,17 +251,22 @@ fn make_old(path: &Path) {
     let _ = utimensat(AT_FDCWD, path, &old, &old, UtimensatFlags::NoFollowSymlink);
 }
 
+/// How many directories have a lock file that is a hard link to somebody else's.
+const HARD_LINKS: usize = 50;
+
 /// Exchanges directories for links to `targets` in one step, and back again the next time. So it
 /// may happen at any moment after a sweep has seen that there is a directory.
 fn exchange(directories: &[PathBuf], targets: &[PathBuf], links: &Path) {
     for (number, directory) in directories.iter().enumerate() {
-        let link = links.join(number.to_string());
         // A sweep removes what it has cleaned.
         if fs::create_dir(directory).is_ok() {
             let lock_file = directory.join(".lasthost");
-            let _ = fs::write(&lock_file, "");
-            make_old(&lock_file);
+            if fs::rename(links.join(format!("hard{number}")), &lock_file).is_err() {
+                let _ = fs::write(&lock_file, "");
+                make_old(&lock_file);
+            }
         }
+        let link = links.join(number.to_string());
         let _ = symlink(&targets[number % targets.len()], &link);
         let flags = RenameFlags::RENAME_EXCHANGE;
         let _ = renameat2(AT_FDCWD, directory, AT_FDCWD, &link, flags);
@@ -279,12 +284,13 @@ fn a_hostile_owner_harms_nobody_but_himself() {
     // What must survive: somebody's recent directory beside his own, and old ones elsewhere.
     let outside = scratch.hash_directory("outside");
     let recent = user_directory(&hash.join("alice"), ALICE, DAY);
-    let canaries = [
+    let targets = [
         user_directory(&outside.join("alice"), ALICE, OLD),
         user_directory(&outside.join("root"), 0, OLD),
         recent.clone(),
+        outside.clone(),
     ];
-    fs::write(canaries[1].join("dovecot.list.index.keep"), "root's").expect("write");
+    fs::write(targets[1].join("dovecot.list.index.keep"), "root's").expect("write");
     let linked = user_directory(&outside.join("linked"), ALICE, OLD);
     let before = (snapshot(&outside), snapshot(&recent));
     let own = hash.join("mallory");
@@ -306,14 +312,14 @@ fn a_hostile_owner_harms_nobody_but_himself() {
 
     thread::scope(|scope| {
         let (working, swaps) = (&working, &swaps);
-        let (own, exchanged, away, links, canaries) = (&own, &exchanged, &away, &links, &canaries);
+        let (own, exchanged, away, links, targets) = (&own, &exchanged, &away, &links, &targets);
         // In the directory.
         scope.spawn(move || {
             let _mallory = become_user(MALLORY);
             let mut round = 0;
             while working.load(Ordering::Relaxed) > 0 {
                 let _ = fs::create_dir(own);
-                swap(own, canaries, links, round);
+                swap(own, targets, links, round);
                 round += 1;
                 swaps.store(round, Ordering::Relaxed);
             }
@@ -322,8 +328,8 @@ fn a_hostile_owner_harms_nobody_but_himself() {
         scope.spawn(move || {
             let _mallory = become_user(MALLORY);
             while working.load(Ordering::Relaxed) > 0 {
-                exchange(exchanged, canaries, away);
-                exchange(std::slice::from_ref(own), &canaries[1..], links);
+                exchange(exchanged, targets, links);
+                exchange(std::slice::from_ref(own), targets, away);
                 // A lock file on the way, to hide everybody.
                 let _ = fs::write(own.with_file_name(".lasthost"), "");
             }
@@ -333,7 +339,8 @@ fn a_hostile_owner_harms_nobody_but_himself() {
             let old = user_directory(&hash.join("bob"), ALICE + 100, OLD);
             // Where the kernel lets everybody link to everything (fs.protected_hardlinks=0 in
             // proc(5)), mallory does this himself.
-            for name in NAMES {
+            let numbered = (0..HARD_LINKS).map(|number| format!("hard{number}"));
+            for name in NAMES.map(str::to_owned).into_iter().chain(numbered) {
                 let _ = fs::hard_link(linked.join(".lasthost"), links.join(name));
             }
             let run = Run::of(
