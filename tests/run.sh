@@ -3,7 +3,7 @@
 #
 #   tests/run.sh [--quick]
 #
-# --quick leaves out what takes many minutes: kernel NFS, packages, and what smoke.sh
+# --quick leaves out what takes many minutes: kernel NFS, packages, benchmarks, and what smoke.sh
 # leaves out with its own --quick.
 set -euo pipefail
 
@@ -106,11 +106,13 @@ timed "shell scripts" check_shell
 timed "tests in Rust" check_rust
 if $QUICK; then
     timed "real Dovecot" check_script smoke.sh --quick
-    say "== left out: kernel NFS, packages"
+    say "== left out: kernel NFS, packages, benchmarks"
 else
     timed "real Dovecot" check_script smoke.sh
     timed "kernel NFS" check_script nfs/run.sh
     timed "packages" check_script package.sh
+    # That it runs; how long things take depends on the machine.
+    timed "benchmarks" check "$REPO/tests/bench/run.sh" --quick
 fi
 say "== all parts: $SECONDS s"
 say "$PASSED passed, $FAILED failed"

@@ -18,6 +18,7 @@
 #         chain    another script that sets an empty variable, then the wrapper
 #         syslog   the wrapper, logging to a /dev/log of this site, whose messages are
 #                  in $SITE/HOST/syslog.messages
+#         command:COMMAND  that command line, which is to end in script-login
 #         PATH     that script, with the backend's directory for list indexes as argument
 # SITE_MAIL_LOCATION and SITE_SETTINGS from the environment go into dovecot.conf.
 start_site() {
@@ -88,6 +89,7 @@ start_backend() {
             chmod 0755 "$SITE/bin/chained.sh"
             hook_command="$SITE/bin/chained.sh $wrapper"
             ;;
+        command:*) hook_command=${SITE_HOOK#command:} ;;
         *) hook_command="$SITE_HOOK $SITE_SHM/$host" ;;
     esac
     case $SITE_MODE in
