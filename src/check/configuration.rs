@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::dovecot::{LocationSource, Settings, UserdbLocation};
 use super::services::PostLogin;
-use super::{Findings, Remedy, Severity, quoted};
+use super::{Findings, Remedy, Severity, location, quoted};
 use crate::accounts;
 use crate::command_line::DEFAULT_CONFIGURATION;
 use crate::config::Migration;
@@ -54,7 +54,7 @@ fn check_file<'a>(
         readable(path, readers, findings);
     }
     let configuration = configuration.unwrap_or_default();
-    location(
+    mail_location(
         settings,
         path,
         configuration.mail_location.as_deref(),
@@ -108,9 +108,11 @@ fn may_read(user: &str, status: &Metadata) -> bool {
         || (status.mode() & 0o040 != 0 && status.gid() != 0)
 }
 
-fn location(settings: &Settings, path: &Path, own: Option<&str>, findings: &mut Findings) {
+fn mail_location(settings: &Settings, path: &Path, own: Option<&str>, findings: &mut Findings) {
     let (dovecots, _) = settings.location();
-    let value = dovecots.replace('\\', "\\\\").replace('"', "\\\"");
+    let value = location::wanted(settings)
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"");
     let remedy = Remedy::Write(path.to_owned(), format!("mail_location = \"{value}\""));
     match (own, settings.userdb_location()) {
         (Some(own), _) if own != dovecots => findings.add(

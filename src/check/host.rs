@@ -74,14 +74,15 @@ fn is_systemd() -> bool {
 /// systemd-logind deletes what an ordinary user has in /dev/shm when his last session ends.
 fn remove_ipc(plan: &Plan, findings: &mut Findings) {
     const FIRST_ORDINARY: u32 = 1000;
-    let who = match &plan.users {
+    let (severity, who) = match &plan.users {
         MailUsers::One(_, uid) if *uid < FIRST_ORDINARY => return,
-        MailUsers::One(name, _) => format!("mail user {name} is"),
-        MailUsers::Many | MailUsers::Unknown => "mail users are".to_owned(),
+        // Nobody should have a session as the one mail user.
+        MailUsers::One(name, _) => (Severity::Warning, format!("mail user {name} is")),
+        MailUsers::Many | MailUsers::Unknown => (Severity::Error, "mail users are".to_owned()),
     };
     if is_systemd() && plan.base.starts_with("/dev/shm") && logind_removes_ipc() {
         findings.add(
-            Severity::Error,
+            severity,
             "remove_ipc",
             format_args!("{who} no system user: systemd-logind deletes such a user's files in /dev/shm when a session of his on this host ends, under his mail sessions"),
             Remedy::Write(

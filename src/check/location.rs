@@ -61,16 +61,9 @@ pub fn check<'a>(settings: &'a Settings, findings: &mut Findings) -> Option<List
             settings.write("mailbox_list_index = yes"),
         );
     }
-    let write = |location: &str| write_location(settings, source, location);
-    let local = || write(&with(&without(template, "LISTINDEX="), LOCAL));
-    let in_memory = || {
-        write(&with(
-            &without(&without(template, "INDEX=MEMORY"), "LISTINDEX="),
-            LOCAL,
-        ))
-    };
+    let write = |location: String| write_location(settings, source, &location);
     let tracking = answer.tracking();
-    let (severity, id, remedy) = match tracking {
+    let (severity, id) = match tracking {
         Tracking::Tracked(_) => {
             index_is_shared(settings, template, findings);
             other_namespaces(settings, findings);
@@ -83,38 +76,56 @@ pub fn check<'a>(settings: &'a Settings, findings: &mut Findings) -> Option<List
                         "LISTINDEX is the directory {} for all users: they need one each",
                         base.display()
                     ),
-                    local(),
+                    write(local(template)),
                 );
                 return None;
             }
-            let remedy = local();
             return Some(ListIndexes {
                 template,
                 base,
-                remedy,
+                remedy: write(local(template)),
             });
         }
-        Tracking::LayoutIndex => (
-            Severity::Error,
-            "layout_index",
-            write(&without(template, "LISTINDEX=")),
-        ),
-        Tracking::Shared(_) if answer.layout() == Layout::Index => {
-            (Severity::Hint, "layout_index", None)
-        }
-        Tracking::Shared(Shared::NotSet) => (Severity::Warning, "no_list_index", local()),
+        Tracking::LayoutIndex => (Severity::Error, "layout_index"),
+        Tracking::Shared(_) if answer.layout() == Layout::Index => (Severity::Hint, "layout_index"),
+        Tracking::Shared(Shared::NotSet) => (Severity::Warning, "no_list_index"),
         Tracking::Shared(Shared::Relative | Shared::SameDirectory) => {
-            (Severity::Warning, "shared_list_index", local())
+            (Severity::Warning, "shared_list_index")
         }
-        Tracking::Shared(Shared::Memory) => (Severity::Warning, "list_index_off", in_memory()),
-        Tracking::Shared(Shared::Disabled) => (Severity::Warning, "list_index_off", local()),
-        Tracking::Unvouchable(Unvouchable::IndexInMemory) => {
-            (Severity::Error, "index_in_memory", in_memory())
+        Tracking::Shared(Shared::Memory | Shared::Disabled) => {
+            (Severity::Warning, "list_index_off")
         }
-        Tracking::Unvouchable(_) => (Severity::Error, "location", None),
+        Tracking::Unvouchable(Unvouchable::IndexInMemory) => (Severity::Error, "index_in_memory"),
+        Tracking::Unvouchable(_) => (Severity::Error, "location"),
     };
+    let remedy = mended(template, &answer).and_then(write);
     findings.add(severity, id, tracking, remedy);
     None
+}
+
+/// The location as it should be: Dovecot's, or what this check says to write instead.
+pub fn wanted(settings: &Settings) -> String {
+    let (template, _) = settings.location();
+    let mended = locate_for(template, "user").map(|answer| mended(template, &answer));
+    mended.ok().flatten().unwrap_or_else(|| template.to_owned())
+}
+
+/// What makes the list index local, or, if it is no cache, leaves it in INDEX; `None` if nothing is
+/// wrong, or more than a word.
+fn mended(template: &str, answer: &LocateAnswer) -> Option<String> {
+    match answer.tracking() {
+        Tracking::LayoutIndex => Some(without(template, "LISTINDEX=")),
+        Tracking::Shared(_) if answer.layout() == Layout::Index => None,
+        Tracking::Shared(Shared::Memory) | Tracking::Unvouchable(Unvouchable::IndexInMemory) => {
+            Some(local(&without(template, "INDEX=MEMORY")))
+        }
+        Tracking::Shared(_) => Some(local(template)),
+        Tracking::Tracked(_) | Tracking::Unvouchable(_) => None,
+    }
+}
+
+fn local(template: &str) -> String {
+    format!("{}:{LOCAL}", without(template, "LISTINDEX="))
 }
 
 /// The claim must be where every backend sees it.
@@ -206,10 +217,6 @@ fn without(template: &str, beginning: &str) -> String {
         .split(':')
         .filter(|part| !part.starts_with(beginning));
     parts.collect::<Vec<_>>().join(":")
-}
-
-fn with(template: &str, part: &str) -> String {
-    format!("{template}:{part}")
 }
 
 /// The deepest directory that all users have in common.
