@@ -41,7 +41,6 @@ END
     candidate job.sh "$BIN/job.sh" "$end" >>"$candidates.user"
 
     note "as the mail user"
-    as_mail_user true
     with_environment "$environment" setpriv --reuid=mail --regid=mail --clear-groups \
         "$BIN/spawn" "$(rounds 3000 150)" "$candidates.user" >"$RESULTS/start.user"
     note "as root"
