@@ -76,6 +76,22 @@ site_groups() {
     SITE_SETTINGS='mail_access_groups = games' start_site groups many wrapper
 }
 
+# Another namespace in which the list index is no cache. $1: more of its settings.
+start_site_with_archive() {
+    SITE_SETTINGS="namespace inbox {
+  inbox = yes
+  separator = /
+}
+namespace archive {
+  prefix = archive/
+  separator = /
+  location = mdbox:~/archive:LAYOUT=index
+  $2
+}" start_site "$1" many wrapper
+}
+site_archive() { start_site_with_archive archive ''; }
+site_optional_archive() { start_site_with_archive optional_archive 'ignore_on_failure = yes'; }
+
 site_syslog() { start_site syslog many syslog; }
 
 # What a post-login script does that has not read the fine print: it makes the
@@ -656,6 +672,33 @@ shared_list_index_is_left_alone() {
     [ -n "$(find "$(home_of "$WHO")" -name 'dovecot.list.index*' -o -name 'relative.log')" ] || die "no list index in the store"
 }
 
+# A session that must not use its list index, since somebody holds the lock.
+names_without_list_index() {
+    local lock status=0
+    exec {lock}<>"$(local_dir a "$WHO")/.lasthost"
+    flock "$lock"
+    imap a "$WHO" names || status=$?
+    exec {lock}>&-
+    return "$status"
+}
+
+archive_is_missing_for_a_session() {
+    configure_wrapper a 'lock_timeout = "1s"'
+    new_user "mdbox:~/mdbox:$FLAT"
+    imap a "$WHO" create:One >/dev/null
+    imap a "$WHO" create:archive/Two >/dev/null
+    equal "folders" "$(imap a "$WHO" names | grep -E '^(One|archive/Two)$' | tr '\n' ' ')" "One archive/Two "
+    equal "folders without list index" "$(names_without_list_index | tr '\n' ' ')" "INBOX One "
+    equal "folders again" "$(imap a "$WHO" names | grep -E '^(One|archive/Two)$' | tr '\n' ' ')" "One archive/Two "
+    configure_wrapper a
+}
+
+archive_makes_a_login_fail() {
+    expect_errors 'LAYOUT=index requires mailbox_list_index'
+    new_user "mdbox:~/mdbox:$FLAT"
+    ! imap a "$WHO" names || die "the login succeeded: nothing has to be said about such namespaces"
+}
+
 # --- names --------------------------------------------------------------------
 
 only_the_own_prefix_is_deleted() {
@@ -1157,6 +1200,9 @@ scenario many "a shared list index is left alone: no LISTINDEX" shared_list_inde
 scenario many "a shared list index is left alone: relative LISTINDEX" \
     shared_list_index_is_left_alone ':LISTINDEX=sub/relative'
 scenario vmail "of files side by side only the user's own are deleted" only_the_own_prefix_is_deleted
+scenario archive "another namespace with LAYOUT=index makes a login without list index fail" archive_makes_a_login_fail
+scenario optional_archive "another namespace with LAYOUT=index that may be missing costs no login" \
+    archive_is_missing_for_a_session
 scenario many "a folder called lasthost" a_folder_called_lasthost "maildir:~/Maildir:$FLAT"
 scenario many "a folder called lasthost, with INDEX" a_folder_called_lasthost "maildir:~/Maildir:INDEX=~/index:$FLAT"
 scenario many "a parent directory made by a delivery to another" a_parent_made_by_a_delivery_to_another
