@@ -22,6 +22,7 @@ use support::{Run, Scratch, close, is_root};
 const BASE: &str = "/dev/shm/dovecot-listindex";
 const LISTINDEX: &str = "LISTINDEX=/dev/shm/dovecot-listindex/%2.256Nu/%u/dovecot.list.index";
 const OWN: &str = "/etc/dovecot/nfs-hostchange.toml";
+const DOCUMENTED: &str = include_str!("../docs/json.md");
 const VMAIL: u32 = 5000;
 
 /// What a backend's administrator has written, but for the location nothing that needs a word.
@@ -160,6 +161,11 @@ impl Backend {
         let answer: Value =
             serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"));
         let findings = answer["findings"].as_array().expect("a list").clone();
+        for finding in &findings {
+            let id = finding["id"].as_str().expect("text");
+            let row = format!("\n| `{id}` | ");
+            assert!(DOCUMENTED.contains(&row), "{id} is documented");
+        }
         let is_wrong = |finding: &Value| finding["severity"] != "hint";
         let expected = i32::from(findings.iter().any(is_wrong));
         assert_eq!((run.status, run.stderr.as_str()), (Some(expected), ""));
