@@ -53,9 +53,6 @@ put 0644 "$here/examples/dovecot-nfs-hostchange.conf" "$DOCDIR/examples/dovecot-
 put 0644 "$here/examples/cron.d" "$DOCDIR/examples/cron.d"
 put 0644 "$here/examples/tmpfiles-one-uid.conf" "$DOCDIR/examples/tmpfiles-one-uid.conf"
 put 0644 "$here/examples/tmpfiles-many-uids.conf" "$DOCDIR/examples/tmpfiles-many-uids.conf"
-for hash in {0..255}; do
-    printf 'd /dev/shm/dovecot-listindex/%02x 1733 root root -\n' "$hash"
-done >>"$DESTDIR$DOCDIR/examples/tmpfiles-many-uids.conf"
 
 case $SECURITY in
     apparmor)

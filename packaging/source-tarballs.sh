@@ -32,13 +32,17 @@ pack "$name-$version" "${name}_$version.orig.tar.gz"
 
 "${CARGO:-cargo}" vendor --manifest-path "$repo/Cargo.toml" --quiet --locked --versioned-dirs \
     "$work/vendor" >/dev/null
-# Crates for Windows are compiled on no system that has Dovecot, but they are
-# nine tenths of the size, and binaries without source. Cargo wants them to exist.
-for crate in "$work/vendor"/{winapi,windows}*; do
-    [[ -d $crate ]] || continue
+# What no build here compiles, for Windows or for the tests, is nine tenths of the size, and some
+# of it has no source. Cargo wants those crates to exist, no more.
+mapfile -t needed < <(for libc in gnu musl; do
+    "${CARGO:-cargo}" tree --manifest-path "$repo/Cargo.toml" --locked --workspace --edges normal,build \
+        --target "x86_64-unknown-linux-$libc" --prefix none --format '{p}' | awk '{ print $1 "-" substr($2, 2) }'
+done | sort -u)
+for crate in "$work/vendor"/*; do
+    [[ " ${needed[*]} " != *" ${crate##*/} "* ]] || continue
     checksum=$(sed -n 's/.*"package":"\([0-9a-f]*\)".*/\1/p' "$crate/.cargo-checksum.json")
     find "$crate" -mindepth 1 ! -name Cargo.toml -delete
-    mkdir "$crate/src"
+    mkdir -p "$crate/src"
     touch "$crate/src/lib.rs"
     printf '{"files":{},"package":"%s"}\n' "$checksum" >"$crate/.cargo-checksum.json"
 done

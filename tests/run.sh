@@ -100,8 +100,8 @@ timed "setup" "$REPO/tests/setup.sh"
 find_cargo || die "no cargo"
 timed "building" build_release || die "it does not build"
 export WRAPPER COMMAND
-timed "format" check_cargo fmt --check
-timed "lints" check_cargo clippy --locked --all-targets -- -D warnings
+timed "format" check_cargo fmt --all --check
+timed "lints" check_cargo clippy --locked --workspace --all-targets -- -D warnings
 timed "shell scripts" check_shell
 timed "tests in Rust" check_rust
 if $QUICK; then

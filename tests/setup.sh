@@ -2,6 +2,10 @@
 # Installs what building and testing need on Debian 12: Dovecot, a C compiler for
 # linking, a few tools, and Rust unless a new enough one is there. Asks nothing,
 # starts no service, and does nothing where everything is there already.
+#
+#   tests/setup.sh [packaging]
+#
+# With "packaging", also what building and looking at the packages needs.
 set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
@@ -36,4 +40,9 @@ elif command -v rustup >/dev/null; then
     musl=$(uname -m)-unknown-linux-musl
     note "rustup target add $musl"
     rustup --quiet target add "$musl" || note "$musl is not to be had"
+fi
+
+if [ "${1:-}" = packaging ]; then
+    step "packaging"
+    install_packages build-essential debhelper debootstrap dh-apparmor iproute2 lintian rpm
 fi

@@ -1,5 +1,5 @@
 //! Makes the manual page and the shells' completions of `nfs-hostchange` from the
-//! definition of its options: `cargo run --example generate -- DIRECTORY`.
+//! definition of its options: `cargo run --package generate -- DIRECTORY`.
 
 #![deny(unsafe_code)]
 
@@ -20,9 +20,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&directory)?;
 
     let mut command = CommandLine::command();
-    for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
+    for shell in [Shell::Fish, Shell::Zsh] {
         generate_to(shell, &mut command, "nfs-hostchange", &directory)?;
     }
+    let bash = generate_to(Shell::Bash, &mut command, "nfs-hostchange", &directory)?;
+    // clap_complete 4.6 writes a hyphen in the command's name in one way where it sets the
+    // state and in another where it asks for it (clap's issue 6421).
+    let script = std::fs::read_to_string(&bash)?;
+    std::fs::write(
+        &bash,
+        script.replace("nfs__subcmd__hostchange", "nfs__hostchange"),
+    )?;
     // Gives every subcommand its full name.
     command.build();
     std::fs::write(directory.join("nfs-hostchange.8"), page(&command)?)?;

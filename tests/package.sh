@@ -1,0 +1,181 @@
+#!/usr/bin/env bash
+# The packages: built twice and compared, read by lintian, and then used in a
+# clean Debian 12 that this script makes: installed, configured as their README
+# says, logged in through, upgraded, removed and purged. The cases inside are
+# those of tests/package/inside.sh. Installs what it needs. The last line counts.
+#
+#   tests/package.sh [--packages DIR]
+#
+# With --packages, those of DIR are tested, and nothing is built.
+set -euo pipefail
+
+# shellcheck source=tests/lib/common.sh
+source "$(dirname "$0")/lib/common.sh"
+# shellcheck source=tests/lib/build.sh
+source "$REPO/tests/lib/build.sh"
+# shellcheck source=tests/lib/cases.sh
+source "$REPO/tests/lib/cases.sh"
+
+ONLY=
+LIST=false
+PACKAGES=
+case ${1:-} in
+    '') ;;
+    --packages) PACKAGES=$(cd "$2" && pwd) ;;
+    *) die "usage: ${0##*/} [--packages DIR]" ;;
+esac
+
+need_root
+step "installing what is needed (tests/setup.sh packaging)"
+"$REPO/tests/setup.sh" packaging
+find_cargo || die "no cargo"
+make_work_dirs
+DEBIAN=$WORK/debian
+LOG=$WORK/log
+
+# logged COMMAND...: shows what it said only if it failed.
+logged() {
+    "$@" >"$LOG" 2>&1 || {
+        tail -n 40 "$LOG" >&2
+        die "failed: $*"
+    }
+}
+
+# beside NAME COMMAND...: in the background, in a process group of its own that does not
+# outlive this script. joined NAME: waits for it, and shows what it said if it failed.
+beside() {
+    local name=$1
+    shift
+    setsid -- nice "$@" >"$WORK/$name.log" 2>&1 &
+    printf '%s\n' "$!" >"$WORK/$name.pid"
+    on_exit end_group "$WORK/$name.pid"
+}
+
+joined() {
+    local status=0
+    wait "$(<"$WORK/$1.pid")" || status=$?
+    rm "$WORK/$1.pid"
+    [ "$status" = 0 ] || {
+        tail -n 40 "$WORK/$1.log" >&2
+        die "failed: $1"
+    }
+}
+
+# shellcheck disable=SC2317 # called on exit
+end_group() {
+    [ ! -e "$1" ] || kill -- "-$(<"$1")" 2>/dev/null || true
+}
+
+# in_debian [--no-network] COMMAND...: in the clean Debian, with mounts and
+# processes of its own, which end with it, this project in /project and the
+# packages in /packages.
+in_debian() {
+    local own=(--mount --pid --fork --kill-child --uts --ipc --propagation private)
+    if [ "$1" = --no-network ]; then
+        own+=(--net)
+        shift
+    fi
+    # shellcheck disable=SC2016 # for the inner shell
+    unshare "${own[@]}" bash -euc '
+        root=$1
+        mount -t proc proc "$root/proc"
+        mount -t tmpfs -o mode=0755 run "$root/run"
+        mount -t tmpfs -o mode=1777 shm "$root/dev/shm"
+        mount -t devpts devpts "$root/dev/pts"
+        mount --bind "$2" "$root/project"
+        mount --bind "$3" "$root/packages"
+        mount -o remount,bind,ro "$root/project"
+        ip link set lo up 2>/dev/null || true
+        hostname backend1.example.org
+        shift 3
+        exec chroot "$root" env -i HOME=/root TERM=dumb LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
+            PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
+    ' in_debian "$DEBIAN" "$REPO" "$PACKAGES" "$@"
+}
+
+# From where this machine gets its own Debian 12; nothing if it is another system, and
+# then debootstrap knows a mirror.
+mirror() {
+    # shellcheck disable=SC2016 # for apt
+    apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' |
+        awk '$1 == "bookworm" { print $2; exit }'
+}
+
+# A Debian 12 without anything of ours, but with what the package depends on and
+# with what looks at it.
+make_debian() {
+    local mirror
+    mirror=$(mirror)
+    # It mounts things there.
+    logged unshare --mount --propagation private nice debootstrap --variant=minbase --include=ca-certificates bookworm "$DEBIAN" ${mirror:+"$mirror"}
+    mkdir "$DEBIAN/project" "$DEBIAN/packages"
+    cp /etc/resolv.conf "$DEBIAN/etc/resolv.conf"
+    # Nobody's Dovecot is started here but ours.
+    printf '#!/bin/sh\nexit 101\n' >"$DEBIAN/usr/sbin/policy-rc.d"
+    chmod 0755 "$DEBIAN/usr/sbin/policy-rc.d"
+    printf 'path-include=/usr/share/man/*\n' >"$DEBIAN/etc/dpkg/dpkg.cfg.d/manual-pages"
+    logged in_debian apt-get -q update
+    logged in_debian apt-get -q install -y --no-install-recommends \
+        dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd \
+        apparmor bash-completion fish man-db python3 rpm strace systemd zsh
+}
+
+same_packages() {
+    local first file
+    for first in "$PACKAGES"/*.deb "$PACKAGES"/*.dsc "$PACKAGES"/*.tar.*; do
+        file=${first##*/}
+        cmp "$first" "$WORK/second/$file" || die "$file differs"
+    done
+}
+
+no_lintian_tags() {
+    local tags
+    tags=$(grep -E '^[EW]:' "$WORK/lintian.log" || true)
+    [ -z "$tags" ] || die "$tags"
+}
+
+# The RPM, of the programs that tests/run.sh has just built: %build would take
+# as long as a Debian package does.
+build_rpm() {
+    local top=$WORK/rpmbuild spec=$REPO/packaging/rpm/dovecot-nfs-hostchange.spec version
+    version=$("$REPO/packaging/source-tarballs.sh" "$top/SOURCES")
+    "$REPO/packaging/build.sh"
+    rpmbuild --define "_topdir $top" --nodeps -bp "$spec"
+    mkdir "$top/BUILD/dovecot-nfs-hostchange-$version/target"
+    cp -r "${CARGO_TARGET_DIR:-$REPO/target}/package" "$top/BUILD/dovecot-nfs-hostchange-$version/target/"
+    rpmbuild --define "_topdir $top" --nodeps -bi --short-circuit "$spec"
+    rpmbuild --define "_topdir $top" --nodeps -bb --short-circuit "$spec"
+    cp "$top"/RPMS/*/*.rpm "$PACKAGES/"
+}
+
+if [ -z "$PACKAGES" ]; then
+    PACKAGES=$WORK/packages
+    mkdir "$PACKAGES"
+    step "building the Debian packages, twice, and making a clean Debian 12"
+    beside first "$REPO/packaging/build-deb.sh" "$PACKAGES"
+    beside second "$REPO/packaging/build-deb.sh" "$WORK/second"
+    make_debian
+    joined first
+    joined second
+    step "building the RPM"
+    logged build_rpm
+    scenario - "Building twice gives the same packages" same_packages
+else
+    step "making a clean Debian 12"
+    make_debian
+fi
+step "in the clean Debian 12"
+# The maintainers' address is an example.
+beside lintian lintian --allow-root --fail-on none --suppress-tags bogus-mail-host "$PACKAGES"/*.changes
+in_debian --no-network bash /project/tests/package/inside.sh | tee "$LOG" || true
+if [[ $(tail -n 1 "$LOG") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
+    PASSED=$((PASSED + BASH_REMATCH[1]))
+    FAILED=$((FAILED + BASH_REMATCH[2]))
+else
+    FAILED=$((FAILED + 1))
+fi
+joined lintian
+scenario - "lintian has neither errors nor warnings" no_lintian_tags
+run_scenarios
+print_result
+[ "$FAILED" = 0 ]
