@@ -48,6 +48,9 @@ put 0644 "$PACKAGE/generated/nfs-hostchange.bash" /usr/share/bash-completion/com
 put 0644 "$PACKAGE/generated/_nfs-hostchange" "$ZSHDIR/_nfs-hostchange"
 put 0644 "$PACKAGE/generated/nfs-hostchange.fish" /usr/share/fish/vendor_completions.d/nfs-hostchange.fish
 
+for page in "$here"/../docs/*.md; do
+    put 0644 "$page" "$DOCDIR/${page##*/}"
+done
 put 0644 "$here/examples/README" "$DOCDIR/examples/README"
 put 0644 "$here/examples/dovecot-nfs-hostchange.conf" "$DOCDIR/examples/dovecot-nfs-hostchange.conf"
 put 0644 "$here/examples/cron.d" "$DOCDIR/examples/cron.d"

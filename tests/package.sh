@@ -2,7 +2,7 @@
 # The packages: built twice and compared, read by lintian, and then used in a
 # clean Debian 12 that this script makes: installed, configured as their README
 # says, logged in through, upgraded, removed and purged. The cases inside are
-# those of tests/package/inside.sh. Installs what it needs. The last line counts.
+# those of tests/package/*.sh. Installs what it needs. The last line counts.
 #
 #   tests/package.sh [--packages DIR]
 #
@@ -66,31 +66,63 @@ end_group() {
     [ ! -e "$1" ] || kill -- "-$(<"$1")" 2>/dev/null || true
 }
 
-# in_debian [--no-network] COMMAND...: in the clean Debian, with mounts and
+# in_debian [--no-network | --systemd] COMMAND...: in the clean Debian, with mounts and
 # processes of its own, which end with it, this project in /project and the
-# packages in /packages.
+# packages in /packages. COMMAND is what systemd is started with, then.
 in_debian() {
-    local own=(--mount --pid --fork --kill-child --uts --ipc --propagation private)
-    if [ "$1" = --no-network ]; then
-        own+=(--net)
-        shift
-    fi
+    local own=(unshare --mount --pid --fork --kill-child --uts --ipc --propagation private) how=
+    case $1 in
+        --no-network) own+=(--net) ;;
+        --systemd)
+            own=("$REPO/tests/package/own-control-group.sh" "${own[@]}" --net --cgroup)
+            how=systemd
+            ;;
+    esac
+    [[ $1 != --* ]] || shift
     # shellcheck disable=SC2016 # for the inner shell
-    unshare "${own[@]}" bash -euc '
+    "${own[@]}" bash -euc '
         root=$1
+        # Services that get mounts of their own want a root that is a mount point.
+        mount --bind "$root" "$root"
         mount -t proc proc "$root/proc"
         mount -t tmpfs -o mode=0755 run "$root/run"
+        if [ "$4" = systemd ]; then
+            mount -t sysfs -o ro sysfs "$root/sys"
+            mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+            # systemd makes itself at home in it.
+            mount -t tmpfs -o mode=0755 dev "$root/dev"
+            for node in null zero full random urandom tty; do
+                touch "$root/dev/$node"
+                mount --bind "/dev/$node" "$root/dev/$node"
+            done
+            ln -s /proc/self/fd "$root/dev/fd"
+            ln -s pts/ptmx "$root/dev/ptmx"
+            mkdir "$root/dev/shm" "$root/dev/pts"
+        fi
         mount -t tmpfs -o mode=1777 shm "$root/dev/shm"
-        mount -t devpts devpts "$root/dev/pts"
+        mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
         mount --bind "$2" "$root/project"
         mount --bind "$3" "$root/packages"
         mount -o remount,bind,ro "$root/project"
         ip link set lo up 2>/dev/null || true
         hostname backend1.example.org
-        shift 3
-        exec chroot "$root" env -i HOME=/root TERM=dumb LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
+        shift 4
+        exec chroot "$root" env -i HOME=/root TERM=dumb LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive container=unshare \
             PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
-    ' in_debian "$DEBIAN" "$REPO" "$PACKAGES" "$@"
+    ' in_debian "$DEBIAN" "$REPO" "$PACKAGES" "$how" "$@"
+}
+
+# under_systemd SCRIPT: as a service in the clean Debian, started by a systemd that is the
+# first process there; its output goes to stdout.
+under_systemd() {
+    local unit=$DEBIAN/etc/systemd/system/packages-test.service
+    printf '%s\n' '[Service]' 'Type=oneshot' \
+        'Environment=HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive' \
+        'StandardOutput=file:/root/systemd.out' 'StandardError=inherit' "ExecStart=$1" \
+        'ExecStopPost=systemctl --no-block --force poweroff' >"$unit"
+    in_debian --systemd /lib/systemd/systemd --log-target=null --show-status=no \
+        --unit=packages-test.service || true
+    cat "$DEBIAN/root/systemd.out"
 }
 
 # From where this machine gets its own Debian 12; nothing if it is another system, and
@@ -148,6 +180,17 @@ build_rpm() {
     cp "$top"/RPMS/*/*.rpm "$PACKAGES/"
 }
 
+# count_cases COMMAND...: one that shows cases of its own, and in the last line how many.
+count_cases() {
+    "$@" | tee "$LOG" || true
+    if [[ $(tail -n 1 "$LOG") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
+        PASSED=$((PASSED + BASH_REMATCH[1]))
+        FAILED=$((FAILED + BASH_REMATCH[2]))
+    else
+        FAILED=$((FAILED + 1))
+    fi
+}
+
 if [ -z "$PACKAGES" ]; then
     PACKAGES=$WORK/packages
     mkdir "$PACKAGES"
@@ -167,13 +210,8 @@ fi
 step "in the clean Debian 12"
 # The maintainers' address is an example.
 beside lintian lintian --allow-root --fail-on none --suppress-tags bogus-mail-host "$PACKAGES"/*.changes
-in_debian --no-network bash /project/tests/package/inside.sh | tee "$LOG" || true
-if [[ $(tail -n 1 "$LOG") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
-    PASSED=$((PASSED + BASH_REMATCH[1]))
-    FAILED=$((FAILED + BASH_REMATCH[2]))
-else
-    FAILED=$((FAILED + 1))
-fi
+count_cases in_debian --no-network /project/tests/package/inside.sh
+count_cases under_systemd /project/tests/package/systemd.sh
 joined lintian
 scenario - "lintian has neither errors nor warnings" no_lintian_tags
 run_scenarios

@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# What tests/package.sh does in the clean Debian where systemd runs it: the sweep's
+# service and timer, each case where the one before left off.
+set -euo pipefail
+
+# shellcheck source=tests/lib/common.sh
+source "$(dirname "$0")/../lib/common.sh"
+# shellcheck source=tests/lib/cases.sh
+source "$REPO/tests/lib/cases.sh"
+
+ONLY=
+LIST=false
+WORK=$(mktemp -d)
+NAME=dovecot-nfs-hostchange
+TIMER=nfs-hostchange-sweep.timer
+LISTINDEX=/dev/shm/dovecot-listindex
+DEB=$(compgen -G "/packages/${NAME}_*.deb")
+
+timer_is() { equal "timer" "$(systemctl is-enabled "$TIMER" || true) $(systemctl is-active "$TIMER" || true)" "$1"; }
+
+# list_index UID PATH [LINE]: a user's directory as logins leave it, with LINE for a record.
+list_index() {
+    mkdir -p "$LISTINDEX/$2"
+    printf '%s\n' "${3:-1 17 1700000000.000000001 backend1.example.org}" >"$LISTINDEX/$2/.lasthost"
+    : >"$LISTINDEX/$2/dovecot.list.index.log"
+    chmod 0700 "$LISTINDEX/$2"
+    chown -R "$1:$1" "$LISTINDEX/$2"
+}
+
+installing_starts_nothing() {
+    # Until now nothing was to be started here.
+    rm /usr/sbin/policy-rc.d
+    dpkg --install "$DEB"
+    timer_is "disabled inactive"
+}
+
+# With many uids in root's directories, and with one uid in its own; and one whose note names
+# a session that has ended, for which the kernel's tables of sockets must be read.
+service_sweeps_what_nobody_uses() {
+    printf 'SWEEP_AGE=0\nSWEEP_ROOT=%s\n' "$LISTINDEX" >/etc/default/nfs-hostchange
+    mkdir -p "$LISTINDEX/f5" "$LISTINDEX/own"
+    chmod 0711 "$LISTINDEX"
+    chmod 1733 "$LISTINDEX/f5"
+    list_index 100001 f5/alice
+    list_index 100002 f5/bob "sessions 4026531840"
+    list_index 100003 f5/in-use
+    list_index 5000 own/carl
+    chown 5000:5000 "$LISTINDEX/own"
+    chmod 0700 "$LISTINDEX/own"
+    touch --no-create --time=access --date=yesterday "$LISTINDEX/own"
+    exec 9<"$LISTINDEX/f5/in-use/dovecot.list.index.log"
+    systemctl start nfs-hostchange-sweep.service || {
+        journalctl --no-pager --unit nfs-hostchange-sweep.service
+        die "the service failed"
+    }
+    equal "access time" "$(stat -c %x "$LISTINDEX/own" | cut -d' ' -f1)" "$(date --date=yesterday +%F)"
+    equal "what is left" "$(cd "$LISTINDEX" && find . -mindepth 2 -type d)" ./f5/in-use
+    journalctl --unit nfs-hostchange-sweep.service | grep -q ' 4 users, 3 cleaned, .* 1 in use, .* 0 failed;'
+}
+
+service_refuses_to_guess() {
+    : >/etc/default/nfs-hostchange
+    ! systemctl start nfs-hostchange-sweep.service 2>/dev/null || die "it swept something"
+    [ -d "$LISTINDEX/f5/in-use" ]
+    systemctl reset-failed
+}
+
+upgrade_keeps_the_timer_going() {
+    systemctl enable --quiet --now "$TIMER"
+    dpkg-deb -R "$DEB" "$WORK/newer"
+    sed -i 's/^Version: .*/&.1/' "$WORK/newer/DEBIAN/control"
+    dpkg-deb -Znone -b "$WORK/newer" "$WORK/newer.deb"
+    # The settings were changed: nobody is asked, and they stay.
+    dpkg --install "$WORK/newer.deb" </dev/null
+    timer_is "enabled active"
+    equal "settings" "$(</etc/default/nfs-hostchange)" ""
+}
+
+removing_stops_the_timer() {
+    dpkg --remove "$NAME"
+    equal "units" "$(systemctl list-units --plain --no-legend 'nfs-hostchange*')" ""
+    dpkg --purge "$NAME"
+    ! find /etc /run /lib/systemd /var/lib/systemd -name '*nfs-hostchange*' | grep . || die "left behind"
+}
+
+scenario - "Under systemd, installing starts nothing" installing_starts_nothing
+scenario - "Under systemd, the sweep's service works as hardened as it is" service_sweeps_what_nobody_uses
+scenario - "Under systemd, the sweep's service refuses to guess" service_refuses_to_guess
+scenario - "Under systemd, an upgrade keeps settings and timer" upgrade_keeps_the_timer_going
+scenario - "Under systemd, removing stops the timer" removing_stops_the_timer
+run_scenarios
+print_result
