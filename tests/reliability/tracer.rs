@@ -1,10 +1,13 @@
 //! A program under ptrace(2), one system call after the other.
+//!
+//! Of a program with threads it is the newest that is followed: the others wait for it.
 
 use std::fs;
 
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::common::trace::Traced;
@@ -35,78 +38,175 @@ pub enum End {
     Died(String),
 }
 
-/// Lets `traced` go on to its end, or to the program that it executes; `decide` is asked about every
-/// system call, by its place in order and its number.
-pub fn run(traced: Traced<'_>, mut decide: impl FnMut(usize, u64) -> Act) -> End {
-    let pid = traced.pid();
-    let options =
-        Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL | Options::PTRACE_O_TRACEEXEC;
-    ptrace::setoptions(pid, options).expect("it stands still");
-    let mut place = 0;
-    loop {
-        match resume(pid) {
-            Stop::Call => {}
-            Stop::Executed => return executed(pid),
-            Stop::Ended(end) => return end,
-        }
-        let mut registers = ptrace::getregs(pid).expect("it stands still");
-        let act = decide(place, registers.orig_rax);
-        place += 1;
-        // A call with the number -1 is none (ptrace(2)).
-        if matches!(act, Act::Kill | Act::Fail(_)) {
-            registers.orig_rax = u64::MAX;
-            ptrace::setregs(pid, registers).expect("it stands still");
-        }
-        if act == Act::Kill {
-            return End::Killed; // `traced` kills it when it goes.
-        }
-        match resume(pid) {
-            Stop::Call => {}
-            Stop::Executed => return executed(pid),
-            Stop::Ended(end) => return end,
-        }
-        if let Act::Fail(errno) | Act::LoseAnswer(errno) = act {
-            let mut registers = ptrace::getregs(pid).expect("it stands still");
-            registers.rax = -(errno as i64) as u64;
-            ptrace::setregs(pid, registers).expect("it stands still");
-        }
-    }
-}
-
-enum Stop {
-    Call,
+/// Where a program stands.
+#[derive(Debug)]
+pub enum Stop {
+    /// Before the system call of this number.
+    Before(u64),
+    /// After it.
+    After,
+    /// At the first instruction of the program that it executed.
     Executed,
+    /// Nowhere any more.
     Ended(End),
 }
 
-fn resume(pid: Pid) -> Stop {
-    let mut signal = None;
-    loop {
-        ptrace::syscall(pid, signal).expect("it stands still");
-        match waitpid(pid, None).expect("a child of this test") {
-            WaitStatus::PtraceSyscall(_) => return Stop::Call,
-            WaitStatus::PtraceEvent(..) => return Stop::Executed,
-            WaitStatus::Stopped(_, other) => signal = Some(other),
-            WaitStatus::Exited(_, status) => return Stop::Ended(End::Exited(status)),
-            ended => return Stop::Ended(End::Died(format!("{ended:?}"))),
+/// A program that stands still.
+pub struct Process<'a> {
+    traced: Traced<'a>,
+    thread: Pid,
+}
+
+impl<'a> Process<'a> {
+    pub fn new(traced: Traced<'a>) -> Process<'a> {
+        let thread = traced.pid();
+        let options = Options::PTRACE_O_TRACESYSGOOD
+            | Options::PTRACE_O_EXITKILL
+            | Options::PTRACE_O_TRACEEXEC
+            | Options::PTRACE_O_TRACECLONE;
+        ptrace::setoptions(thread, options).expect("it stands still");
+        Process { traced, thread }
+    }
+
+    /// To the next stop.
+    pub fn resume(&mut self) -> Stop {
+        let mut signal = None;
+        loop {
+            ptrace::syscall(self.thread, signal).expect("it stands still");
+            signal = None;
+            match wait(self.thread) {
+                WaitStatus::PtraceSyscall(_) => return self.stop(),
+                WaitStatus::PtraceEvent(_, _, libc::PTRACE_EVENT_CLONE) => self.follow(),
+                WaitStatus::PtraceEvent(..) => return Stop::Executed,
+                WaitStatus::Stopped(_, other) => signal = Some(other),
+                WaitStatus::Exited(thread, _) if thread != self.traced.pid() => {
+                    return Stop::Ended(self.end());
+                }
+                WaitStatus::Exited(_, status) => return Stop::Ended(End::Exited(status)),
+                ended => return Stop::Ended(End::Died(format!("{ended:?}"))),
+            }
+        }
+    }
+
+    fn stop(&self) -> Stop {
+        let info = ptrace::syscall_info(self.thread).expect("it stands at a system call");
+        if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
+            // SAFETY: op says that this member of the union is the one in use.
+            Stop::Before(unsafe { info.u.entry }.nr)
+        } else {
+            Stop::After
+        }
+    }
+
+    /// A new thread is there, and the old one goes on by itself, to where it waits.
+    fn follow(&mut self) {
+        let new = ptrace::getevent(self.thread).expect("it stands at its clone");
+        let new = Pid::from_raw(i32::try_from(new).expect("a thread's id"));
+        assert_eq!(wait(new), WaitStatus::Stopped(new, Signal::SIGSTOP));
+        ptrace::cont(self.thread, None).expect("it stands still");
+        self.thread = new;
+    }
+
+    /// The thread that was followed is gone, and the first one goes on to its end.
+    fn end(&self) -> End {
+        loop {
+            match wait(self.traced.pid()) {
+                WaitStatus::Exited(_, status) => return End::Exited(status),
+                WaitStatus::Stopped(pid, signal) => {
+                    ptrace::cont(pid, signal).expect("it stands still");
+                }
+                ended => return End::Died(format!("{ended:?}")),
+            }
+        }
+    }
+
+    /// The arguments of the call that it stands before.
+    pub fn arguments(&self) -> [u64; 3] {
+        let registers = self.registers();
+        [registers.rdi, registers.rsi, registers.rdx]
+    }
+
+    /// The file that it has open as `descriptor`.
+    pub fn path_of(&self, descriptor: u64) -> String {
+        let link = format!("/proc/{}/fd/{descriptor}", self.thread);
+        let path = fs::read_link(link).unwrap_or_default();
+        path.to_string_lossy().into_owned()
+    }
+
+    /// The call that it stands before does not happen: one of this number is none (ptrace(2)).
+    pub fn skip_call(&mut self) {
+        let mut registers = self.registers();
+        registers.orig_rax = u64::MAX;
+        self.set_registers(registers);
+    }
+
+    /// The call that it stands after reports this.
+    pub fn answer(&mut self, answer: i64) {
+        let mut registers = self.registers();
+        registers.rax = answer as u64;
+        self.set_registers(registers);
+    }
+
+    fn registers(&self) -> libc::user_regs_struct {
+        ptrace::getregs(self.thread).expect("it stands still")
+    }
+
+    fn set_registers(&mut self, registers: libc::user_regs_struct) {
+        ptrace::setregs(self.thread, registers).expect("it stands still");
+    }
+
+    /// What was executed, where it stands now.
+    pub fn executed(&self) -> End {
+        let read = |name| fs::read(format!("/proc/{}/{name}", self.thread)).expect("as above");
+        let environment = read("environ");
+        let without = environment
+            .split(|&byte| byte == 0)
+            .any(|entry| entry == b"MAILBOX_LIST_INDEX=no");
+        let status = String::from_utf8_lossy(&read("status")).into_owned();
+        let ids = status.lines().filter(|line| {
+            ["Uid:", "Gid:", "Groups:"]
+                .iter()
+                .any(|name| line.starts_with(name))
+        });
+        End::Executed {
+            uses_list_index: !without,
+            ids: ids.collect::<Vec<_>>().join("; "),
         }
     }
 }
 
-fn executed(pid: Pid) -> End {
-    let read = |name| fs::read(format!("/proc/{pid}/{name}")).expect("it stands still");
-    let environment = read("environ");
-    let without = environment
-        .split(|&byte| byte == 0)
-        .any(|entry| entry == b"MAILBOX_LIST_INDEX=no");
-    let status = String::from_utf8_lossy(&read("status")).into_owned();
-    let ids = status.lines().filter(|line| {
-        ["Uid:", "Gid:", "Groups:"]
-            .iter()
-            .any(|name| line.starts_with(name))
-    });
-    End::Executed {
-        uses_list_index: !without,
-        ids: ids.collect::<Vec<_>>().join("; "),
+fn wait(thread: Pid) -> WaitStatus {
+    waitpid(thread, Some(WaitPidFlag::__WALL)).expect("a child of this test")
+}
+
+/// Lets `traced` go on to its end, or to the program that it executes; `decide` is asked about every
+/// system call, by its place in order and its number.
+pub fn run(traced: Traced<'_>, mut decide: impl FnMut(usize, u64) -> Act) -> End {
+    let mut process = Process::new(traced);
+    let mut place = 0;
+    let mut answer = None;
+    loop {
+        match process.resume() {
+            Stop::Before(number) => {
+                let act = decide(place, number);
+                place += 1;
+                if matches!(act, Act::Kill | Act::Fail(_)) {
+                    process.skip_call();
+                }
+                answer = match act {
+                    // Its `traced` kills it when it goes.
+                    Act::Kill => return End::Killed,
+                    Act::Pass => None,
+                    Act::Fail(errno) | Act::LoseAnswer(errno) => Some(-(errno as i64)),
+                };
+            }
+            Stop::After => {
+                if let Some(answer) = answer.take() {
+                    process.answer(answer);
+                }
+            }
+            Stop::Executed => return process.executed(),
+            Stop::Ended(end) => return end,
+        }
     }
 }

@@ -1,22 +1,35 @@
 //! A user's mail with a version, two backends, and what must never be.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
+use crate::common::trace::Traced;
 use crate::common::{HERE, Lab, PREFIX, THERE, UID, names_in, release_wrapper, set_owner_and_mode};
 use crate::tracer::{self, Act, End};
 
 /// The files of a list index.
 const FILES: [&str; 2] = [PREFIX, "dovecot.list.index.log"];
 
+/// What the administrator's command does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cleaning {
+    Clean,
+    Sweep,
+}
+
 /// Both backends' list indexes, INDEX, and the number of the mail's last change.
 pub struct World {
     pub lab: Lab,
     /// The program as it is shipped: a dynamic one fails in the loader, not in our hands.
     wrapper: PathBuf,
+    /// The administrator's command.
+    command: PathBuf,
     version: u32,
     by_user: bool,
     /// Ids that every login must execute the next program with.
@@ -25,11 +38,16 @@ pub struct World {
 
 impl World {
     pub fn new(by_user: bool) -> World {
+        // The build wants the system's own /etc.
+        let shipped = release_wrapper();
         let lab = Lab::new();
-        let wrapper = lab.install(release_wrapper(), "shipped");
+        let wrapper = lab.install(shipped, "shipped");
+        let command = Path::new(env!("CARGO_BIN_EXE_nfs-hostchange"));
+        let command = lab.install(command, "nfs-hostchange");
         World {
             lab,
             wrapper,
+            command,
             version: 0,
             by_user,
             ids: None,
@@ -124,9 +142,7 @@ impl World {
             let contents = self.contents(&directory);
             let absent = contents.iter().all(Option::is_none);
             // With a list index in INDEX the local one is passed over.
-            let trusted = self.lab.claim_file().exists()
-                && self.lab.is_recorded(host)
-                && !self.lab.index().join(FILES[1]).exists();
+            let trusted = self.is_trusted(host) && !self.lab.index().join(FILES[1]).exists();
             assert!(
                 !trusted || absent || self.is_current(&directory),
                 "{what}: {host} would trust {contents:?}, the mail is at {}",
@@ -137,9 +153,7 @@ impl World {
 
     /// The originals are all there, or a whole copy of them is trusted.
     pub fn assert_nothing_is_lost(&self, what: &str) {
-        let copied = self.lab.claim_file().exists()
-            && self.lab.is_recorded(HERE)
-            && self.is_current(&self.lab.list_index(HERE));
+        let copied = self.is_trusted(HERE) && self.is_current(&self.lab.list_index(HERE));
         assert!(
             copied || self.is_current(&self.lab.index()),
             "{what}: an original is gone: {:?}",
@@ -147,11 +161,85 @@ impl World {
         );
     }
 
+    /// A login at `host` that stands still.
+    pub fn start(&self, host: &str) -> Traced<'_> {
+        let login = self.lab.login_at(host).with_program(self.wrapper.clone());
+        if self.by_user { login.by_user() } else { login }.trace()
+    }
+
+    /// The administrator's command working on all that `host` has, standing still.
+    pub fn start_command(&self, host: &str, command: Cleaning) -> Traced<'_> {
+        let directory = self.lab.list_index(host);
+        let root = Path::new("/dev/shm").join(host);
+        let (word, path) = match command {
+            Cleaning::Clean => ("clean", directory),
+            Cleaning::Sweep => ("sweep", root),
+        };
+        let path = path.to_str().expect("the lab's names are ASCII");
+        let login = self.lab.login_at(host).with_program(self.command.clone());
+        // Only root may look into the directories on the way to all users.
+        let login = match command {
+            Cleaning::Clean if self.by_user => login.by_user(),
+            Cleaning::Clean | Cleaning::Sweep => login,
+        };
+        login
+            .executing(&["usercache", word, "0", path])
+            // A sweep has as many threads as it may use processors.
+            .at_last(use_one_processor)
+            .trace()
+    }
+
+    /// The session that `end` began at `host` opens its list index, or builds it if there is none. If the
+    /// record does not equal the claim any more, somebody else is at work there, and nobody trusts
+    /// the outcome.
+    pub fn open_list_index(&self, host: &str, end: &End, what: &str) -> Option<File> {
+        let End::Executed {
+            uses_list_index: true,
+            ..
+        } = end
+        else {
+            return None;
+        };
+        let directory = self.lab.list_index(host);
+        if !self.is_trusted(host) {
+            return None;
+        }
+        if self.contents(&directory).iter().all(Option::is_none) {
+            self.put(&directory);
+        }
+        assert!(
+            self.is_current(&directory),
+            "{what}: the session at {host} uses {:?}, the mail is at {}",
+            self.contents(&directory),
+            self.version
+        );
+        let log = directory.join(FILES[1]);
+        Some(File::open(log).expect("it was read a moment ago"))
+    }
+
+    /// Whether a login at `host` would find its record equal to the claim.
+    pub fn is_trusted(&self, host: &str) -> bool {
+        self.lab.claim_file().exists() && self.lab.is_recorded(host)
+    }
+
+    /// Whose record equals the claim is who claimed last.
+    pub fn assert_only_the_last_claimer_is_trusted(&self, what: &str) {
+        if !self.lab.claim_file().exists() {
+            return;
+        }
+        let claim = self.lab.claim();
+        for host in [HERE, THERE] {
+            let last = claim.text.lines().next() == Some(host);
+            assert!(
+                last || !self.lab.is_recorded(host),
+                "{what}: {host} is trusted"
+            );
+        }
+    }
+
     /// A login at `host`.
     pub fn login(&mut self, host: &str, decide: impl FnMut(usize, u64) -> Act) -> End {
-        let login = self.lab.login_at(host).with_program(self.wrapper.clone());
-        let login = if self.by_user { login.by_user() } else { login };
-        tracer::run(login.trace(), decide)
+        tracer::run(self.start(host), decide)
     }
 
     /// The session that follows: what it finds must be right. It changes the mail if `changes`.
@@ -181,8 +269,17 @@ impl World {
         *uses_list_index
     }
 
-    /// A login without trouble heals everything, and leaves nothing lying around.
+    /// A login without trouble heals everything, and leaves nothing lying around, and the other backend
+    /// notices.
     pub fn assert_healed(&mut self, what: &str) {
+        self.assert_healed_here(what);
+        let end = self.login(THERE, |_, _| Act::Pass);
+        self.session(THERE, &end, true, what);
+        self.assert_nothing_stale_is_trusted(what);
+    }
+
+    /// The same, without the other backend.
+    pub fn assert_healed_here(&mut self, what: &str) {
         let what = &format!("{what}, then logged in again");
         let end = self.login(HERE, |_, _| Act::Pass);
         assert!(
@@ -197,9 +294,14 @@ impl World {
         assert_eq!(names_in(&directory), expected, "{what}");
         let parent = directory.parent().map(PathBuf::from).expect("it has one");
         assert_eq!(names_in(&parent), ["alice"], "{what}");
-        // And the other backend notices.
-        let end = self.login(THERE, |_, _| Act::Pass);
-        self.session(THERE, &end, true, what);
-        self.assert_nothing_stale_is_trusted(what);
     }
+}
+
+fn use_one_processor() {
+    let this = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this).expect("a process may ask");
+    let mut one = CpuSet::new();
+    let first = (0..CpuSet::count()).find(|&processor| allowed.is_set(processor) == Ok(true));
+    one.set(first.expect("it runs on one")).expect("it exists");
+    sched_setaffinity(this, &one).expect("it is allowed");
 }
