@@ -1,0 +1,211 @@
+"""Many users who log in at the same time and move between two backends, for tests/load.sh.
+
+Each user's sessions on one backend are closed before the next begin on the other, as Dovecot demands; several
+at once on the same backend are usual. Every session looks at the folders before and after one of them changes
+something, and must see what is in the user's book. A few users stay connected. Meanwhile a sweep cleans both
+backends, again and again.
+
+Prints one JSON object, and on standard error the first failures and wrong looks.
+"""
+
+import argparse
+import imaplib
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+
+from mailclient import Failure, Session
+
+
+class User:
+    """A mail user, and the book of what is in the store."""
+
+    def __init__(self, name):
+        self.name = name
+        self.book = {"INBOX": 0}
+        self.made = 0
+
+    def expected(self):
+        return [f"{folder} {count}" for folder, count in sorted(self.book.items())]
+
+    def change(self, session, rng):
+        """One session's change, in the store and in the book."""
+        folders = sorted(set(self.book) - {"INBOX"})
+        what = rng.choice(["create", "append", "delete", "rename"] if len(folders) > 2 else ["create"])
+        self.made += 1
+        folder = rng.choice(folders) if folders else "INBOX"
+        new = f"F{self.made}"
+        if what == "create" and len(folders) < 8:
+            session.run(f"create:{new}")
+            self.book[new] = 0
+        elif what == "delete":
+            session.run(f"delete:{folder}")
+            del self.book[folder]
+        elif what == "rename":
+            session.run(f"rename:{folder}:{new}")
+            self.book[new] = self.book.pop(folder)
+        else:
+            session.run(f"append:{folder}")
+            self.book[folder] += 1
+
+
+class Load:
+    """The whole run."""
+
+    def __init__(self, options):
+        self.options = options
+        self.rng = random.Random(options.seed)
+        self.changed = threading.Condition()
+        self.users = [User(f"user{number}") for number in range(options.users)]
+        self.holders = [User(f"user{options.users + number}") for number in range(options.holders)]
+        self.left = options.logins
+        self.at_once = 0
+        self.times = []
+        self.looks = 0
+        self.wrong = []
+        self.failed = []
+        self.over = threading.Event()
+        self.sweeps = {"runs": 0, "cleaned": 0, "recent": 0, "in_use": 0, "logging_in": 0, "failed": 0, "exit": 0}
+
+    def next_visit(self):
+        """A user who is nowhere, a backend, how many sessions, and a random number; None when all logins are done."""
+        with self.changed:
+            while True:
+                if self.left == 0:
+                    return None
+                sessions = min(self.rng.choice([1, 1, 2, 3]), self.left)
+                if self.at_once + sessions <= self.options.at_once and self.users:
+                    break
+                self.changed.wait()
+            self.left -= sessions
+            self.at_once += sessions
+            place = self.rng.randrange(len(self.users))
+            self.users[place], self.users[-1] = self.users[-1], self.users[place]
+            return self.users.pop(), self.rng.randrange(2), sessions, self.rng.random()
+
+    def work(self):
+        while visit := self.next_visit():
+            user, host, sessions, seed = visit
+            try:
+                self.visit(user, host, sessions, random.Random(seed))
+            finally:
+                with self.changed:
+                    self.users.append(user)
+                    self.at_once -= sessions
+                    self.changed.notify_all()
+
+    def visit(self, user, host, count, rng):
+        where = f"{user.name} on {'ab'[host]}"
+        sessions = []
+        threads = [threading.Thread(target=self.log_in, args=(user, host, where, sessions)) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if sessions:
+            self.guarded(where, user.change, sessions[0], rng)
+        for session in sessions:
+            self.guarded(where, self.look, user, session, where)
+            self.guarded(where, session.close)
+
+    def log_in(self, user, host, where, sessions):
+        began = time.monotonic()
+        session = self.guarded(where, Session, self.options.ports[host], user.name)
+        took = time.monotonic() - began
+        if session:
+            with self.changed:
+                self.times.append(took)
+                sessions.append(session)
+            self.guarded(where, self.look, user, session, where)
+
+    def look(self, user, session, where):
+        seen, expected = session.run("look"), user.expected()
+        with self.changed:
+            self.looks += 1
+            if seen != expected:
+                self.wrong.append(f"{where} saw {seen}, not {expected}")
+
+    def guarded(self, where, function, *arguments):
+        try:
+            return function(*arguments)
+        except (Failure, OSError, EOFError, imaplib.IMAP4.error) as error:
+            with self.changed:
+                self.failed.append(f"{where}: {type(error).__name__}: {error}")
+            return None
+
+    def hold(self, user):
+        """Stays connected to a from now on; returns what there is to do at the end."""
+        where = f"{user.name}, connected"
+        # A user's first session has no list index.
+        self.visit(user, 0, 1, self.rng)
+        sessions = []
+        self.log_in(user, 0, where, sessions)
+
+        def end():
+            for session in sessions:
+                self.guarded(where, self.look, user, session, where)
+                self.guarded(where, user.change, session, self.rng)
+                self.guarded(where, self.look, user, session, where)
+                self.guarded(where, session.close)
+
+        return end
+
+    def sweep(self):
+        while not self.over.is_set():
+            for age, root in zip(self.options.ages, self.options.roots):
+                command = [self.options.command, "usercache", "sweep", "--json", age, root]
+                done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+                self.sweeps["runs"] += 1
+                self.sweeps["exit"] = max(self.sweeps["exit"], done.returncode)
+                answer = json.loads(done.stdout or "{}")
+                for field in self.sweeps.keys() & answer.keys():
+                    self.sweeps[field] += answer[field]
+            self.over.wait(0.1)
+
+    def run(self):
+        sweeper = threading.Thread(target=self.sweep)
+        workers = [threading.Thread(target=self.work) for _ in range(self.options.at_once)]
+        ends = [self.hold(user) for user in self.holders]
+        self.times.clear()
+        began = time.monotonic()
+        for thread in [sweeper, *workers]:
+            thread.start()
+        for thread in workers:
+            thread.join()
+        took = time.monotonic() - began
+        self.over.set()
+        sweeper.join()
+        for end in ends:
+            end()
+        print(*self.failed[:5], *self.wrong[:5], sep="\n", file=sys.stderr)
+        times = sorted(self.times) or [0]
+
+        def quantile(part):
+            return round(1000 * times[min(len(times) - 1, int(len(times) * part))], 1)
+
+        return {
+            "logins": len(self.times), "failed": len(self.failed), "looks": self.looks, "wrong": len(self.wrong),
+            "seconds": round(took, 1), "logins_per_second": round(len(self.times) / took, 1),
+            "median_ms": quantile(0.5), "p95_ms": quantile(0.95), "p99_ms": quantile(0.99),
+            "sweeps": self.sweeps,
+        }
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--ports", type=int, nargs=2, required=True, help="of the backends")
+    parser.add_argument("--roots", nargs=2, required=True, help="above the backends' list indexes")
+    parser.add_argument("--command", required=True, help="nfs-hostchange")
+    parser.add_argument("--ages", nargs=2, required=True, help="what a sweep spares there")
+    parser.add_argument("--users", type=int, required=True)
+    parser.add_argument("--holders", type=int, required=True, help="users who stay connected")
+    parser.add_argument("--logins", type=int, required=True)
+    parser.add_argument("--at-once", type=int, required=True, help="sessions")
+    parser.add_argument("--seed", default="1")
+    print(json.dumps(Load(parser.parse_args()).run()))
+
+
+main()
