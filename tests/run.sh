@@ -106,9 +106,10 @@ timed "shell scripts" check_shell
 timed "tests in Rust" check_rust
 if $QUICK; then
     timed "real Dovecot" check_script smoke.sh --quick
-    say "== left out: kernel NFS, packages, benchmarks"
+    say "== left out: load, kernel NFS, packages, benchmarks"
 else
     timed "real Dovecot" check_script smoke.sh
+    timed "load" check_script load.sh
     timed "kernel NFS" check_script nfs/run.sh
     timed "packages" check_script package.sh
     # That it runs; how long things take depends on the machine.
