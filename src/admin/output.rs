@@ -104,6 +104,12 @@ pub fn printable(bytes: &[u8]) -> String {
     text
 }
 
+/// So many of them: "1 user", "2 users".
+pub fn counted(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
 /// A time span for people, in the one or two greatest units that it has.
 pub struct Span(pub Duration);
 
@@ -111,18 +117,14 @@ impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const UNITS: [(&str, u64); 3] = [("day", 86400), ("hour", 3600), ("minute", 60)];
         let seconds = self.0.as_secs();
-        let with_unit = |number: u64, unit: &str| {
-            let plural = if number == 1 { "" } else { "s" };
-            format!("{number} {unit}{plural}")
-        };
         let Some(greatest) = UNITS.iter().position(|&(_, length)| seconds >= length) else {
-            return f.write_str(&with_unit(seconds, "second"));
+            return f.write_str(&counted(seconds, "second"));
         };
         let (unit, length) = UNITS[greatest];
-        f.write_str(&with_unit(seconds / length, unit))?;
+        f.write_str(&counted(seconds / length, unit))?;
         match UNITS.get(greatest + 1) {
             Some(&(unit, smaller)) if seconds % length >= smaller => {
-                write!(f, " {}", with_unit(seconds % length / smaller, unit))
+                write!(f, " {}", counted(seconds % length / smaller, unit))
             }
             _ => Ok(()),
         }

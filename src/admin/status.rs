@@ -13,7 +13,9 @@ use indicatif::HumanBytes;
 use serde_json::{Map, Value, json};
 
 use super::command_line::Status;
-use super::output::{Exit, Span, cannot_drop_groups, complain, insert_path, printable, say};
+use super::output::{
+    Exit, Span, cannot_drop_groups, complain, counted, insert_path, printable, say,
+};
 use crate::config::Configuration;
 use crate::environment::Environment;
 use crate::list_index_directory::{ListIndexDirectory, open_without_links};
@@ -286,11 +288,11 @@ fn tree(options: &Status, root: &Path) -> Exit {
 
 fn print_tree(root: &Path, status: &TreeStatus) {
     say(format_args!(
-        "{}: {} users, {} in {} files; {} with a session, {} with a record, {} failed",
+        "{}: {}, {} in {}; {} with a session, {} with a record, {} failed",
         root.display(),
-        status.users,
+        counted(status.users, "user"),
         HumanBytes(status.size.bytes),
-        status.size.files,
+        counted(status.size.files, "file"),
         status.in_use,
         status.recorded,
         status.failed

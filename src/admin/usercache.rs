@@ -12,7 +12,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
 use super::command_line::{Clean, Sweep, Unused};
-use super::output::{Exit, Span, cannot_drop_groups, complain, insert_path, say};
+use super::output::{Exit, Span, cannot_drop_groups, complain, counted, insert_path, say};
 use crate::list_index::DeleteError;
 use crate::list_index_directory::DirectoryError;
 use crate::lock::LockError;
@@ -96,8 +96,8 @@ fn with_progress<T>(totals: &Mutex<Totals>, work: impl FnOnce(&ProgressBar) -> T
                 loop {
                     let totals = *lock(totals);
                     bar.set_message(format!(
-                        "{} users seen, {} cleaned, {} freed",
-                        totals.users,
+                        "{} seen, {} cleaned, {} freed",
+                        counted(totals.users, "user"),
                         totals.cleaned,
                         HumanBytes(totals.deleted.bytes)
                     ));
@@ -122,9 +122,9 @@ fn summary(options: &Sweep, totals: &Totals, duration: Duration) -> String {
         ("cleaned", "freed")
     };
     format!(
-        "{}: {} users, {} {cleaned}, {} {freed}; {} recent, {} in use, {} logging in, {} failed; {:.1} s",
+        "{}: {}, {} {cleaned}, {} {freed}; {} recent, {} in use, {} logging in, {} failed; {:.1} s",
         options.root.display(),
-        totals.users,
+        counted(totals.users, "user"),
         totals.cleaned,
         HumanBytes(totals.deleted.bytes),
         totals.recent,
