@@ -329,6 +329,8 @@ fn progress_is_shown_on_a_terminal_only() {
     let run = scratch.run(["usercache", "sweep", "7days", root.to_str().expect("UTF-8")]);
     assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""));
     assert_eq!(run.stdout.lines().count(), 1, "{run:?}");
+    let summary = ": 20000 users, 0 cleaned, 0 B freed; 20000 recent; ";
+    assert!(run.stdout.contains(summary), "{run:?}");
 }
 
 #[test]

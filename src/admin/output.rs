@@ -110,6 +110,16 @@ pub fn counted(number: u64, noun: &str) -> String {
     format!("{number} {noun}{plural}")
 }
 
+/// Those of the numbers that are not 0, each with what it is of, after the rest of a line.
+pub fn and_of_these(numbers: &[(u64, &str)]) -> String {
+    let mut line = String::new();
+    for (number, what) in numbers.iter().filter(|(number, _)| *number > 0) {
+        let separator = if line.is_empty() { "; " } else { ", " };
+        line += &format!("{separator}{number} {what}");
+    }
+    line
+}
+
 /// A time span for people, in the one or two greatest units that it has.
 pub struct Span(pub Duration);
 

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::command_line::Status;
 use super::output::{
-    Exit, Span, cannot_drop_groups, complain, counted, insert_path, printable, say,
+    Exit, Span, and_of_these, cannot_drop_groups, complain, counted, insert_path, printable, say,
 };
 use crate::config::Configuration;
 use crate::environment::Environment;
@@ -288,14 +288,16 @@ fn tree(options: &Status, root: &Path) -> Exit {
 
 fn print_tree(root: &Path, status: &TreeStatus) {
     say(format_args!(
-        "{}: {}, {} in {}; {} with a session, {} with a record, {} failed",
+        "{}: {}, {} in {}{}",
         root.display(),
         counted(status.users, "user"),
         HumanBytes(status.size.bytes),
         counted(status.size.files, "file"),
-        status.in_use,
-        status.recorded,
-        status.failed
+        and_of_these(&[
+            (status.in_use, "with a session"),
+            (status.recorded, "with a record"),
+            (status.failed, "failed"),
+        ])
     ));
     say("last used");
     for (class, (users, bytes)) in status.ages.iter().enumerate() {

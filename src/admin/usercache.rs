@@ -12,7 +12,9 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
 use super::command_line::{Clean, Sweep, Unused};
-use super::output::{Exit, Span, cannot_drop_groups, complain, counted, insert_path, say};
+use super::output::{
+    Exit, Span, and_of_these, cannot_drop_groups, complain, counted, insert_path, say,
+};
 use crate::list_index::DeleteError;
 use crate::list_index_directory::DirectoryError;
 use crate::lock::LockError;
@@ -122,15 +124,17 @@ fn summary(options: &Sweep, totals: &Totals, duration: Duration) -> String {
         ("cleaned", "freed")
     };
     format!(
-        "{}: {}, {} {cleaned}, {} {freed}; {} recent, {} in use, {} logging in, {} failed; {:.1} s",
+        "{}: {}, {} {cleaned}, {} {freed}{}; {:.1} s",
         options.root.display(),
         counted(totals.users, "user"),
         totals.cleaned,
         HumanBytes(totals.deleted.bytes),
-        totals.recent,
-        totals.in_use,
-        totals.logging_in,
-        totals.failed,
+        and_of_these(&[
+            (totals.recent, "recent"),
+            (totals.in_use, "in use"),
+            (totals.logging_in, "logging in"),
+            (totals.failed, "failed"),
+        ]),
         duration.as_secs_f64()
     )
 }
