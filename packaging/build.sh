@@ -1,12 +1,12 @@
 #!/bin/bash
-# Builds everything that install.sh installs, and puts it into
-# $CARGO_TARGET_DIR/package (default: target/package): both programs, the
-# command's manual page and the shells' completions.
+# Builds everything that install.sh installs, and puts it into $PACKAGE (default:
+# target/package): both programs, the command's manual page and the shells'
+# completions.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$(dirname "$here")/target}
-package=$CARGO_TARGET_DIR/package
+package=${PACKAGE:-$CARGO_TARGET_DIR/package}
 cd "$here/.."
 
 options=(--release --locked)

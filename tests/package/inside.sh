@@ -81,6 +81,25 @@ doveadm_finds_the_command() {
     equal "version" "$(doveadm exec nfs-hostchange --version)" "$(nfs-hostchange --version)"
 }
 
+# With the command line of the plugin's "doveadm nfs usercache clean", and its exit status.
+doveadm_cleans_one_user() {
+    local status=0 directory=$LISTINDEX/f5/alice
+    doveadm exec nfs-hostchange usercache clean 7days "$directory" 2>&1 | grep 'left: last used'
+    [ -e "$directory/dovecot.list.index.log" ] || die "too young, and cleaned"
+    doveadm exec nfs-hostchange usercache clean 0 "$directory"
+    [ ! -e "$directory" ] || die "still there"
+    doveadm exec nfs-hostchange usercache clean 0 "$directory" || status=$?
+    equal "exit status without a directory" "$status" 66
+    equal "folders afterwards" "$(imap alice names | paste -sd' ')" "Folder INBOX"
+}
+
+cron_job_sweeps() {
+    local job
+    job=$(sed -n 's/^17 3 .* root  *//p' "$EXAMPLES/cron.d")
+    printf 'SWEEP_AGE="1 day"\nSWEEP_ROOT=%s\n' "$LISTINDEX" >/etc/default/nfs-hostchange
+    sh -c "$job" | grep ' 0 cleaned,'
+}
+
 pages_have_no_warnings() {
     local page
     for page in 8/nfs-hostchange 8/nfs-hostchange-login 5/nfs-hostchange.toml; do
@@ -364,6 +383,8 @@ scenario - "The README leads to a list index that is kept" readme_leads_to_a_lis
 scenario - "check finds nothing after the README" check_finds_nothing_after_the_readme
 scenario - "Another backend's claim is noticed" another_backends_claim_is_noticed
 scenario - "POP3 passes the wrapper too" pop3_passes_the_wrapper
+scenario - "doveadm exec cleans as the plugin's command does" doveadm_cleans_one_user
+scenario - "The cron job sweeps" cron_job_sweeps
 scenario - "The sweep works with the rights of its service" sweep_works_with_the_rights_of_its_service
 scenario - "The smoke tests pass with the installed programs" smoke_tests_pass
 scenario - "An upgrade during 200 logins loses none" upgrade_loses_no_login
