@@ -745,21 +745,23 @@ fn a_host_that_nothing_sweeps_is_a_hint() {
         "no_sweep",
         "hint",
     );
+    const SWEEP_SETTINGS: &str = "/etc/default/nfs-hostchange";
     // systemd itself does not run here: what it answers is played.
-    finds_after(
-        Configuration::good(),
-        |backend| {
-            fs::remove_file("/etc/cron.d/sweep").expect("unlink");
-            write("/etc/systemd/logind.conf", "[Login]\nRemoveIPC=no\n");
-            fs::create_dir_all("/run/systemd/system").expect("mkdir");
-            let script = "#!/bin/sh\n[ \"$1\" != enable ] || : >/run/\"$3\"\n[ -e /run/\"$3\" ]\n";
-            let systemctl = backend.path().join("systemctl");
-            write(&systemctl, script);
-            mode(systemctl.to_str().expect("UTF-8"), 0o755);
-        },
-        "no_sweep",
-        "hint",
-    );
+    on_backend(Configuration::good(), |backend| {
+        fs::remove_file("/etc/cron.d/sweep").expect("unlink");
+        write("/etc/systemd/logind.conf", "[Login]\nRemoveIPC=no\n");
+        fs::create_dir_all("/run/systemd/system").expect("mkdir");
+        let script = "#!/bin/sh\n[ \"$1\" != enable ] || : >/run/\"$3\"\n[ -e /run/\"$3\" ]\n";
+        let systemctl = backend.path().join("systemctl");
+        write(&systemctl, script);
+        mode(systemctl.to_str().expect("UTF-8"), 0o755);
+        write(SWEEP_SETTINGS, "#SWEEP_AGE=\n#SWEEP_ROOT=\n");
+        let findings = backend.finds(&[("no_sweep", "hint")]);
+        backend.mend(findings);
+        let settings = fs::read_to_string(SWEEP_SETTINGS).expect("read");
+        let written = format!("\nSWEEP_AGE=\"14 days\"\nSWEEP_ROOT={BASE}\n");
+        assert!(settings.ends_with(&written), "{settings}");
+    });
 }
 
 #[test]

@@ -294,6 +294,7 @@ fn a_hostile_owner_harms_nobody_but_himself() {
     let linked = user_directory(&outside.join("linked"), ALICE, OLD);
     let before = (snapshot(&outside), snapshot(&recent));
     let own = hash.join("mallory");
+    let root_path = root.to_str().expect("UTF-8");
     // Where everybody may remove everything: in directories with the sticky bit, the kernel may
     // not follow links even for a program that does (fs.protected_symlinks in proc(5)).
     let careless = scratch.hash_directory("list-indexes/01");
@@ -351,6 +352,19 @@ fn a_hostile_owner_harms_nobody_but_himself() {
                     .arg(&root),
             );
             assert!(matches!(run.status, Some(0 | 65..=77)), "{run:?}");
+            // The others that work in users' directories as root.
+            let path = own.to_str().expect("UTF-8");
+            for arguments in [
+                ["usercache", "clean", "7days", path],
+                ["status", "--json", "--below", root_path],
+            ] {
+                let run = scratch.run(arguments);
+                assert!(
+                    matches!(run.status, Some(0 | 65..=77)),
+                    "{arguments:?}: {run:?}"
+                );
+                assert!(!run.stderr.contains("panicked"), "{run:?}");
+            }
             assert!(!run.stderr.contains("panicked"), "{run:?}");
             assert!(!old.exists(), "nobody is hidden: {run:?}");
             sweeps += 1;

@@ -136,14 +136,16 @@ fn sweep(plan: &Plan, findings: &mut Findings) {
     if cron_sweeps() || (systemd && is_active()) {
         return;
     }
+    let base = super::quoted(&plan.base.to_string_lossy());
     let remedy = if systemd {
-        Remedy::Run(format!("systemctl enable --now {TIMER}"))
+        let settings = sweep_settings(&base);
+        Remedy::Run(format!("{settings}systemctl enable --now {TIMER}"))
     } else {
         Remedy::Write(
             PathBuf::from("/etc/cron.d/nfs-hostchange"),
             format!(
                 "17 3 * * * root nfs-hostchange usercache sweep '14 days' {}",
-                super::quoted(&plan.base.to_string_lossy()).replace('%', r"\%")
+                base.replace('%', r"\%")
             ),
         )
     };
@@ -153,6 +155,23 @@ fn sweep(plan: &Plan, findings: &mut Findings) {
         "nothing sweeps here every night: list indexes of users who left stay in memory",
         remedy,
     );
+}
+
+/// The command that tells the timer's service what to sweep, unless that is told already.
+fn sweep_settings(base: &str) -> String {
+    // As packages for Debian and for RPM systems have it.
+    const FILES: [&str; 2] = [
+        "/etc/default/nfs-hostchange",
+        "/etc/sysconfig/nfs-hostchange",
+    ];
+    let there = FILES.into_iter().find(|file| Path::new(file).exists());
+    let file = there.unwrap_or(FILES[0]);
+    let settings = fs::read_to_string(file).unwrap_or_default();
+    if settings.lines().any(|line| line.starts_with("SWEEP_ROOT=")) {
+        String::new()
+    } else {
+        format!("printf '%s\\n' 'SWEEP_AGE=\"14 days\"' SWEEP_ROOT={base} >>{file} && ")
+    }
 }
 
 fn cron_sweeps() -> bool {
