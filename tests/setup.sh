@@ -19,7 +19,7 @@ PACKAGES=(
     ca-certificates gcc libc6-dev
     dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd
     dovecot-managesieved dovecot-submissiond
-    python3 strace procps util-linux
+    python3 strace procps systemd util-linux
 )
 
 step "packages"
