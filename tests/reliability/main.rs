@@ -335,6 +335,128 @@ fn any_system_call_of_a_login_of_the_mail_user_s_may_fail() {
     failing_anywhere(true);
 }
 
+/// What the administrator's command is tried with. Only root sweeps.
+fn cleanings(by_user: bool) -> &'static [Cleaning] {
+    if by_user {
+        &[Cleaning::Clean]
+    } else {
+        &[Cleaning::Clean, Cleaning::Sweep]
+    }
+}
+
+/// The system calls of cleaning a settled user's list index.
+fn calls_of_cleaning(world: &mut World, command: Cleaning) -> Vec<u64> {
+    world.forget();
+    world.settle(HERE);
+    let mut calls = Vec::new();
+    let end = world.clean(command, |_, number| {
+        calls.push(number);
+        Act::Pass
+    });
+    assert_eq!(end, End::Exited(0), "{command:?}");
+    assert!(world.is_clean(), "{command:?}");
+    calls
+}
+
+fn cleaning_killed_anywhere(by_user: bool) {
+    let began = Instant::now();
+    let mut world = World::new(by_user);
+    let mut points = 0;
+    for &command in cleanings(by_user) {
+        let calls = calls_of_cleaning(&mut world, command);
+        for (point, number) in calls.iter().enumerate() {
+            let what = format!("{command:?}, killed before call {point} ({number})");
+            world.forget();
+            world.settle(HERE);
+            let end = world.clean(
+                command,
+                |place, _| {
+                    if place == point { Act::Kill } else { Act::Pass }
+                },
+            );
+            assert_eq!(end, End::Killed, "{what}");
+            world.assert_nothing_stale_is_trusted(&what);
+            world.assert_healed(&what);
+            points += 1;
+        }
+    }
+    println!("{points} crash points of cleaning, {:.1?}", began.elapsed());
+}
+
+#[test]
+fn a_cleaning_of_root_s_may_be_killed_at_any_system_call() {
+    cleaning_killed_anywhere(false);
+}
+
+#[test]
+fn a_cleaning_of_the_mail_user_s_may_be_killed_at_any_system_call() {
+    cleaning_killed_anywhere(true);
+}
+
+/// Calls for memory, threads and random numbers. Rust's library gives up where there are none.
+fn is_the_library_s(number: u64) -> bool {
+    [
+        libc::SYS_mmap,
+        libc::SYS_mprotect,
+        libc::SYS_brk,
+        libc::SYS_clone3,
+        libc::SYS_sigaltstack,
+        libc::SYS_getrandom,
+    ]
+    .contains(&(number as i64))
+}
+
+fn cleaning_failing_anywhere(by_user: bool) {
+    let began = Instant::now();
+    let mut world = World::new(by_user);
+    let mut runs = 0;
+    let errnos = if long() { &ERRNOS[..] } else { &ERRNOS[..2] };
+    for &command in cleanings(by_user) {
+        let calls = calls_of_cleaning(&mut world, command);
+        // Up to here the loader and the libraries start.
+        let first = calls
+            .iter()
+            .position(|&number| number == libc::SYS_openat2 as u64)
+            .expect("it opens a directory without following links");
+        for (point, &number) in calls.iter().enumerate().skip(first) {
+            for &errno in errnos {
+                let what = format!("{command:?}, call {point} ({number}): {errno}");
+                world.forget();
+                world.settle(HERE);
+                let end = world.clean(command, |place, _| {
+                    if place == point {
+                        Act::Fail(errno)
+                    } else {
+                        Act::Pass
+                    }
+                });
+                match end {
+                    End::Exited(0) if command == Cleaning::Clean => {
+                        assert!(world.is_clean(), "{what}: says that it was done");
+                    }
+                    End::Exited(0 | 64..=78) => {}
+                    _ if is_the_library_s(number) => {}
+                    _ => panic!("{what}: {end:?}"),
+                }
+                world.assert_nothing_stale_is_trusted(&what);
+                world.assert_healed(&what);
+                runs += 1;
+            }
+        }
+    }
+    println!("{runs} failing calls of cleaning, {:.1?}", began.elapsed());
+}
+
+#[test]
+fn any_system_call_of_a_cleaning_of_root_s_may_fail() {
+    cleaning_failing_anywhere(false);
+}
+
+#[test]
+fn any_system_call_of_a_cleaning_of_the_mail_user_s_may_fail() {
+    cleaning_failing_anywhere(true);
+}
+
 /// What takes part in a race.
 #[derive(Debug, Clone, Copy)]
 enum Part {

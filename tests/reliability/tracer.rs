@@ -6,7 +6,7 @@ use std::fs;
 
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -108,7 +108,8 @@ impl<'a> Process<'a> {
     }
 
     /// The thread that was followed is gone, and the first one goes on to its end.
-    fn end(&self) -> End {
+    fn end(&mut self) -> End {
+        self.thread = self.traced.pid();
         loop {
             match wait(self.traced.pid()) {
                 WaitStatus::Exited(_, status) => return End::Exited(status),
@@ -171,6 +172,20 @@ impl<'a> Process<'a> {
         End::Executed {
             uses_list_index: !without,
             ids: ids.collect::<Vec<_>>().join("; "),
+        }
+    }
+}
+
+impl Drop for Process<'_> {
+    /// The first thread does not end before those that are traced are waited for.
+    fn drop(&mut self) {
+        if self.thread != self.traced.pid() {
+            let _ = kill(self.traced.pid(), Signal::SIGKILL);
+            while let Ok(status) = waitpid(self.thread, Some(WaitPidFlag::__WALL)) {
+                if matches!(status, WaitStatus::Signaled(..) | WaitStatus::Exited(..)) {
+                    break;
+                }
+            }
         }
     }
 }

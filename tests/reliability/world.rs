@@ -1,5 +1,6 @@
 //! A user's mail with a version, two backends, and what must never be.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ pub struct World {
     wrapper: PathBuf,
     /// The administrator's command.
     command: PathBuf,
-    version: u32,
+    version: Cell<u32>,
     by_user: bool,
     /// Ids that every login must execute the next program with.
     ids: Option<String>,
@@ -48,7 +49,7 @@ impl World {
             lab,
             wrapper,
             command,
-            version: 0,
+            version: Cell::new(0),
             by_user,
             ids: None,
         }
@@ -91,16 +92,16 @@ impl World {
     }
 
     /// A session changes the mail, and tells the list index of `host` if it uses one.
-    pub fn change(&mut self, host: Option<&str>) {
-        self.version += 1;
+    pub fn change(&self, host: Option<&str>) {
+        self.version.set(self.version.get() + 1);
         if let Some(host) = host {
             self.put(&self.lab.list_index(host));
         }
     }
 
     /// A Dovecot without this program has served the user.
-    pub fn put_originals(&mut self) {
-        self.version += 1;
+    pub fn put_originals(&self) {
+        self.version.set(self.version.get() + 1);
         let changed = |path: &Path| {
             let status = fs::metadata(path).ok()?;
             Some((status.ctime(), status.ctime_nsec()))
@@ -119,7 +120,7 @@ impl World {
     fn put(&self, directory: &Path) {
         for name in FILES {
             self.lab
-                .write(&directory.join(name), self.version.to_string());
+                .write(&directory.join(name), self.version.get().to_string());
         }
     }
 
@@ -131,7 +132,7 @@ impl World {
     }
 
     fn is_current(&self, directory: &Path) -> bool {
-        let current = Some(self.version.to_string());
+        let current = Some(self.version.get().to_string());
         self.contents(directory).iter().all(|file| *file == current)
     }
 
@@ -146,7 +147,7 @@ impl World {
             assert!(
                 !trusted || absent || self.is_current(&directory),
                 "{what}: {host} would trust {contents:?}, the mail is at {}",
-                self.version
+                self.version.get()
             );
         }
     }
@@ -189,8 +190,19 @@ impl World {
             .trace()
     }
 
-    /// The session that `end` began at `host` opens its list index, or builds it if there is none. If the
-    /// record does not equal the claim any more, somebody else is at work there, and nobody trusts
+    /// The administrator's command working on all that [`HERE`] has.
+    pub fn clean(&self, command: Cleaning, decide: impl FnMut(usize, u64) -> Act) -> End {
+        tracer::run(self.start_command(HERE, command), decide)
+    }
+
+    /// Whether nothing of a list index is left at [`HERE`].
+    pub fn is_clean(&self) -> bool {
+        let directory = self.lab.list_index(HERE);
+        self.contents(&directory).iter().all(Option::is_none)
+    }
+
+    /// The session that `end` began at `host` opens its list index, or builds it if there is none, and changes
+    /// the mail. If the record does not equal the claim any more, somebody else is at work there, and nobody trusts
     /// the outcome.
     pub fn open_list_index(&self, host: &str, end: &End, what: &str) -> Option<File> {
         let End::Executed {
@@ -211,8 +223,9 @@ impl World {
             self.is_current(&directory),
             "{what}: the session at {host} uses {:?}, the mail is at {}",
             self.contents(&directory),
-            self.version
+            self.version.get()
         );
+        self.change(Some(host));
         let log = directory.join(FILES[1]);
         Some(File::open(log).expect("it was read a moment ago"))
     }
@@ -260,7 +273,7 @@ impl World {
             assert!(
                 absent || self.is_current(&directory),
                 "{what}: the session at {host} uses {contents:?}, the mail is at {}",
-                self.version
+                self.version.get()
             );
         }
         if changes {
