@@ -166,6 +166,13 @@ no_lintian_tags() {
     [ -z "$tags" ] || die "$tags"
 }
 
+selinux_module_compiles() {
+    [ -e /usr/share/selinux/devel/Makefile ] || skip "there is no selinux-policy-dev here"
+    cp -r "$REPO/packaging/selinux" "$WORK/"
+    make -s -C "$WORK/selinux" -f /usr/share/selinux/devel/Makefile dovecot_nfs_hostchange.pp
+    [ -s "$WORK/selinux/dovecot_nfs_hostchange.pp" ]
+}
+
 # The RPM, of the programs that tests/run.sh has just built: %build would take
 # as long as a Debian package does.
 build_rpm() {
@@ -214,6 +221,7 @@ count_cases in_debian --no-network /project/tests/package/inside.sh
 count_cases under_systemd /project/tests/package/systemd.sh
 joined lintian
 scenario - "lintian has neither errors nor warnings" no_lintian_tags
+scenario - "The SELinux module compiles" selinux_module_compiles
 run_scenarios
 print_result
 [ "$FAILED" = 0 ]
