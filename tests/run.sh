@@ -99,6 +99,7 @@ timed "building" build_release || die "it does not build"
 export WRAPPER COMMAND
 timed "format" check_cargo fmt --all --check
 timed "lints" check_cargo clippy --locked --workspace --all-targets -- -D warnings
+timed "licences" check_cargo deny --locked check licenses bans sources
 timed "shell scripts" check_shell
 timed "tests in Rust" check_rust
 if $QUICK; then
