@@ -38,7 +38,7 @@ while [ "$#" -gt 0 ]; do
     shift 2 || die "$1 needs a value"
 done
 
-USERS=100 LOGINS=1000 AT_ONCE=50
+USERS=100 LOGINS=1500 AT_ONCE=50
 [ "${NFS_HOSTCHANGE_TESTS:-}" != long ] || USERS=2000 LOGINS=20000
 # What the sweeps on a and on b spare. Less than a login takes would not do: between the
 # wrapper and IMAP nobody has the list index open.
@@ -126,7 +126,7 @@ all_is_right() {
 sweeps_did_something() {
     equal "failed" "$(figure "$SITE/figures" sweeps failed)" 0
     equal "exit status" "$(figure "$SITE/figures" sweeps exit)" 0
-    [ "$(figure "$SITE/figures" sweeps cleaned)" -gt 10 ] || die "they cleaned nearly nothing"
+    [ "$(figure "$SITE/figures" sweeps cleaned)" -gt 0 ] || die "they cleaned nothing"
     [ "$(figure "$SITE/figures" sweeps in_use)" -gt 0 ] || die "they did not see those who are connected"
 }
 

@@ -68,7 +68,7 @@ class Load:
         self.wrong = []
         self.failed = []
         self.over = threading.Event()
-        self.sweeps = {"runs": 0, "cleaned": 0, "recent": 0, "in_use": 0, "logging_in": 0, "failed": 0, "exit": 0}
+        self.sweeps = {"runs": 0, "users": 0, "cleaned": 0, "recent": 0, "in_use": 0, "logging_in": 0, "failed": 0, "exit": 0}
 
     def next_visit(self):
         """A user who is nowhere, a backend, how many sessions, and a random number; None when all logins are done."""
@@ -154,7 +154,9 @@ class Load:
         return end
 
     def sweep(self):
-        while not self.over.is_set():
+        """Until all is over, and a little longer if nobody was old enough yet."""
+        end = None
+        while True:
             for age, root in zip(self.options.ages, self.options.roots):
                 command = [self.options.command, "usercache", "sweep", "--json", age, root]
                 done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
@@ -163,7 +165,11 @@ class Load:
                 answer = json.loads(done.stdout or "{}")
                 for field in self.sweeps.keys() & answer.keys():
                     self.sweeps[field] += answer[field]
-            self.over.wait(0.1)
+            if self.over.wait(0.1):
+                end = end or time.monotonic() + 60
+                done_something = self.sweeps["cleaned"] and self.sweeps["in_use"]
+                if done_something or not self.sweeps["users"] or time.monotonic() > end:
+                    return
 
     def run(self):
         sweeper = threading.Thread(target=self.sweep)
