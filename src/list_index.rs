@@ -77,6 +77,21 @@ pub fn belongs(name: &[u8], prefix: &[u8]) -> bool {
     }
 }
 
+/// Whether a session has a list index open that was written to in the second `now` (since the
+/// epoch), or may have.
+///
+/// Dovecot tells a list index from the one before it by the second in which it was made. If both
+/// are made in the same one, that session takes the new one for its own, and writes nonsense to it.
+pub fn is_watched(directory: &ListIndexDirectory, prefix: &CStr, now: i64) -> bool {
+    let Ok(entries) = entries(directory.as_fd(), prefix.to_bytes()) else {
+        return true;
+    };
+    entries
+        .filter_map(Result::ok)
+        .filter(|(_, status)| file_type(status) == SFlag::S_IFREG)
+        .any(|(name, status)| is_open(directory, &name).unwrap_or(true) && status.st_mtime >= now)
+}
+
 /// Deletes the list index. Only regular files; directories are left, since IMAP cannot read a
 /// list index from one.
 ///

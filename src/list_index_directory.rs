@@ -19,6 +19,8 @@ use crate::user::Actor;
 const PARENT: u32 = 0o711;
 /// The last of them: everybody may make his own directory, and nobody can remove another's.
 const LAST_PARENT: u32 = 0o1733;
+/// How often the directory is made before giving up.
+const MOST_ATTEMPTS: u32 = 20;
 /// The user's own.
 const OWN: u32 = 0o700;
 
@@ -126,13 +128,14 @@ impl ListIndexDirectory {
     /// # Errors
     /// As [`ListIndexDirectory::open`], and if something cannot be made.
     pub fn open_or_make(path: &Path, actor: &Actor) -> Result<ListIndexDirectory, DirectoryError> {
-        match ListIndexDirectory::open(path, actor.user()) {
-            Err(DirectoryError::Missing(_)) => {
-                make(path, actor)?;
-                ListIndexDirectory::open(path, actor.user())
+        // Several first logins at once may remove what the others are just making.
+        for _ in 0..MOST_ATTEMPTS {
+            match ListIndexDirectory::open(path, actor.user()) {
+                Err(DirectoryError::Missing(_)) => make(path, actor)?,
+                result => return result,
             }
-            result => result,
         }
+        ListIndexDirectory::open(path, actor.user())
     }
 
     /// Which directory this is.
@@ -327,7 +330,8 @@ fn make_own(
         (made, _) => made,
     }
     .or_else(|errno| match errno {
-        Errno::EEXIST | Errno::ENOTEMPTY => Ok(()),
+        // Another login was faster, or removed what this one was just making.
+        Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOENT => Ok(()),
         errno => Err(DirectoryError::CannotMake(path.to_owned(), errno)),
     })
 }

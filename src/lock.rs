@@ -27,7 +27,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long to wait for others that also take the directory from somebody.
-const LONGEST_TURN: Duration = Duration::from_secs(1);
+const LONGEST_TURN: Duration = Duration::from_secs(3);
 
 /// Why the lock file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -281,6 +281,9 @@ impl Lock<'_, Exclusive> {
 /// the new one.
 const MOST_REMOVALS: u32 = 10;
 
+/// How long whoever has a new lock file may take with it: a note takes no longer.
+const NOTE_TAKES: Duration = Duration::from_millis(200);
+
 /// Takes the directory from whoever holds its lock for too long and does `work` there: his lock
 /// file is removed, so that what he records is lost. `work` is told of the sessions that were
 /// noted in it.
@@ -292,7 +295,7 @@ const MOST_REMOVALS: u32 = 10;
 /// If the lock file cannot be replaced, somebody else always has the new one, or `work` fails.
 pub fn seize(
     directory: &ListIndexDirectory,
-    work: impl FnOnce(&Lock<'_, Exclusive>, &[u64]) -> Result<(), LockError>,
+    work: impl Fn(&Lock<'_, Exclusive>, &[u64]) -> Result<(), LockError>,
 ) -> Result<(), LockError> {
     // Without it the lock file has to go all the same: what its holder records must be lost.
     let _turn = wait_for_turn(directory);
@@ -304,10 +307,15 @@ pub fn seize(
         let removed = file
             .try_clone()
             .map_err(|error| failed(directory, errno_of(&error)))?;
-        match Lock::wait(directory, file, &Deadline::after(Duration::ZERO)) {
+        match Lock::wait(directory, file, &Deadline::after(NOTE_TAKES)) {
             Ok(Some(lock)) => {
                 noted.extend_from_slice(lock.content().sessions());
-                return work(&lock, &noted);
+                work(&lock, &noted)?;
+                // Whoever did not get his turn may have removed the file before the work was
+                // done; he reads what is in it after removing it, so afterwards is soon enough.
+                if lock.is_current()? {
+                    return Ok(());
+                }
             }
             Ok(None) => {}
             Err(LockError::TimedOut(_)) => {

@@ -7,7 +7,7 @@
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::PathBuf;
 
 use nix::fcntl::{OFlag, openat, renameat};
@@ -29,6 +29,8 @@ pub enum MigrateError {
     Lock(LockError),
     /// It would take more than half of what is free: LISTINDEX, and the size in bytes.
     TooLarge(PathBuf, u64),
+    /// INDEX has more files of its name, this many, than Dovecot makes.
+    TooMany(PathBuf, u64),
     /// A file could not be copied: from, to.
     CannotCopy(PathBuf, PathBuf, io::Error),
 }
@@ -41,6 +43,11 @@ impl fmt::Display for MigrateError {
             MigrateError::TooLarge(path, bytes) => write!(
                 f,
                 "a list index of {bytes} bytes is more than half of what is free in {}",
+                path.display()
+            ),
+            MigrateError::TooMany(path, files) => write!(
+                f,
+                "{files} files in {} are called like a list index's; delete those that are none",
                 path.display()
             ),
             MigrateError::CannotCopy(from, to, error) => write!(
@@ -64,6 +71,9 @@ impl From<LockError> for MigrateError {
         MigrateError::Lock(error)
     }
 }
+
+/// Dovecot makes three files, and some more for moments.
+const MOST_FILES: u64 = 16;
 
 /// The list index in INDEX.
 #[derive(Debug)]
@@ -128,6 +138,10 @@ impl Originals {
         let failed = |original: &CStr, target: &CStr, error| {
             MigrateError::CannotCopy(index.path_of(original), directory.path_of(target), error)
         };
+        if self.size.files > MOST_FILES {
+            let path = index.path().to_owned();
+            return Err(MigrateError::TooMany(path, self.size.files));
+        }
         // One user must not fill the memory of all, not even for the moment that a copy takes.
         if directory
             .free_space()
@@ -136,9 +150,10 @@ impl Originals {
             let path = directory.path().to_owned();
             return Err(MigrateError::TooLarge(path, self.size.bytes));
         }
+        let mut left = self.size.bytes;
         for original in &self.names {
             let (temporary, _) = local_names(prefix, original);
-            copy_file(index, original, directory, &temporary)
+            left -= copy_file(index, original, directory, &temporary, left)
                 .map_err(|error| failed(original, &temporary, error))?;
         }
         lock.confirm()?;
@@ -189,11 +204,17 @@ fn copy_file(
     original: &CStr,
     directory: &ListIndexDirectory,
     temporary: &CStr,
+    most: u64,
 ) -> io::Result<u64> {
-    let mut from = index.open_file(original)?;
+    let from = index.open_file(original)?;
     let flags =
         OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mode = Mode::from_bits_truncate(0o600);
     let to = openat(directory.as_fd(), temporary, flags, mode)?;
-    io::copy(&mut from, &mut File::from(to))
+    // No more than there was room for: its owner may let it grow meanwhile.
+    let copied = io::copy(&mut from.take(most + 1), &mut File::from(to))?;
+    if copied > most {
+        return Err(io::Error::other("it grew meanwhile"));
+    }
+    Ok(copied)
 }

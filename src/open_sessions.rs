@@ -22,22 +22,33 @@ const SOCKET_TABLES: [(&str, usize); 3] = [
 ];
 
 /// How many sessions are remembered, the newest; Dovecot's mail_max_userip_connections is 10.
-pub const MOST: usize = 32;
+pub const MOST: usize = 64;
 
 /// The connection of this login, if it has one.
 pub fn own() -> Option<u64> {
     crate::system::descriptors::socket_of_client()
 }
 
-/// Those of `sessions` that are still open.
+/// Those of `sessions` that are still open, in their order.
 ///
 /// # Errors
 /// If the kernel's tables cannot be read; nobody knows then.
 pub fn still_open(sessions: &[u64]) -> io::Result<Vec<u64>> {
-    let mut open = Vec::new();
     if sessions.is_empty() {
-        return Ok(open);
+        return Ok(Vec::new());
     }
+    let mut listed = listed_of(sessions)?;
+    if !sessions.iter().all(|session| listed.contains(session)) {
+        // The kernel's list changes while it is read, so that one look may miss a socket.
+        listed.extend(listed_of(sessions)?);
+    }
+    let open = sessions.iter().filter(|session| listed.contains(session));
+    Ok(open.copied().collect())
+}
+
+/// Those of `sessions` that the kernel lists.
+fn listed_of(sessions: &[u64]) -> io::Result<Vec<u64>> {
+    let mut open = Vec::new();
     for (table, column) in SOCKET_TABLES {
         let file = match File::open(table) {
             // A kernel without IPv6 has no table for it.

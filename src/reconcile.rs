@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::claim::{ClaimText, Identity};
 use crate::config::{HostName, Level, Migration};
@@ -198,6 +198,8 @@ impl Reconciliation<'_> {
         };
         match Lock::<Exclusive>::acquire(&directory, deadline) {
             Ok(lock) => self.under_lock(&lock, |_| Err(error.into())),
+            // Begun anew: the note must have a place.
+            Err(gone @ LockError::DirectoryGone(_)) if !deadline.has_passed() => Err(gone.into()),
             Err(lock) => {
                 self.log.error(self.refuse(lock, &directory));
                 Err(error.into())
@@ -323,8 +325,19 @@ impl Reconciliation<'_> {
             Err(error) => return Err(Doubt::UnknownSessions(error)),
         }
         lock.empty_record()?;
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let second = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let is_watched = list_index::is_watched(lock.directory(), &self.prefix, second);
         let deleted = list_index::delete(lock, &self.prefix)?;
-        let standing = look.claim.and_then(|_| index.claim_text());
+        if is_watched {
+            wait_for_next_second(now);
+        }
+        // A claim that cannot be read is one all the same: sessions may have run under it.
+        let standing = look
+            .claim
+            .map(|_| index.claim_text().unwrap_or_else(|| ClaimText::parse(b"")));
         let taken = self.take_over(&index, &look, standing.as_ref(), lock)?;
         let host = self.host();
         let claim = index.claim_for(&host, taken.is_some(), look.claim)?;
@@ -441,6 +454,11 @@ fn note_session(lock: &Lock<'_, Exclusive>, before: &[u64]) -> Result<(), LockEr
     }
     let oldest = sessions.len().saturating_sub(open_sessions::MOST);
     lock.note_sessions(&sessions[oldest..])
+}
+
+/// Waits until no list index that is deleted now is as young as one that is made afterwards.
+fn wait_for_next_second(now: Duration) {
+    std::thread::sleep(Duration::from_secs(1) - Duration::from_nanos(now.subsec_nanos().into()));
 }
 
 /// Whether the local record equals the claim.

@@ -11,11 +11,14 @@ use crate::lock::{Exclusive, Kind, Lock, LockError};
 /// The format's version. A record of another one counts as none.
 const VERSION: &str = "1";
 
+/// Neither a record nor a note nor a claim begins so.
+const NO_RECORD: &str = " \n";
+
 /// How a note of sessions begins.
 const SESSIONS: &str = "sessions";
 
 /// A record and a note of [`MOST`](crate::open_sessions::MOST) sessions are shorter than this.
-const LONGEST: usize = 1024;
+const LONGEST: usize = 1536;
 
 /// What the lock file holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,8 +112,19 @@ impl<K: Kind> Lock<'_, K> {
 
 impl Lock<'_, Exclusive> {
     /// From now on nothing vouches for the list index here.
+    ///
+    /// The file keeps its length if it can: on a full tmpfs, whoever had a record has room for one,
+    /// or for a note.
     pub fn empty_record(&self) -> Result<(), LockError> {
-        self.file().set_len(0).map_err(|error| self.failed(&error))
+        match self.file().metadata().map(|metadata| metadata.len()) {
+            Ok(0) => Ok(()),
+            Ok(_) => self
+                .file()
+                .write_all_at(NO_RECORD.as_bytes(), 0)
+                .or_else(|_| self.file().set_len(0)),
+            Err(error) => Err(error),
+        }
+        .map_err(|error| self.failed(&error))
     }
 
     /// Notes sessions that run without a list index, in place of the record.
@@ -120,10 +134,15 @@ impl Lock<'_, Exclusive> {
             note.push_str(&format!(" {session}"));
         }
         note.push('\n');
-        // Only the first line of a note counts, so there is no moment without it.
+        self.write(&note)
+    }
+
+    /// In place of what is there. Only the first line of a note counts, so there is no moment without
+    /// it; and a record with anything behind it is none yet.
+    fn write(&self, content: &str) -> Result<(), LockError> {
         self.file()
-            .write_all_at(note.as_bytes(), 0)
-            .and_then(|()| self.file().set_len(note.len() as u64))
+            .write_all_at(content.as_bytes(), 0)
+            .and_then(|()| self.file().set_len(content.len() as u64))
             .map_err(|error| self.failed(&error))
     }
 
@@ -138,9 +157,7 @@ impl Lock<'_, Exclusive> {
             "{VERSION} {} {}.{:09} {host}\n",
             claim.inode, claim.seconds, claim.nanoseconds
         );
-        self.file()
-            .write_all_at(record.as_bytes(), 0)
-            .map_err(|error| self.failed(&error))?;
+        self.write(&record)?;
         self.mark_used()?;
         self.confirm()
     }

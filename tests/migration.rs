@@ -203,6 +203,44 @@ fn a_list_index_that_later_sessions_did_not_write_to_is_deleted_instead() {
 }
 
 #[test]
+fn a_claim_that_cannot_be_read_is_one_all_the_same() {
+    let lab = unmigrated_user();
+    lab.configure("");
+    lab.login().run().assert_vouched();
+    lab.configure("migration = true\n");
+    set_owner_and_mode(&lab.index().join(".lasthost"), UID, 0o000);
+    lab.login_at(THERE).run().assert_vouched();
+    assert_eq!(in_index(&lab), ListIndex::new());
+    assert_eq!(
+        list_index_in(&lab.list_index(THERE), PREFIX),
+        ListIndex::new()
+    );
+}
+
+#[test]
+fn a_user_who_makes_files_or_lets_them_grow_fills_nobody_s_memory() {
+    let lab = unmigrated_user();
+    for number in 0..20 {
+        lab.write(&lab.index().join(format!("{PREFIX}.{number}")), "");
+    }
+    let parts = ["24 files in", &lab.index().display().to_string()];
+    assert_refused(&lab, &lab.login().run(), &parts);
+
+    let lab = unmigrated_user();
+    let mut login = lab.login().trace();
+    let copies = login.run_to(|login, call| {
+        call.number == libc::SYS_openat && login.string(call.arguments[1]).contains("migrating")
+    });
+    copies.expect("it copies");
+    for name in original().into_keys() {
+        let file = File::options().write(true).open(lab.index().join(name));
+        file.and_then(|file| file.set_len(1 << 40))
+            .expect("it is the lab's own");
+    }
+    assert_refused(&lab, &login.finish(), &["it grew meanwhile"]);
+}
+
+#[test]
 fn what_an_interrupted_migration_left_is_deleted_and_nothing_else_follows_from_it() {
     for as_user in [false, true] {
         let lab = Lab::with_settled_user();

@@ -217,6 +217,7 @@ fn a_parent_that_is_swapped_for_a_link_while_root_makes_directories_leads_nowher
     made_by_root.expect("the user himself may not make it");
     fs::rename(&hash, base.join("moved")).expect("root may");
     symlink(victim, &hash).expect("root may");
+    lchown(&hash, Some(OTHER_UID), Some(OTHER_GID)).expect("root may");
     login.finish();
     assert_eq!(names_in(victim), [""; 0]);
     assert!(!own.exists());
