@@ -1,6 +1,6 @@
 //! `nfs-hostchange status`: what this backend knows about list indexes. Nothing is changed.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
@@ -21,7 +21,7 @@ use crate::system::credentials::{RootThread, UserId};
 use crate::user::{Actor, UserError};
 use crate::usercache::clean::{CleanError, Survey, has_open_session};
 use crate::usercache::last_used::{age, last_login};
-use crate::usercache::tree::{Found, Tree, Visitor, lock};
+use crate::usercache::tree::{Found, Tree, Visitor, guard};
 
 /// One user's local directory.
 #[derive(Debug, Clone)]
@@ -212,7 +212,7 @@ pub struct TreeStatus {
     /// Users and bytes in each class of [`AGES`].
     pub ages: [(u64, u64); AGES.len() + 1],
     /// The biggest, by bytes and path.
-    pub biggest: BTreeMap<(u64, PathBuf), ()>,
+    pub biggest: BTreeSet<(u64, PathBuf)>,
 }
 
 impl TreeStatus {
@@ -229,7 +229,7 @@ impl TreeStatus {
             .unwrap_or(AGES.len());
         self.ages[class].0 += 1;
         self.ages[class].1 += local.size.bytes;
-        self.biggest.insert((local.size.bytes, path), ());
+        self.biggest.insert((local.size.bytes, path));
         if self.biggest.len() > BIGGEST {
             self.biggest.pop_first();
         }
@@ -254,7 +254,7 @@ pub fn of_tree(
             report,
         })
     })?;
-    let status = lock(&status).clone();
+    let status = guard(&status).clone();
     Ok(status)
 }
 
@@ -274,7 +274,7 @@ impl Visitor for Counter<'_> {
         };
         match local {
             Ok(None) => {}
-            Ok(Some(local)) => lock(self.status).count(user.path(), &local),
+            Ok(Some(local)) => guard(self.status).count(user.path(), &local),
             Err(error) => self.failed(&error),
         }
     }
@@ -286,7 +286,7 @@ impl Visitor for Counter<'_> {
 
 impl Counter<'_> {
     fn failed(&self, error: &CleanError) {
-        lock(self.status).failed += 1;
+        guard(self.status).failed += 1;
         (self.report)(error);
     }
 }

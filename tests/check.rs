@@ -142,7 +142,7 @@ impl Backend {
             );
             backend.write_lines("good.conf", &text);
             backend
-                .run("nfs-hostchange check -c good.conf --tmpfiles")
+                .run("nfs-hostchange check --dovecot-config good.conf --tmpfiles")
                 .stdout
         } else {
             format!("d {BASE} 0700 vmail vmail -\n")
@@ -157,7 +157,7 @@ impl Backend {
     }
 
     fn check(&self) -> (Run, Vec<Value>) {
-        let run = self.run("nfs-hostchange check --json -c dovecot.conf");
+        let run = self.run("nfs-hostchange check --json --dovecot-config dovecot.conf");
         let answer: Value =
             serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"));
         let findings = answer["findings"].as_array().expect("a list").clone();
@@ -197,7 +197,7 @@ impl Backend {
                 match (finding["command"].as_str(), finding["file"].as_str()) {
                     (Some(command), _) => self.shell(command),
                     (None, Some(file)) => {
-                        self.write_lines(file, finding["line"].as_str().expect("lines"));
+                        self.write_lines(file, finding["lines"].as_str().expect("lines"));
                     }
                     (None, None) => panic!("no remedy: {finding}"),
                 }
@@ -304,7 +304,7 @@ fn finds_after(
 fn a_backend_that_is_as_it_should_be_has_no_findings() {
     on_backend(Configuration::good(), |backend| {
         backend.finds(&[]);
-        let run = backend.run("nfs-hostchange check -c dovecot.conf");
+        let run = backend.run("nfs-hostchange check --dovecot-config dovecot.conf");
         assert_eq!(
             (run.status, run.stdout.as_str()),
             (Some(0), "nothing found\n")
@@ -412,7 +412,7 @@ fn a_location_that_the_wrapper_does_not_know_or_knows_wrongly_is_found() {
             ("no_list_index", "warning"),
         ]);
         for finding in findings {
-            let (file, line) = (&finding["file"], &finding["line"]);
+            let (file, line) = (&finding["file"], &finding["lines"]);
             backend.write_lines(file.as_str().expect("text"), line.as_str().expect("text"));
         }
         backend.finds(&[]);
@@ -526,7 +526,7 @@ fn a_list_index_that_is_no_cache_is_found() {
     let location = format!("mdbox:~/mdbox:LAYOUT=index:{LISTINDEX}");
     on_backend(Configuration::at(location), |backend| {
         let findings = backend.finds(&[("layout_index", "error")]);
-        let line = findings[0]["line"].as_str().expect("a line");
+        let line = findings[0]["lines"].as_str().expect("a line");
         backend.write_lines("dovecot.conf", line);
         backend.write_lines(OWN, "mail_location = \"mdbox:~/mdbox:LAYOUT=index\"");
         // Nothing is wrong any more, and there is nothing to keep in step.
@@ -643,7 +643,7 @@ fn directories_that_nothing_makes_at_boot_are_found() {
 #[test]
 fn the_lines_for_tmpfiles_are_those_that_dovecots_hash_needs() {
     on_backend(Configuration::of_many_uids(), |backend| {
-        let run = backend.run("nfs-hostchange check -c dovecot.conf --tmpfiles");
+        let run = backend.run("nfs-hostchange check --dovecot-config dovecot.conf --tmpfiles");
         let expected: Vec<_> = (0..256)
             .map(|hash| format!("d {BASE}/{hash:02x} 1733 root root -"))
             .collect();
@@ -652,7 +652,7 @@ fn the_lines_for_tmpfiles_are_those_that_dovecots_hash_needs() {
         assert_eq!(lines[1..], expected);
     });
     on_backend(Configuration::at("mdbox:~/mdbox"), |backend| {
-        let run = backend.run("nfs-hostchange check -c dovecot.conf --tmpfiles");
+        let run = backend.run("nfs-hostchange check --dovecot-config dovecot.conf --tmpfiles");
         assert_eq!((run.status, run.stdout.as_str()), (Some(78), ""));
         assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
     });
@@ -770,7 +770,7 @@ fn people_read_what_to_write_and_what_to_run() {
         Configuration::good().but("executable = imap imap-postlogin", "executable = imap");
     on_backend(configuration, |backend| {
         mode(BASE, 0o770);
-        let run = backend.run("nfs-hostchange check -c dovecot.conf");
+        let run = backend.run("nfs-hostchange check --dovecot-config dovecot.conf");
         assert_eq!((run.status, run.stderr.as_str()), (Some(1), ""));
         let expected = [
             "error: imap logins do not pass nfs-hostchange-login: users see old folders",
@@ -792,7 +792,7 @@ fn a_configuration_that_dovecot_refuses_is_a_configuration_error() {
     let file = scratch.path().join("broken.conf");
     write(&file, "no such thing\n");
     let file = file.to_str().expect("UTF-8");
-    let run = scratch.run(["check", "-c", file]);
+    let run = scratch.run(["check", "--dovecot-config", file]);
     assert_eq!(run.status, Some(78), "{run:?}");
     assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
     let mut command = scratch.command(["check"]);

@@ -138,7 +138,8 @@ impl Dovecot {
             self.scratch
                 .command(["status", "--user", user])
                 .args(options)
-                .args(self.configuration())
+                .arg("--dovecot-config")
+                .arg(self.path().join("dovecot.conf"))
                 .arg("--config")
                 .arg(self.path().join("nfs-hostchange.toml")),
         )

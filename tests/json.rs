@@ -75,7 +75,7 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
         ("usercache sweep", &["usercache", "sweep", "7d", &root]),
         ("status PATH", &["status", &user]),
         ("status --below", &["status", "--below", &root]),
-        ("check", &["check", "-c", &dovecots]),
+        ("check", &["check", "--dovecot-config", &dovecots]),
         ("locate", &["locate", "--config", &own, "--user", "x"]),
     ];
     for (heading, arguments) in asked {
@@ -96,7 +96,15 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
     ]);
     assert_eq!(fields(&json(&run)), BTreeSet::from(["error".to_owned()]));
     if is_root() {
-        let status = ["status", "--json", "--config", &own, "-c", "/nowhere", "-u"];
+        let status = [
+            "status",
+            "--json",
+            "--config",
+            &own,
+            "--dovecot-config",
+            "/nowhere",
+            "-u",
+        ];
         let run = scratch.run([&status[..], &["x"]].concat());
         assert_eq!(fields(&json(&run)), documented("status --user"), "{run:?}");
         fs::write(

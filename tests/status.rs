@@ -68,7 +68,7 @@ impl User {
             "status",
             "-u",
             "alice",
-            "-c",
+            "--dovecot-config",
             "/nowhere/dovecot.conf",
             "--config",
         ];
@@ -147,8 +147,8 @@ fn everything_below_a_root_is_counted() {
     assert_eq!(status["users"], 12);
     assert_eq!(status["files"], 24);
     assert_eq!(status["bytes"], 12 * 17 + 4995);
-    assert_eq!(status["sessions"], 1);
-    assert_eq!(status["records"], 12);
+    assert_eq!(status["in_use"], 1);
+    assert_eq!(status["recorded"], 12);
     assert_eq!(status["failed"], 0);
     let users: Vec<_> = status["ages"]
         .as_array()

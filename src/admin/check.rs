@@ -88,7 +88,7 @@ impl From<&Finding> for Value {
             "severity": finding.severity.name(),
             "reason": finding.reason,
             "file": file,
-            "line": line,
+            "lines": line,
             "command": command,
         })
     }

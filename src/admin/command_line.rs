@@ -42,7 +42,7 @@ pub enum Command {
 pub struct Check {
     /// Dovecot's configuration file, for doveconf
     /// [default: doveconf's]
-    #[arg(long, short = 'c', value_name = "FILE", verbatim_doc_comment)]
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     pub dovecot_config: Option<PathBuf>,
 
     /// Print JSON
@@ -70,13 +70,7 @@ pub struct Status {
 
     /// Dovecot's configuration file, for doveadm
     /// [default: doveadm's]
-    #[arg(
-        long,
-        short = 'c',
-        value_name = "FILE",
-        requires = "user",
-        verbatim_doc_comment
-    )]
+    #[arg(long, value_name = "FILE", requires = "user", verbatim_doc_comment)]
     pub dovecot_config: Option<PathBuf>,
 
     /// All users' directories below this one

@@ -22,7 +22,7 @@ use crate::list_index_directory::{ListIndexDirectory, open_without_links};
 use crate::status::{self, AGES, Local, StatusError, Step, TreeStatus, UserStatus};
 use crate::system::credentials::RootThread;
 use crate::usercache::clean::CleanError;
-use crate::usercache::tree::{Tree, lock};
+use crate::usercache::tree::{Tree, guard};
 
 /// Prints the state of what the options name.
 pub fn run(options: &Status) -> Exit {
@@ -56,8 +56,11 @@ fn one_user(options: &Status, name: &OsStr) -> Exit {
         Err(error) => {
             let reason = error.to_string();
             if options.json {
-                let user = String::from_utf8_lossy(name.as_bytes());
-                say(json!({ "user": user, "in_step": null, "reason": reason }));
+                let mut object = Map::new();
+                insert_path(&mut object, "user", Some(name.as_bytes()));
+                object.insert("in_step".to_owned(), Value::Null);
+                object.insert("reason".to_owned(), reason.as_str().into());
+                say(Value::Object(object));
             }
             match error {
                 // Nothing is wrong with such a user.
@@ -269,7 +272,7 @@ fn tree(options: &Status, root: &Path) -> Exit {
     let exit = Mutex::new(Exit::Ok);
     let report = |error: &CleanError| {
         complain(error);
-        let mut exit = lock(&exit);
+        let mut exit = guard(&exit);
         *exit = (*exit).max(Exit::from(error));
     };
     let status = match status::of_tree(&tree, &options.prefix, &report) {
@@ -283,7 +286,7 @@ fn tree(options: &Status, root: &Path) -> Exit {
     } else {
         print_tree(root, &status);
     }
-    *lock(&exit)
+    *guard(&exit)
 }
 
 fn print_tree(root: &Path, status: &TreeStatus) {
@@ -312,7 +315,7 @@ fn print_tree(root: &Path, status: &TreeStatus) {
         ));
     }
     say("biggest");
-    for (bytes, path) in status.biggest.keys().rev() {
+    for (bytes, path) in status.biggest.iter().rev() {
         say(format_args!(
             "  {:>12} {}",
             HumanBytes(*bytes).to_string(),
@@ -332,7 +335,7 @@ fn tree_json(root: &Path, status: &TreeStatus) -> Value {
             json!({ "below_seconds": AGES.get(class), "users": users, "bytes": bytes })
         })
         .collect();
-    let biggest = status.biggest.keys().rev().map(|(bytes, path)| {
+    let biggest = status.biggest.iter().rev().map(|(bytes, path)| {
         let mut user = Map::new();
         insert_path(
             &mut user,
@@ -346,8 +349,8 @@ fn tree_json(root: &Path, status: &TreeStatus) -> Value {
         ("users", Value::from(status.users)),
         ("files", status.size.files.into()),
         ("bytes", status.size.bytes.into()),
-        ("sessions", status.in_use.into()),
-        ("records", status.recorded.into()),
+        ("in_use", status.in_use.into()),
+        ("recorded", status.recorded.into()),
         ("failed", status.failed.into()),
         ("ages", ages.into()),
         ("biggest", biggest.collect::<Vec<_>>().into()),

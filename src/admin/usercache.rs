@@ -20,7 +20,7 @@ use crate::list_index_directory::DirectoryError;
 use crate::lock::LockError;
 use crate::usercache::clean::{CleanError, Cleaner, Directory, Outcome, Rules};
 use crate::usercache::sweep::{self, Totals};
-use crate::usercache::tree::{RootError, Tree, lock};
+use crate::usercache::tree::{RootError, Tree, guard};
 
 /// How often the progress is drawn.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -64,7 +64,7 @@ pub fn sweep(options: &Sweep) -> Exit {
         sweep::sweep(&tree, &rules, &totals, &|path, outcome| {
             // Users who are here are nothing that a sweep has to report as a failure.
             if outcome.is_err() {
-                let mut exit = lock(&exit);
+                let mut exit = guard(&exit);
                 *exit = (*exit).max(Exit::from(outcome));
             }
             if outcome.is_err() || options.unused.verbose {
@@ -75,7 +75,7 @@ pub fn sweep(options: &Sweep) -> Exit {
     if let Err(errno) = done {
         return cannot_drop_groups(errno);
     }
-    let (totals, exit) = (*lock(&totals), *lock(&exit));
+    let (totals, exit) = (*guard(&totals), *guard(&exit));
     if options.json {
         say(json(options, &totals, start.elapsed()));
     } else {
@@ -96,7 +96,7 @@ fn with_progress<T>(totals: &Mutex<Totals>, work: impl FnOnce(&ProgressBar) -> T
             scope.spawn(|| {
                 let stopped = stopped;
                 loop {
-                    let totals = *lock(totals);
+                    let totals = *guard(totals);
                     bar.set_message(format!(
                         "{} seen, {} cleaned, {} freed",
                         counted(totals.users, "user"),

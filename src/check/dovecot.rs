@@ -110,7 +110,10 @@ impl Settings {
     /// The option that names the file, if it is not doveconf's own.
     pub fn option(&self) -> String {
         self.file.as_ref().map_or_else(String::new, |file| {
-            format!(" -c {}", super::quoted(&file.to_string_lossy()))
+            format!(
+                " --dovecot-config {}",
+                super::quoted(&file.to_string_lossy())
+            )
         })
     }
 

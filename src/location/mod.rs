@@ -23,6 +23,8 @@ mod variables;
 
 use std::fmt;
 
+use crate::lock::LOCK_FILE;
+
 pub use expand::{ExpandError, expand};
 pub use parse::{ParseError, parse};
 pub use variables::{Lookup, Setting, UserdbField, Variables};
@@ -183,8 +185,6 @@ pub enum Unvouchable {
     ClaimIsMailbox,
 }
 
-const RECORD_NAME: &[u8] = b".lasthost";
-
 /// Decides what a login may do with a user's list index.
 ///
 /// `home` and `chroot` are what the userdb returned: a `/./` in the home or a
@@ -236,7 +236,7 @@ pub fn tracking(
         Unvouchable::IndexParent
     } else if has_parent(directory) || prefix == b".." {
         Unvouchable::ListIndexParent
-    } else if prefix == RECORD_NAME {
+    } else if prefix == LOCK_FILE.to_bytes() {
         Unvouchable::PrefixIsRecord
     } else if location.lists_index_files {
         Unvouchable::ClaimIsMailbox

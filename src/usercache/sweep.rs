@@ -5,11 +5,10 @@ use std::sync::Mutex;
 
 use crate::list_index::Size;
 use crate::list_index_directory::DirectoryError;
-use crate::lock::LockError;
 
 use super::clean::{CleanError, Cleaner, Directory, Outcome, Rules};
 use super::last_used::{age, last_login};
-use super::tree::{Found, Tree, Visitor, lock};
+use super::tree::{Found, Tree, Visitor, guard};
 
 /// What was found and done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -129,7 +128,7 @@ impl Visitor for Sweeper<'_> {
     }
 
     fn pause(&mut self) {
-        lock(self.all).add(&std::mem::take(&mut self.own));
+        guard(self.all).add(&std::mem::take(&mut self.own));
     }
 }
 
@@ -137,8 +136,6 @@ impl Visitor for Sweeper<'_> {
 fn is_gone(outcome: &Result<Outcome, CleanError>) -> bool {
     matches!(
         outcome,
-        Ok(Outcome::NoRecord)
-            | Err(CleanError::Directory(DirectoryError::Missing(_))
-                | CleanError::Lock(LockError::Missing(_)))
+        Ok(Outcome::NoRecord) | Err(CleanError::Directory(DirectoryError::Missing(_)))
     )
 }

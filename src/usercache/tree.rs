@@ -345,7 +345,7 @@ impl Queue {
 
     /// Gives the task to a thread that waits for one; gives it back if none does.
     fn offer(&self, task: Task) -> Option<Task> {
-        let mut state = lock(&self.state);
+        let mut state = guard(&self.state);
         if state.waiting <= state.tasks.len() {
             return Some(task);
         }
@@ -356,7 +356,7 @@ impl Queue {
 
     /// Waits for a task; `None` when every thread waits, so that none will come.
     fn take(&self) -> Option<Task> {
-        let mut state = lock(&self.state);
+        let mut state = guard(&self.state);
         state.waiting += 1;
         loop {
             if let Some(task) = state.tasks.pop() {
@@ -380,12 +380,12 @@ struct Leaver<'a>(&'a Queue);
 
 impl Drop for Leaver<'_> {
     fn drop(&mut self) {
-        lock(&self.0.state).waiting += 1;
+        guard(&self.0.state).waiting += 1;
         self.0.changed.notify_all();
     }
 }
 
 /// What a panic in another thread left is counters and tasks, and right as it is.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
