@@ -3,8 +3,8 @@
 # "cargo build --release ... --target <this machine>-unknown-linux-musl" with a
 # toolchain that can do that. The results are in target/<triple>/.
 #
-# A wrapper on musl starts in a tenth of the time that one on glibc takes, and
-# it starts at every login. rustup has the target ready made and is used where
+# A wrapper on musl starts several times faster than one on glibc, and it starts
+# at every login. rustup has the target ready made and is used where
 # it does. Debian's Rust has none, but it has std's sources with everything
 # they need, and musl: from those the target is built here, once, without
 # network, in about a minute (into target/musl-sysroot-<version>).

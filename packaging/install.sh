@@ -51,6 +51,9 @@ put 0644 "$PACKAGE/generated/nfs-hostchange.fish" /usr/share/fish/vendor_complet
 for page in "$here"/../docs/*.md; do
     put 0644 "$page" "$DOCDIR/${page##*/}"
 done
+for picture in "$here"/../docs/performance/*.svg; do
+    put 0644 "$picture" "$DOCDIR/performance/${picture##*/}"
+done
 put 0644 "$here/examples/README" "$DOCDIR/examples/README"
 put 0644 "$here/examples/dovecot-nfs-hostchange.conf" "$DOCDIR/examples/dovecot-nfs-hostchange.conf"
 put 0644 "$here/examples/cron.d" "$DOCDIR/examples/cron.d"

@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let bash = generate_to(Shell::Bash, &mut command, "nfs-hostchange", &directory)?;
     // clap_complete 4.6 writes a hyphen in the command's name in one way where it sets the
-    // state and in another where it asks for it (clap's issue 6421).
+    // state and in another where it asks for it.
     let script = std::fs::read_to_string(&bash)?;
     std::fs::write(
         &bash,

@@ -96,7 +96,6 @@ doveadm_cleans_one_user() {
 cron_job_sweeps() {
     local job
     job=$(sed -n 's/^17 3 .* root  *//p' "$EXAMPLES/cron.d")
-    printf 'SWEEP_AGE="1 day"\nSWEEP_ROOT=%s\n' "$LISTINDEX" >/etc/default/nfs-hostchange
     sh -c "$job" | grep ' 0 cleaned,'
 }
 
