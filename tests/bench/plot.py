@@ -28,8 +28,11 @@ def _line(x1, y1, x2, y2, color=GRID, width=1.0):
     )
 
 
-def _decades(low, high):
-    return [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+def _ticks(low, high):
+    """Round numbers on a logarithmic axis."""
+    decades = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    steps = (1, 2, 5) if high / low < 200 else (1,)
+    return [decade * step for decade in decades for step in steps if low <= decade * step <= high]
 
 
 def number(value):
@@ -52,10 +55,8 @@ def bars(title, unit, rows, goal=None):
         return left + (width - left - right) * math.log(value / low) / math.log(high / low)
 
     parts = [_text(12, 22, title, extra='font-weight="bold"')]
-    ticks = [tick for decade in _decades(low, high) for tick in (decade, 2 * decade, 5 * decade)]
-    for tick in ticks:
-        if low <= tick <= high:
-            parts += [_line(x(tick), top - 8, x(tick), bottom), _text(x(tick), bottom + 16, number(tick), "middle")]
+    for tick in _ticks(low, high):
+        parts += [_line(x(tick), top - 8, x(tick), bottom), _text(x(tick), bottom + 16, number(tick), "middle")]
     parts.append(_text(left, bottom + 32, unit))
     if goal:
         parts += [_line(x(goal), top - 8, x(goal), bottom, COLORS[2], 2), _text(x(goal) + 4, top - 10, f"goal {goal:g}")]
@@ -88,12 +89,10 @@ def lines(title, x_unit, y_unit, series):
         return bottom - (bottom - top) * math.log(value / y_low) / math.log(y_high / y_low)
 
     parts = [_text(12, 22, title, extra='font-weight="bold"')]
-    for tick in _decades(x_low, x_high):
-        if x_low <= tick <= x_high:
-            parts += [_line(x(tick), top, x(tick), bottom), _text(x(tick), bottom + 16, number(tick), "middle")]
-    for tick in _decades(y_low, y_high):
-        if y_low <= tick <= y_high:
-            parts += [_line(left, y(tick), width - right, y(tick)), _text(left - 6, y(tick) + 4, number(tick), "end")]
+    for tick in _ticks(x_low, x_high):
+        parts += [_line(x(tick), top, x(tick), bottom), _text(x(tick), bottom + 16, number(tick), "middle")]
+    for tick in _ticks(y_low, y_high):
+        parts += [_line(left, y(tick), width - right, y(tick)), _text(left - 6, y(tick) + 4, number(tick), "end")]
     parts += [_text((left + width - right) / 2, height - 12, x_unit, "middle"), _text(12, top - 8, y_unit)]
     # The labels at the lines' ends, moved apart where they would overlap.
     ends = sorted((y(points[-1][1]), index) for index, (_, points) in enumerate(series))
