@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Deserializer};
@@ -275,8 +276,13 @@ impl Configuration {
     pub fn read(path: &Path) -> Result<Option<Configuration>, ConfigurationError> {
         let mut file = match open(path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(ConfigurationError::Unreadable(path.to_owned(), error)),
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => {
+                return Err(ConfigurationError::Unreadable(
+                    path.to_owned(),
+                    errno.into(),
+                ));
+            }
         };
         let unreadable = |error| ConfigurationError::Unreadable(path.to_owned(), error);
         let metadata = file.metadata().map_err(unreadable)?;
@@ -300,10 +306,10 @@ impl Configuration {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+fn open(path: &Path) -> nix::Result<File> {
     // O_NONBLOCK: a FIFO in the file's place must not hold up a login.
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    Ok(File::from(openat(AT_FDCWD, path, flags, Mode::empty())?))
+    openat(AT_FDCWD, path, flags, Mode::empty()).map(File::from)
 }
 
 /// One read(2) more than needed would be a system call in every login.
