@@ -15,7 +15,7 @@ measure_sweep() {
         install -d -o mail -g mail -m 0700 "$root/users"
         as_mail_user "$BIN/populate" "$root/users" "$users" 10
         candidates_of_scan "$root/users" >"$WORK/candidates.scan"
-        as_mail_user "$BIN/spawn" "$(rounds 9 3)" "$WORK/candidates.scan" >"$RESULTS/scan.$users"
+        as_mail_user "$BIN/spawn" "$(rounds $((users < 1000000 ? 9 : 5)) 3)" "$WORK/candidates.scan" >"$RESULTS/scan.$users"
         candidates_of_pass "$users" "$root/users" >"$WORK/candidates.pass"
         as_mail_user "$BIN/spawn" "$(rounds $((users < 1000000 ? 9 : 3)) 3)" "$WORK/candidates.pass" >"$RESULTS/pass.$users"
         rm -rf "$root/users"
@@ -24,7 +24,7 @@ measure_sweep() {
     users=$(rounds 20000 1000)
     install -d -o mail -g mail -m 0700 "$root/users"
     candidates_of_deletion "$users" "$root/users" >"$WORK/candidates.deletion"
-    as_mail_user "$BIN/spawn" "$(rounds 21 3)" "$WORK/candidates.deletion" >"$RESULTS/deletion.$users"
+    as_mail_user "$BIN/spawn" "$(rounds 11 3)" "$WORK/candidates.deletion" >"$RESULTS/deletion.$users"
     rm -rf "$root/users"
     note "a command for each user"
     users=$(rounds 500 100)
