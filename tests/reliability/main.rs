@@ -393,13 +393,17 @@ fn a_cleaning_of_the_mail_user_s_may_be_killed_at_any_system_call() {
     cleaning_killed_anywhere(true);
 }
 
-/// Calls for memory, threads and random numbers. Rust's library gives up where there are none.
+/// Calls for memory, threads and random numbers. Rust's library and the C library give up where there
+/// are none.
 fn is_the_library_s(number: u64) -> bool {
     [
         libc::SYS_mmap,
         libc::SYS_mprotect,
         libc::SYS_brk,
         libc::SYS_clone3,
+        libc::SYS_rseq,
+        libc::SYS_set_robust_list,
+        libc::SYS_rt_sigprocmask,
         libc::SYS_sigaltstack,
         libc::SYS_getrandom,
     ]
@@ -419,6 +423,10 @@ fn cleaning_failing_anywhere(by_user: bool) {
             .position(|&number| number == libc::SYS_openat2 as u64)
             .expect("it opens a directory without following links");
         for (point, &number) in calls.iter().enumerate().skip(first) {
+            // Not knowing of how many processors, a sweep would have threads that nobody follows.
+            if number == libc::SYS_sched_getaffinity as u64 {
+                continue;
+            }
             for &errno in errnos {
                 let what = format!("{command:?}, call {point} ({number}): {errno}");
                 world.forget();
