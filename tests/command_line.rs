@@ -106,7 +106,7 @@ fn whoever_types_something_wrong_is_told_in_one_line() {
             "/dev/shm belongs to other programs too",
         ),
         (
-            "check -c /nowhere",
+            "check --dovecot-config /nowhere",
             78,
             "open(/nowhere) failed: No such file or directory",
         ),

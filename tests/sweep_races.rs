@@ -372,7 +372,7 @@ fn a_hostile_owner_harms_nobody_but_himself() {
     });
 
     // What is linked has one name again.
-    for path in [&own, &away, &links] {
+    for path in [&own, &away, &links, &careless] {
         let _ = fs::remove_dir_all(path);
     }
     println!("{sweeps} sweeps, {} swaps", swaps.load(Ordering::Relaxed));
