@@ -45,7 +45,7 @@ def status_of_a_user(lab, kind):
     user = lab.user()
     for number, where in enumerate((lab.a, lab.a, lab.b, lab.b)):
         where.session(kind, user, ("create", f"folder{number}"), ("look",))
-    arguments = f"status -u {user} -c /run/{kind}/dovecot.conf --config {KINDS[kind].config_file}"
+    arguments = f"status -u {user} --dovecot-config /run/{kind}/dovecot.conf --config {KINDS[kind].config_file}"
     for where, answer in ((lab.a, "no: the claim in INDEX was made after"), (lab.b, "yes: ")):
         status, said = run(where, arguments)
         check(status == 0, f"{status} {said}")
@@ -56,7 +56,7 @@ def status_of_a_user(lab, kind):
 @case("check finds list indexes on NFS, and nothing to say about INDEX there", options=(PLAIN,), users=("vmail",))
 def check_knows_nfs(lab, kind):
     def found(file):
-        return run(lab.a, f"check -c {file}")[1]
+        return run(lab.a, f"check --dovecot-config {file}")[1]
 
     lab.a.session(kind, lab.user(), ("look",))
     said = found(f"/run/{kind}/dovecot.conf")
