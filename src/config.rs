@@ -12,8 +12,8 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Deserializer};
 
+use crate::dovecot::age::parse_age;
 use crate::system::credentials::effective_user;
-use crate::usercache::age::parse_age;
 
 /// A file larger than this is not a configuration of ours.
 const LARGEST: u64 = 64 * 1024;

@@ -1,47 +1,28 @@
 //! Keeps Dovecot's local mailbox list indexes right on NFS clusters.
 //!
-//! The life of a login, in the order in which it happens:
+//! The rooms of this house, in the order in which a login passes them:
 //!
-//! 1. [`command_line`]: what to execute in the end.
-//! 2. [`environment`]: what script-login told about the user.
-//! 3. [`config`]: the administrator's settings; [`log`] from here on.
-//! 4. [`location`]: where INDEX and LISTINDEX are.
-//! 5. [`user`]: taking on the user's ids, if Dovecot started the wrapper as root.
-//! 6. [`index_directory`]: the forced look at INDEX, on NFS; [`claim`]: the claim there.
-//! 7. [`list_index_directory`]: LISTINDEX, local; [`lock`]: its lock, [`record`]: its record of
-//!    the claim, [`list_index`]: the files that are thrown away.
-//! 8. [`reconcile`]: comparing both sides; [`migrate`]: taking over a list index from NFS;
-//!    [`open_sessions`]: who else must be gone first.
-//! 9. [`login`]: all of it, from the start to the verdict and the executed program.
+//! - [`login`]: the wrapper, a post-login script, from its command line to the executed program.
+//! - [`dovecot`]: what Dovecot says about the user and where INDEX and LISTINDEX are.
+//! - [`config`], [`log`]: the administrator's settings, and the lines that the administrator reads.
+//! - [`reconcile`]: the protocol, which compares both sides and makes them equal; it knows nothing
+//!   of who calls.
+//! - [`nfs`]: INDEX, and the claim in it; [`local`]: LISTINDEX, its lock and its record.
+//! - [`usercache`]: throwing away list indexes that nobody uses.
+//! - [`admin`]: the administrator's command, `nfs-hostchange`.
+//! - [`system`]: everything that talks to the kernel past `std` and `nix`.
 
 #![deny(unsafe_code)]
 
-pub mod accounts;
 #[cfg(feature = "admin")]
 pub mod admin;
-#[cfg(feature = "admin")]
-pub mod check;
-pub mod claim;
-pub mod command_line;
 pub mod config;
-pub mod environment;
-#[cfg(feature = "admin")]
-pub mod file_system;
-pub mod index_directory;
-pub mod list_index;
-pub mod list_index_directory;
-#[cfg(feature = "admin")]
-pub mod locate;
-pub mod location;
-pub mod lock;
+pub mod dovecot;
+pub mod local;
 pub mod log;
 pub mod login;
-pub mod migrate;
-pub mod open_sessions;
+pub mod nfs;
 pub mod reconcile;
-pub mod record;
-#[cfg(feature = "admin")]
-pub mod status;
 pub mod system;
-pub mod user;
+#[cfg(feature = "admin")]
 pub mod usercache;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nfs_hostchange::usercache::age::parse_age;
+use nfs_hostchange::dovecot::age::parse_age;
 use serde_json::Value;
 
 #[test]

@@ -8,7 +8,9 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use nfs_hostchange::location::{self, Lookup, Setting, Tracked, Tracking, UserdbField, Variables};
+use nfs_hostchange::dovecot::location::{
+    self, Lookup, Setting, Tracked, Tracking, UserdbField, Variables,
+};
 use nix::unistd::{User, geteuid};
 use serde_json::Value;
 

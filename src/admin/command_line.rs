@@ -9,9 +9,9 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
-use crate::command_line::DEFAULT_CONFIGURATION;
-use crate::lock::LOCK_FILE;
-use crate::usercache::age::{AgeError, parse_age};
+use crate::dovecot::age::{AgeError, parse_age};
+use crate::local::lock::LOCK_FILE;
+use crate::login::command_line::DEFAULT_CONFIGURATION;
 
 /// Dovecot's local mailbox list indexes on an NFS cluster: where they are, and throwing away
 /// those that nobody uses.

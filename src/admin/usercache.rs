@@ -15,9 +15,9 @@ use super::command_line::{Clean, Sweep, Unused};
 use super::output::{
     Exit, Span, and_of_these, cannot_drop_groups, complain, counted, insert_path, say,
 };
-use crate::list_index::DeleteError;
-use crate::list_index_directory::DirectoryError;
-use crate::lock::LockError;
+use crate::local::directory::DirectoryError;
+use crate::local::files::DeleteError;
+use crate::local::lock::LockError;
 use crate::usercache::clean::{CleanError, Cleaner, Directory, Outcome, Rules};
 use crate::usercache::sweep::{self, Totals};
 use crate::usercache::tree::{RootError, Tree, guard};

@@ -3,8 +3,8 @@
 #![no_main]
 #![deny(unsafe_code)]
 
-use nfs_hostchange::command_line::{self, CommandLine};
-use nfs_hostchange::environment::Environment;
+use nfs_hostchange::dovecot::environment::Environment;
+use nfs_hostchange::login::command_line::{self, CommandLine};
 use nfs_hostchange::login::{self, Failure};
 use nfs_hostchange::reconcile::Verdict;
 use nfs_hostchange::system::arena::Arena;

@@ -7,10 +7,13 @@
 
 #![allow(unsafe_code)]
 
+pub mod accounts;
 pub mod arena;
 pub mod credentials;
 pub mod descriptors;
 pub mod entries;
+#[cfg(feature = "admin")]
+pub mod file_system;
 pub mod host;
 pub mod lease;
 pub mod regex;

@@ -11,15 +11,15 @@ use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::file_system::FileSystem;
-use crate::list_index::{self, DeleteError, Size, file_type};
-use crate::list_index_directory::{
+use crate::local::directory::{
     DirectoryError, ListIndexDirectory, is_roots_own, open_without_links,
 };
-use crate::lock::{Exclusive, Lock, LockError};
-use crate::open_sessions;
-use crate::record::Content;
+use crate::local::files::{self, DeleteError, Size, file_type};
+use crate::local::lock::{Exclusive, Lock, LockError};
+use crate::local::record::Content;
+use crate::local::sessions;
 use crate::system::credentials::{RootThread, UserId, effective_user};
+use crate::system::file_system::FileSystem;
 
 use super::last_used::{age, last_login, last_written};
 
@@ -170,7 +170,7 @@ impl Survey {
             is_in_use: false,
             names: Vec::new(),
         };
-        let entries = list_index::entries(directory.as_fd(), prefix.to_bytes());
+        let entries = files::entries(directory.as_fd(), prefix.to_bytes());
         for entry in entries.map_err(unreadable)? {
             let (name, status) = entry.map_err(unreadable)?;
             match file_type(&status) {
@@ -181,7 +181,7 @@ impl Survey {
             survey.size.add(&status);
             survey.last_written = survey.last_written.max(last_written(&status));
             survey.is_in_use = survey.is_in_use
-                || list_index::is_open(directory, &name)
+                || files::is_open(directory, &name)
                     .map_err(|errno| CleanError::Lease(directory.path_of(&name), errno))?;
             if survey.names.len() < MOST_NAMES {
                 survey.names.push(name);
@@ -192,11 +192,11 @@ impl Survey {
 
     fn delete(&self, lock: &Lock<'_, Exclusive>, prefix: &CStr) -> Result<(), DeleteError> {
         if self.names.len() == MOST_NAMES {
-            return list_index::delete(lock, prefix).map(drop);
+            return files::delete(lock, prefix).map(drop);
         }
         self.names
             .iter()
-            .try_for_each(|name| list_index::delete_file(lock, name))
+            .try_for_each(|name| files::delete_file(lock, name))
     }
 }
 
@@ -312,7 +312,7 @@ fn clean_as_owner(
 
 /// Whether a session without a list index is, or may be, open. The note of it must stay.
 pub fn has_open_session(content: &Content) -> bool {
-    open_sessions::still_open(content.sessions()).map_or(true, |open| !open.is_empty())
+    sessions::still_open(content.sessions()).map_or(true, |open| !open.is_empty())
 }
 
 impl From<nix::Result<()>> for Directory {

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use crate::list_index::Size;
-use crate::list_index_directory::DirectoryError;
+use crate::local::directory::DirectoryError;
+use crate::local::files::Size;
 
 use super::clean::{CleanError, Cleaner, Directory, Outcome, Rules};
 use super::last_used::{age, last_login};

@@ -16,11 +16,11 @@ use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, stat};
 
-use crate::file_system::FileSystem;
-use crate::list_index::file_type;
-use crate::list_index_directory::{DirectoryError, ListIndexDirectory, open_without_links};
-use crate::lock::LOCK_FILE;
+use crate::local::directory::{DirectoryError, ListIndexDirectory, open_without_links};
+use crate::local::files::file_type;
+use crate::local::lock::LOCK_FILE;
 use crate::system::entries::{Entries, EntryType, open_directory};
+use crate::system::file_system::FileSystem;
 
 /// Users' directories are that many levels below the root at the most.
 const DEEPEST: u8 = 4;

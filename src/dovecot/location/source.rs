@@ -9,9 +9,9 @@ use super::{
     ExpandError, Lookup, ParseError, Setting, Tracking, UserdbField, Variables, expand, parse,
     tracking,
 };
-use crate::accounts;
 use crate::config::Configuration;
-use crate::environment::Environment;
+use crate::dovecot::environment::Environment;
+use crate::system::accounts;
 
 /// The userdb fields that hold a location, the strongest first.
 const LOCATION_FIELDS: [&str; 3] = ["NAMESPACE/INBOX/LOCATION", "MAIL_LOCATION", "MAIL"];

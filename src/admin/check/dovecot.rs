@@ -224,7 +224,7 @@ impl Settings {
             .or_else(|| self.userdb_field("uid"))
             .unwrap_or_else(|| self.get("mail_uid"));
         let uid = configured.parse().ok();
-        match uid.or_else(|| crate::accounts::user_id(configured)) {
+        match uid.or_else(|| crate::system::accounts::user_id(configured)) {
             Some(uid) => MailUsers::One(configured.to_owned(), uid),
             None if drivers.any(|driver| driver == "passwd") => MailUsers::Many,
             None => MailUsers::Unknown,

@@ -9,6 +9,7 @@ mod directories;
 pub mod dovecot;
 mod host;
 mod location;
+mod print;
 mod services;
 
 use std::fmt;
@@ -16,6 +17,8 @@ use std::path::PathBuf;
 
 use directories::Plan;
 use dovecot::Settings;
+
+pub use print::run;
 
 /// The wrapper's name in Dovecot's libexec directory.
 const WRAPPER: &str = "nfs-hostchange-login";

@@ -6,12 +6,12 @@ use std::os::unix::ffi::OsStringExt;
 use nix::unistd::{getegid, geteuid};
 use serde_json::{Value, json};
 
-use super::command_line::Locate;
-use super::output::{Exit, complain, say};
-use crate::accounts;
+use crate::admin::command_line::Locate;
+use crate::admin::locate::{self, LocateAnswer, LocateRequest};
+use crate::admin::output::{Exit, complain, say};
 use crate::config::{Account, Configuration};
-use crate::locate::{self, LocateAnswer, LocateRequest};
-use crate::user::resolve;
+use crate::login::user::resolve;
+use crate::system::accounts;
 
 /// Prints where one user's indexes are, or why that is not known.
 pub fn run(options: Locate) -> Exit {

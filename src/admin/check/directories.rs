@@ -15,8 +15,8 @@ use super::dovecot::{MailUsers, Settings};
 use super::location::ListIndexes;
 use super::services::PostLogin;
 use super::{Findings, Remedy, Severity, quoted};
-use crate::file_system::FileSystem;
-use crate::list_index_directory::open_without_links;
+use crate::local::directory::open_without_links;
+use crate::system::file_system::FileSystem;
 
 /// Where lines for directories go.
 const TMPFILES: &str = "/etc/tmpfiles.d/nfs-hostchange.conf";

@@ -1,19 +1,23 @@
 //! `nfs-hostchange locate`: where one user's INDEX and LISTINDEX are, as
 //! `doveadm` on this host would find them.
 
+mod print;
+
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use serde_json::{Map, Value};
 
-use crate::accounts;
 use crate::admin::output::{insert_path, printable};
-use crate::location::{
+use crate::dovecot::location::{
     self, ExpandError, Layout, ListIndex, Location, Lookup, ParseError, Setting, Tracking,
     UserdbField, Variables,
 };
+use crate::system::accounts;
 use crate::system::host;
+
+pub use print::run;
 
 /// Whose location is asked for, and what is known about the user.
 #[derive(Debug)]

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use super::dovecot::{LocationSource, Settings};
 use super::{Findings, Remedy, Severity};
-use crate::file_system::FileSystem;
-use crate::list_index_directory::open_without_links;
-use crate::locate::{LocateAnswer, LocateError, LocateRequest, locate};
-use crate::location::{Layout, Shared, Tracked, Tracking, Unvouchable};
+use crate::admin::locate::{LocateAnswer, LocateError, LocateRequest, locate};
+use crate::dovecot::location::{Layout, Shared, Tracked, Tracking, Unvouchable};
+use crate::local::directory::open_without_links;
+use crate::system::file_system::FileSystem;
 
 /// Where list indexes should be.
 const LOCAL: &str = "LISTINDEX=/dev/shm/dovecot-listindex/%2.256Nu/%u/dovecot.list.index";

@@ -4,9 +4,9 @@ use std::fmt;
 
 use nix::errno::Errno;
 
-use crate::accounts;
 use crate::config::{Account, Configuration};
-use crate::environment::Environment;
+use crate::dovecot::environment::Environment;
+use crate::system::accounts;
 use crate::system::credentials::{Assumed, GroupId, Identity, UserId, effective_user};
 
 /// Why nobody can be become, or nobody that the work may be done as.

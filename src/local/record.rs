@@ -1,12 +1,12 @@
 //! `LISTINDEX/.lasthost`: this backend's record of the claim, or a note of open sessions. The file
-//! is the directory's [lock](crate::lock), too.
+//! is the directory's [lock](crate::local::lock), too.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
-use crate::claim::{ClaimText, Identity};
 use crate::config::HostName;
-use crate::lock::{Exclusive, Kind, Lock, LockError};
+use crate::local::lock::{Exclusive, Kind, Lock, LockError};
+use crate::nfs::claim::{ClaimText, Identity};
 
 /// The format's version. A record of another one counts as none.
 const VERSION: &str = "1";
@@ -17,7 +17,7 @@ const NO_RECORD: &str = " \n";
 /// How a note of sessions begins.
 const SESSIONS: &str = "sessions";
 
-/// A record and a note of [`MOST`](crate::open_sessions::MOST) sessions are shorter than this.
+/// A record and a note of [`MOST`](crate::local::sessions::MOST) sessions are shorter than this.
 const LONGEST: usize = 1536;
 
 /// What the lock file holds.

@@ -1,5 +1,8 @@
 //! A login, from what Dovecot told to the verdict about the list index.
 
+pub mod command_line;
+pub mod user;
+
 use std::ffi::{CString, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
@@ -8,15 +11,15 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
-use crate::command_line::{CommandLine, UsageError};
 use crate::config::Configuration;
-use crate::environment::Environment;
-use crate::index_directory::Index;
-use crate::location::{Tracked, Tracking, source};
+use crate::dovecot::environment::Environment;
+use crate::dovecot::location::{Tracked, Tracking, source};
 use crate::log::Log;
+use crate::login::command_line::{CommandLine, UsageError};
+use crate::login::user::Actor;
+use crate::nfs::directory::Index;
 use crate::reconcile::{Reconciliation, Verdict};
 use crate::system::start::exit;
-use crate::user::Actor;
 
 /// Decides whether the session may use its list index, after making it right if it was not.
 ///

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::command_line::Check;
-use super::output::{Exit, complain, say};
-use crate::check::dovecot::{Settings, SettingsError};
-use crate::check::{Finding, Remedy, Severity, check, tmpfiles};
+use crate::admin::check::dovecot::{Settings, SettingsError};
+use crate::admin::check::{Finding, Remedy, Severity, check, tmpfiles};
+use crate::admin::command_line::Check;
+use crate::admin::output::{Exit, complain, say};
 
 /// Prints what is wrong with this backend.
 pub fn run(options: &Check) -> Exit {

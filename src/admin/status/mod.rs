@@ -1,5 +1,7 @@
 //! `nfs-hostchange status`: what this backend knows about list indexes. Nothing is changed.
 
+mod print;
+
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, OsString};
 use std::fmt;
@@ -8,20 +10,22 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-use crate::claim::Identity;
 use crate::config::{Configuration, HostName};
-use crate::environment::Environment;
-use crate::index_directory::{Index, IndexError, SharedListIndex};
-use crate::list_index::Size;
-use crate::list_index_directory::{DirectoryError, ListIndexDirectory};
-use crate::location::source::{self, SourceError};
-use crate::location::{Tracked, Tracking};
-use crate::lock::{Lock, LockError, Shared};
+use crate::dovecot::environment::Environment;
+use crate::dovecot::location::source::{self, SourceError};
+use crate::dovecot::location::{Tracked, Tracking};
+use crate::local::directory::{DirectoryError, ListIndexDirectory};
+use crate::local::files::Size;
+use crate::local::lock::{Lock, LockError, Shared};
+use crate::login::user::{Actor, UserError};
+use crate::nfs::claim::Identity;
+use crate::nfs::directory::{Index, IndexError, SharedListIndex};
 use crate::system::credentials::{RootThread, UserId};
-use crate::user::{Actor, UserError};
 use crate::usercache::clean::{CleanError, Survey, has_open_session};
 use crate::usercache::last_used::{age, last_login};
 use crate::usercache::tree::{Found, Tree, Visitor, guard};
+
+pub use print::run;
 
 /// One user's local directory.
 #[derive(Debug, Clone)]

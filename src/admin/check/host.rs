@@ -11,8 +11,8 @@ use nix::sys::statvfs::fstatvfs;
 use super::directories::Plan;
 use super::dovecot::MailUsers;
 use super::{Findings, Remedy, Severity};
-use crate::file_system::FileSystem;
-use crate::list_index_directory::open_without_links;
+use crate::local::directory::open_without_links;
+use crate::system::file_system::FileSystem;
 
 /// Looks at everything around the directories.
 pub fn check(plan: &Plan, findings: &mut Findings) {

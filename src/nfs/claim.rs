@@ -17,7 +17,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::config::HostName;
-use crate::index_directory::{IndexDirectory, IndexError, is_regular};
+use crate::nfs::directory::{IndexDirectory, IndexError, is_regular};
 use crate::system::credentials::effective_user;
 use crate::system::statx::Attributes;
 

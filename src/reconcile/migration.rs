@@ -13,12 +13,12 @@ use std::path::PathBuf;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, SFlag};
 
-use crate::claim::ClaimText;
-use crate::index_directory::{IndexDirectory, IndexError, SHARED_LOG, SHARED_PREFIX, Version};
-use crate::list_index::{self, Size, file_type};
-use crate::list_index_directory::ListIndexDirectory;
-use crate::lock::{Exclusive, Lock, LockError};
+use crate::local::directory::ListIndexDirectory;
+use crate::local::files::{self, Size, file_type};
+use crate::local::lock::{Exclusive, Lock, LockError};
 use crate::log::Log;
+use crate::nfs::claim::ClaimText;
+use crate::nfs::directory::{IndexDirectory, IndexError, SHARED_LOG, SHARED_PREFIX, Version};
 
 /// Why the list index was not taken over.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl Originals {
         let unreadable = |errno| IndexError::Unreadable(index.path().to_owned(), errno);
         let mut names = Vec::new();
         let mut size = Size::default();
-        let entries = list_index::entries(index.as_fd(), SHARED_PREFIX.to_bytes());
+        let entries = files::entries(index.as_fd(), SHARED_PREFIX.to_bytes());
         for entry in entries.map_err(unreadable)? {
             let (name, status) = entry.map_err(unreadable)?;
             if file_type(&status) == SFlag::S_IFREG {

@@ -12,14 +12,14 @@ use std::time::Duration;
 use indicatif::HumanBytes;
 use serde_json::{Map, Value, json};
 
-use super::command_line::Status;
-use super::output::{
+use crate::admin::command_line::Status;
+use crate::admin::output::{
     Exit, Span, and_of_these, cannot_drop_groups, complain, counted, insert_path, printable, say,
 };
+use crate::admin::status::{self, AGES, Local, StatusError, Step, TreeStatus, UserStatus};
 use crate::config::Configuration;
-use crate::environment::Environment;
-use crate::list_index_directory::{ListIndexDirectory, open_without_links};
-use crate::status::{self, AGES, Local, StatusError, Step, TreeStatus, UserStatus};
+use crate::dovecot::environment::Environment;
+use crate::local::directory::{ListIndexDirectory, open_without_links};
 use crate::system::credentials::RootThread;
 use crate::usercache::clean::CleanError;
 use crate::usercache::tree::{Tree, guard};

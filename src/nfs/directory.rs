@@ -12,8 +12,8 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::claim::{ClaimText, Identity};
 use crate::config::Migration;
+use crate::nfs::claim::{ClaimText, Identity};
 use crate::system::statx::Attributes;
 
 /// A list index that a Dovecot without local list indexes left in INDEX.

@@ -15,8 +15,8 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, futimens};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::list_index_directory::ListIndexDirectory;
-use crate::record::Content;
+use crate::local::directory::ListIndexDirectory;
+use crate::local::record::Content;
 use crate::system::entries::open_directory;
 
 /// The lock file's name; no list index may be called so.
@@ -225,7 +225,7 @@ impl<'a, K: Kind> Lock<'a, K> {
         &self.status
     }
 
-    /// The lock file itself: what it says is the business of [`record`](crate::record).
+    /// The lock file itself: what it says is the business of [`record`](crate::local::record).
     pub(crate) fn file(&self) -> &File {
         &self.file
     }

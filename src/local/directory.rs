@@ -12,8 +12,8 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat, umask};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
+use crate::login::user::Actor;
 use crate::system::credentials::{GroupId, UserId};
-use crate::user::Actor;
 
 /// Directories on the way to LISTINDEX: everybody may pass, nobody may look or write.
 const PARENT: u32 = 0o711;

@@ -1,24 +1,26 @@
 //! The heart of a login: does this backend's list index still belong to the claim that stands?
 
+pub mod migration;
+
 use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::claim::{ClaimText, Identity};
 use crate::config::{HostName, Level, Migration};
-use crate::index_directory::{
+use crate::local::directory::{DirectoryError, ListIndexDirectory};
+use crate::local::files::{self, DeleteError, Size};
+use crate::local::lock::{self, Deadline, Exclusive, Kind, Lock, LockError, Shared};
+use crate::local::sessions;
+use crate::log::Log;
+use crate::login::user::Actor;
+use crate::nfs::claim::{ClaimText, Identity};
+use crate::nfs::directory::{
     Index, IndexDirectory, IndexError, Look, SHARED_LOG, SHARED_PREFIX, SharedListIndex,
 };
-use crate::list_index::{self, DeleteError, Size};
-use crate::list_index_directory::{DirectoryError, ListIndexDirectory};
-use crate::lock::{self, Deadline, Exclusive, Kind, Lock, LockError, Shared};
-use crate::log::Log;
-use crate::migrate::{MigrateError, Originals};
-use crate::open_sessions;
+use crate::reconcile::migration::{MigrateError, Originals};
 use crate::system::signals::WriteSignalsIgnored;
-use crate::user::Actor;
 
 /// A claim younger than this, in seconds, means that the user alternates between backends.
 const ALTERNATES: i64 = 60;
@@ -188,7 +190,7 @@ impl Reconciliation<'_> {
     #[cold]
     fn give_up(&self, error: IndexError, deadline: &Deadline) -> Result<(), Doubt> {
         let path = &self.list_index_directory;
-        let directory = match open_sessions::own() {
+        let directory = match sessions::own() {
             // There must be a place for the note.
             Some(_) => ListIndexDirectory::open_or_make(path, self.actor),
             None => ListIndexDirectory::open(path, self.actor.user()),
@@ -246,7 +248,7 @@ impl Reconciliation<'_> {
         if let Err(error) = noted {
             self.log.error(error);
         }
-        match (list_index::delete(lock, &self.prefix), &result) {
+        match (files::delete(lock, &self.prefix), &result) {
             // Said in a moment.
             (Err(error), Err(Doubt::Delete(doubt))) if error == *doubt => {}
             (Err(error), _) => self.log.error(error),
@@ -319,7 +321,7 @@ impl Reconciliation<'_> {
             self.mark_used(lock);
             return Ok(());
         }
-        match open_sessions::still_open(content.sessions()) {
+        match sessions::still_open(content.sessions()) {
             Ok(open) if open.is_empty() => {}
             Ok(_) => return Err(Doubt::OpenSession),
             Err(error) => return Err(Doubt::UnknownSessions(error)),
@@ -329,8 +331,8 @@ impl Reconciliation<'_> {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let second = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        let is_watched = list_index::is_watched(lock.directory(), &self.prefix, second);
-        let deleted = list_index::delete(lock, &self.prefix)?;
+        let is_watched = files::is_watched(lock.directory(), &self.prefix, second);
+        let deleted = files::delete(lock, &self.prefix)?;
         if is_watched {
             wait_for_next_second(now);
         }
@@ -447,12 +449,12 @@ impl Reconciliation<'_> {
 /// Replaces the record by a note of the sessions that run without a list index: those that were
 /// noted `before` and are still open, and this one.
 fn note_session(lock: &Lock<'_, Exclusive>, before: &[u64]) -> Result<(), LockError> {
-    let mut sessions = open_sessions::still_open(before).unwrap_or_else(|_| before.to_vec());
-    sessions.extend(open_sessions::own());
+    let mut sessions = sessions::still_open(before).unwrap_or_else(|_| before.to_vec());
+    sessions.extend(sessions::own());
     if sessions.is_empty() {
         return lock.empty_record();
     }
-    let oldest = sessions.len().saturating_sub(open_sessions::MOST);
+    let oldest = sessions.len().saturating_sub(sessions::MOST);
     lock.note_sessions(&sessions[oldest..])
 }
 

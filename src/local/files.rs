@@ -11,8 +11,8 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::list_index_directory::ListIndexDirectory;
-use crate::lock::{Exclusive, Lock};
+use crate::local::directory::ListIndexDirectory;
+use crate::local::lock::{Exclusive, Lock};
 use crate::system::entries::{Entries, open_directory};
 use crate::system::lease;
 

@@ -1,0 +1,7 @@
+//! LISTINDEX, the directory of the list index, which is this backend's alone.
+
+pub mod directory;
+pub mod files;
+pub mod lock;
+pub mod record;
+pub mod sessions;
