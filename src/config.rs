@@ -13,6 +13,9 @@ use nix::sys::stat::Mode;
 use serde::{Deserialize, Deserializer};
 
 use crate::dovecot::age::parse_age;
+use crate::event::Level;
+use crate::nfs::directory::Migration;
+use crate::nfs::host::HostName;
 use crate::system::credentials::effective_user;
 
 /// A file larger than this is not a configuration of ours.
@@ -70,79 +73,6 @@ pub enum Account {
     Name(String),
 }
 
-/// A host name that is safe in a file name, a record and a log line.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct HostName(String);
-
-impl HostName {
-    /// The longest host name (HOST_NAME_MAX, sethostname(2)).
-    const LONGEST: usize = 64;
-
-    /// The system's own host name, uname(2); what does not fit is replaced.
-    pub fn of_system() -> HostName {
-        let name = nix::unistd::gethostname().unwrap_or_default();
-        let mut name: String = name
-            .to_string_lossy()
-            .chars()
-            .map(|c| {
-                if c.is_ascii_graphic() && c != '/' {
-                    c
-                } else {
-                    '_'
-                }
-            })
-            .take(HostName::LONGEST)
-            .collect();
-        if name.is_empty() {
-            name.push_str("unknown");
-        }
-        HostName(name)
-    }
-}
-
-impl TryFrom<String> for HostName {
-    type Error = String;
-
-    fn try_from(name: String) -> Result<HostName, String> {
-        let usable = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
-        if name.is_empty() || name.len() > HostName::LONGEST || !name.bytes().all(usable) {
-            return Err(format!(
-                "host name '{}' must be 1 to {} visible ASCII characters without '/'",
-                name.escape_default(),
-                HostName::LONGEST
-            ));
-        }
-        Ok(HostName(name))
-    }
-}
-
-impl HostName {
-    /// The name itself.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for HostName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// What the administrator said about list indexes in INDEX.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Migration {
-    /// They are nobody's business.
-    #[default]
-    Off,
-    /// They are to be taken over.
-    On,
-    /// Unknown: the configuration cannot be used. One may be there that is newer than the local
-    /// one.
-    Unknown,
-}
-
 /// The `[log]` table.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -185,19 +115,6 @@ pub enum Facility {
     Local5,
     Local6,
     Local7,
-}
-
-/// How important a line is, the most important first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// Something an administrator must mend.
-    Error,
-    /// A session that is right but slower, or a cluster that is not as it should be.
-    Warning,
-    /// What was done.
-    #[default]
-    Info,
 }
 
 fn migration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Migration, D::Error> {

@@ -5,22 +5,26 @@
 //! - [`login`]: the wrapper, a post-login script, from its command line to the executed program.
 //! - [`dovecot`]: what Dovecot says about the user and where INDEX and LISTINDEX are.
 //! - [`config`], [`log`]: the administrator's settings, and the lines that the administrator reads.
+//! - [`actor`]: with whose rights the work is done; [`event`]: what the core tells its caller.
 //! - [`reconcile`]: the protocol, which compares both sides and makes them equal; it knows nothing
 //!   of who calls.
 //! - [`nfs`]: INDEX, and the claim in it; [`local`]: LISTINDEX, its lock and its record.
 //! - [`usercache`]: throwing away list indexes that nobody uses.
 //! - [`admin`]: the administrator's command, `nfs-hostchange`.
-//! - [`system`]: everything that talks to the kernel past `std` and `nix`.
+//! - [`names`]: names of files; [`system`]: everything that talks to the kernel past `std` and `nix`.
 
 #![deny(unsafe_code)]
 
+pub mod actor;
 #[cfg(feature = "admin")]
 pub mod admin;
 pub mod config;
 pub mod dovecot;
+pub mod event;
 pub mod local;
 pub mod log;
 pub mod login;
+pub mod names;
 pub mod nfs;
 pub mod reconcile;
 pub mod system;

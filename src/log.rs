@@ -7,7 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use syslog::{LogFormat, Logger, LoggerBackend, Severity};
 
-use crate::config::{Facility, Level, LogSettings, Target};
+use crate::config::{Facility, LogSettings, Target};
+use crate::event::{Events, Level};
 use crate::system::descriptors::write_line_to_standard_error;
 use crate::system::signals::WriteSignalsIgnored;
 
@@ -40,17 +41,17 @@ impl Log {
 
     /// Something an administrator must mend.
     pub fn error(&self, message: impl Display) {
-        self.write(Level::Error, message);
+        self.event(Level::Error, &message);
     }
 
     /// Something an administrator should know.
     pub fn warning(&self, message: impl Display) {
-        self.write(Level::Warning, message);
+        self.event(Level::Warning, &message);
     }
 
     /// Something that was done.
     pub fn info(&self, message: impl Display) {
-        self.write(Level::Info, message);
+        self.event(Level::Info, &message);
     }
 
     /// The last line of a process that could not do its work: to syslog and to standard error.
@@ -59,21 +60,6 @@ impl Log {
         let line = one_line(format!("fatal: {message}").as_bytes());
         self.send(Level::Error, &line);
         write_line_to_standard_error(format!("{IDENT}: {line}").as_bytes());
-    }
-
-    /// A line of importance `level`.
-    #[cold]
-    pub fn write(&self, level: Level, message: impl Display) {
-        if level > self.settings.level {
-            return;
-        }
-        let message = message.to_string();
-        let line = [b"user=".as_slice(), &self.user, b": ", message.as_bytes()].concat();
-        let line = one_line(&line);
-        let sent = self.settings.target == Target::Syslog && self.send(level, &line);
-        if !sent {
-            write_line_to_standard_error(format!("{IDENT}: {line}").as_bytes());
-        }
     }
 
     /// Whether syslog took the line. A full or absent socket does not hold up the login, and a
@@ -102,6 +88,22 @@ impl Log {
                 facility: self.settings.facility.into(),
             },
         ))
+    }
+}
+
+impl Events for Log {
+    #[cold]
+    fn event(&self, level: Level, message: &dyn Display) {
+        if level > self.settings.level {
+            return;
+        }
+        let message = message.to_string();
+        let line = [b"user=".as_slice(), &self.user, b": ", message.as_bytes()].concat();
+        let line = one_line(&line);
+        let sent = self.settings.target == Target::Syslog && self.send(level, &line);
+        if !sent {
+            write_line_to_standard_error(format!("{IDENT}: {line}").as_bytes());
+        }
     }
 }
 

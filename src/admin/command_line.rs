@@ -10,8 +10,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use crate::dovecot::age::{AgeError, parse_age};
-use crate::local::lock::LOCK_FILE;
-use crate::login::command_line::DEFAULT_CONFIGURATION;
+use crate::names::DEFAULT_CONFIGURATION;
+use crate::names::LOCK_FILE;
 
 /// Dovecot's local mailbox list indexes on an NFS cluster: where they are, and throwing away
 /// those that nobody uses.

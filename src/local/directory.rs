@@ -12,8 +12,9 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat, umask};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
-use crate::login::user::Actor;
+use crate::actor::Actor;
 use crate::system::credentials::{GroupId, UserId};
+use crate::system::file_status::file_type;
 
 /// Directories on the way to LISTINDEX: everybody may pass, nobody may look or write.
 const PARENT: u32 = 0o711;
@@ -257,10 +258,6 @@ fn components(path: &Path) -> Result<Vec<CString>, DirectoryError> {
         .map(|name| CString::new(name?.as_bytes()).map_err(|_| Errno::EINVAL))
         .collect::<Result<_, Errno>>()
         .map_err(|errno| DirectoryError::Unusable(path.to_owned(), errno))
-}
-
-fn file_type(status: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT
 }
 
 /// Makes `path` and whatever is missing above it.

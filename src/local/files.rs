@@ -14,6 +14,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use crate::local::directory::ListIndexDirectory;
 use crate::local::lock::{Exclusive, Lock};
 use crate::system::entries::{Entries, open_directory};
+use crate::system::file_status::file_type;
 use crate::system::lease;
 
 /// How much of a list index there is, or was.
@@ -171,9 +172,4 @@ pub fn is_open(directory: &ListIndexDirectory, name: &CStr) -> nix::Result<bool>
         Err(Errno::EAGAIN) => Ok(true),
         Err(errno) => Err(errno),
     }
-}
-
-/// The type of a file, without its permissions.
-pub fn file_type(status: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT
 }

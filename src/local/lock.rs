@@ -1,7 +1,6 @@
 //! The lock of a LISTINDEX directory: flock(2) on the lock file in it.
 
 use std::cell::Cell;
-use std::ffi::CStr;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -11,16 +10,15 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, futimens};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat, futimens};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::local::directory::ListIndexDirectory;
 use crate::local::record::Content;
+use crate::names::LOCK_FILE;
 use crate::system::entries::open_directory;
-
-/// The lock file's name; no list index may be called so.
-pub const LOCK_FILE: &CStr = c".lasthost";
+use crate::system::file_status::is_regular;
 
 /// Between two attempts to get a lock.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
@@ -384,10 +382,6 @@ fn open(directory: &ListIndexDirectory, further: OFlag) -> Result<File, LockErro
         Err(Errno::ENOENT) => Err(LockError::DirectoryGone(path(directory))),
         Err(errno) => Err(failed(directory, errno)),
     }
-}
-
-fn is_regular(status: &FileStat) -> bool {
-    SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
 }
 
 fn path(directory: &ListIndexDirectory) -> PathBuf {

@@ -4,9 +4,10 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
-use crate::config::HostName;
 use crate::local::lock::{Exclusive, Kind, Lock, LockError};
-use crate::nfs::claim::{ClaimText, Identity};
+use crate::nfs::claim::ClaimText;
+use crate::nfs::host::HostName;
+use crate::nfs::identity::Identity;
 
 /// The format's version. A record of another one counts as none.
 const VERSION: &str = "1";

@@ -5,8 +5,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Where the configuration is unless `--config=` says otherwise.
-pub const DEFAULT_CONFIGURATION: &str = "/etc/dovecot/nfs-hostchange.toml";
+use crate::names::DEFAULT_CONFIGURATION;
 
 /// What the wrapper was asked to do.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use crate::dovecot::environment::Environment;
 use crate::dovecot::location::{Tracked, Tracking, source};
 use crate::log::Log;
 use crate::login::command_line::{CommandLine, UsageError};
-use crate::login::user::Actor;
+use crate::login::user::actor;
 use crate::nfs::directory::Index;
 use crate::reconcile::{Reconciliation, Verdict};
 use crate::system::start::exit;
@@ -124,7 +124,7 @@ impl<'a> Login<'a> {
     }
 
     fn reconcile(&self, tracked: Tracked) -> Verdict {
-        let actor = match Actor::new(self.environment, &self.configuration) {
+        let actor = match actor(self.environment, &self.configuration) {
             Ok(actor) => actor,
             Err(error) => return self.without_list_index(error),
         };
@@ -142,7 +142,7 @@ impl<'a> Login<'a> {
             actor: &actor,
             host: self.configuration.hostname.as_ref(),
             lock_timeout: self.configuration.lock_timeout,
-            log: self.log,
+            events: self.log,
         }
         .run()
     }

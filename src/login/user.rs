@@ -1,13 +1,12 @@
-//! With whose rights the work on the files is done.
+//! Who the user is, as Dovecot says.
 
 use std::fmt;
 
-use nix::errno::Errno;
-
+use crate::actor::{Actor, ActorError};
 use crate::config::{Account, Configuration};
 use crate::dovecot::environment::Environment;
 use crate::system::accounts;
-use crate::system::credentials::{Assumed, GroupId, Identity, UserId, effective_user};
+use crate::system::credentials::{GroupId, Identity, UserId, effective_user};
 
 /// Why nobody can be become, or nobody that the work may be done as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,10 +17,8 @@ pub enum UserError {
     NotANumber(&'static str, Vec<u8>),
     /// A name in the configuration that /etc/passwd or /etc/group does not have.
     NoSuchAccount(String),
-    /// The uid is 0: list indexes are never worked on as root.
-    Root,
-    /// The kernel refused the change of ids.
-    Refused(Errno),
+    /// Nobody that the work may be done as.
+    Actor(ActorError),
 }
 
 impl fmt::Display for UserError {
@@ -42,92 +39,45 @@ impl fmt::Display for UserError {
                     "'{name}' of the configuration file is not in /etc/passwd or /etc/group"
                 )
             }
-            UserError::Root => f.write_str("the user's uid is 0"),
-            UserError::Refused(errno) => {
-                write!(f, "cannot take on the user's ids: {}", errno.desc())
-            }
+            UserError::Actor(error) => error.fmt(f),
         }
     }
 }
 
-/// Who does the work: the mail user, taken on for a while if the process was started as root.
-#[derive(Debug)]
-pub struct Actor {
-    user: UserId,
-    /// Only if the process is root underneath.
-    root: Option<Root>,
-}
+impl std::error::Error for UserError {}
 
-/// Root underneath the user.
-#[derive(Debug)]
-pub struct Root {
-    assumed: Assumed,
-    /// The user's primary group.
-    pub group: GroupId,
-}
-
-impl Root {
-    /// Runs `work` as root.
-    pub fn run<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.assumed.suspended(work)
+impl From<ActorError> for UserError {
+    fn from(error: ActorError) -> UserError {
+        UserError::Actor(error)
     }
 }
 
-impl Actor {
-    /// Takes on the user's ids if this process is root; from here on, files are worked on with
-    /// the user's rights until the actor is dropped.
-    ///
-    /// # Errors
-    /// If as root nothing says who the user is, or the user is root.
-    pub fn new(
-        environment: &Environment,
-        configuration: &Configuration,
-    ) -> Result<Actor, UserError> {
-        let user = effective_user();
-        if user.0 != 0 {
-            return Ok(Actor { user, root: None });
-        }
-        let user = UserId(id(
-            environment,
-            "UID",
-            &configuration.mail_uid,
-            accounts::user_id,
-        )?);
-        let group = GroupId(id(
-            environment,
-            "GID",
-            &configuration.mail_gid,
-            accounts::group_id,
-        )?);
-        let groups = groups(environment, configuration, group)?;
-        Actor::assume(user, group, groups)
+/// Who does the work: this process's own user, or as root the user whom Dovecot named.
+///
+/// # Errors
+/// If as root nothing says who the user is, or the user is root.
+pub fn actor(environment: &Environment, configuration: &Configuration) -> Result<Actor, UserError> {
+    if effective_user().0 != 0 {
+        return Ok(Actor::current()?);
     }
-
-    fn assume(user: UserId, group: GroupId, groups: Vec<u32>) -> Result<Actor, UserError> {
-        if user.0 == 0 {
-            return Err(UserError::Root);
-        }
-        let identity = Identity {
-            user,
-            group,
-            groups,
-        };
-        let assumed = Assumed::new(identity).map_err(UserError::Refused)?;
-        Ok(Actor {
-            user,
-            root: Some(Root { assumed, group }),
-        })
-    }
-
-    /// The user's uid: what the LISTINDEX directory must belong to.
-    pub fn user(&self) -> UserId {
-        self.user
-    }
-
-    /// Root underneath, if the process was started as that.
-    pub fn root(&self) -> Option<&Root> {
-        self.root.as_ref()
-    }
+    let user = UserId(id(
+        environment,
+        "UID",
+        &configuration.mail_uid,
+        accounts::user_id,
+    )?);
+    let group = GroupId(id(
+        environment,
+        "GID",
+        &configuration.mail_gid,
+        accounts::group_id,
+    )?);
+    let groups = groups(environment, configuration, group)?;
+    Ok(Actor::assume(Identity {
+        user,
+        group,
+        groups,
+    })?)
 }
 
 fn id(

@@ -6,9 +6,9 @@
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
@@ -16,52 +16,11 @@ use nix::sys::stat::{FileStat, Mode, fstat, futimens};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::config::HostName;
-use crate::nfs::directory::{IndexDirectory, IndexError, is_regular};
+use crate::nfs::directory::{IndexDirectory, IndexError};
+use crate::nfs::host::HostName;
+use crate::nfs::identity::{Identity, seconds_of};
 use crate::system::credentials::effective_user;
-use crate::system::statx::Attributes;
-
-/// What tells one claim from every other: inode number and modification time in nanoseconds.
-///
-/// Neither suffices alone: a file server gives the number of a deleted file to the next one at
-/// once, and time stamps can be coarse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
-    /// Inode number.
-    pub inode: u64,
-    /// Modification time, seconds since the epoch.
-    pub seconds: i64,
-    /// Nanoseconds of the modification time.
-    pub nanoseconds: u32,
-}
-
-impl Identity {
-    /// The identity of a file that the server was asked for.
-    pub fn of(attributes: &Attributes) -> Identity {
-        let (seconds, nanoseconds) = attributes.modified();
-        Identity {
-            inode: attributes.inode(),
-            seconds,
-            nanoseconds,
-        }
-    }
-
-    /// The identity of a file as the kernel knows it.
-    pub fn of_status(status: &FileStat) -> Identity {
-        Identity {
-            inode: status.st_ino,
-            seconds: status.st_mtime,
-            // The kernel keeps it below 1,000,000,000.
-            nanoseconds: status.st_mtime_nsec as u32,
-        }
-    }
-
-    /// Seconds from the making of the claim, by the clock of the backend that made it, to `now`;
-    /// negative if that clock is ahead.
-    pub fn age_at(&self, now: SystemTime) -> i64 {
-        seconds_of(now).0.saturating_sub(self.seconds)
-    }
-}
+use crate::system::file_status::is_regular;
 
 /// What a claim says. Nothing is compared with it: it is for people, and for a migration that has
 /// to be finished.
@@ -105,6 +64,18 @@ impl fmt::Display for ClaimText {
 }
 
 impl IndexDirectory<'_> {
+    /// What the standing claim says; `None` if it cannot be read.
+    pub fn claim_text(&self) -> Option<ClaimText> {
+        // Opened for writing too: for reading alone a server lends a delegation, which has to be
+        // given back when the file is replaced a moment later.
+        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = openat(self.as_fd(), self.claim_name(), flags, Mode::empty()).ok()?;
+        let mut text = Vec::new();
+        // A longer one is not ours.
+        File::from(file).take(256).read_to_end(&mut text).ok()?;
+        Some(ClaimText::parse(&text))
+    }
+
     /// Claims the user for the backend `host`: from now on no older record equals the claim.
     ///
     /// Always a new file by rename: a file rewritten in place keeps its number, and other
@@ -207,15 +178,6 @@ fn modification_time(replaced: Option<Identity>) -> TimeSpec {
         _ => now,
     };
     TimeSpec::new(seconds, nanoseconds.into())
-}
-
-/// Seconds since the epoch and nanoseconds; the epoch itself for a clock that is before it.
-fn seconds_of(time: SystemTime) -> (i64, u32) {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    (
-        i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        since.subsec_nanos(),
-    )
 }
 
 /// Whether a file is as good as one that was just made: nobody else's, with no other name, and

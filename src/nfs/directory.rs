@@ -3,18 +3,31 @@
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
+use nix::sys::stat::{FileStat, Mode, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::config::Migration;
-use crate::nfs::claim::{ClaimText, Identity};
+use crate::names::{SHARED_LOG, SHARED_PREFIX};
+use crate::nfs::identity::Identity;
+use crate::system::file_status::is_regular;
 use crate::system::statx::Attributes;
+
+/// What the administrator said about list indexes in INDEX.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Migration {
+    /// They are nobody's business.
+    #[default]
+    Off,
+    /// They are to be taken over.
+    On,
+    /// Unknown: the configuration cannot be used. One may be there that is newer than the local
+    /// one.
+    Unknown,
+}
 
 /// A list index that a Dovecot without local list indexes left in INDEX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,11 +90,6 @@ impl fmt::Display for IndexError {
         }
     }
 }
-
-/// The names that a Dovecot without LISTINDEX gives to the list index in INDEX.
-pub const SHARED_PREFIX: &CStr = c"dovecot.list.index";
-/// The file without which there is no list index.
-pub const SHARED_LOG: &CStr = c"dovecot.list.index.log";
 
 /// Where INDEX is and what the claim in it is called.
 #[derive(Debug, Clone)]
@@ -235,18 +243,6 @@ impl<'a> IndexDirectory<'a> {
             .map_err(|errno| self.unreadable(name, errno))
     }
 
-    /// What the standing claim says; `None` if it cannot be read.
-    pub fn claim_text(&self) -> Option<ClaimText> {
-        // Opened for writing too: for reading alone a server lends a delegation, which has to be
-        // given back when the file is replaced a moment later.
-        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let file = openat(&self.fd, self.claim_name(), flags, Mode::empty()).ok()?;
-        let mut text = Vec::new();
-        // A longer one is not ours.
-        File::from(file).take(256).read_to_end(&mut text).ok()?;
-        Some(ClaimText::parse(&text))
-    }
-
     /// What the claim is called.
     pub fn claim_name(&self) -> &CStr {
         &self.index.claim_name
@@ -280,9 +276,4 @@ impl<'a> IndexDirectory<'a> {
     pub fn path_of(&self, name: &CStr) -> PathBuf {
         self.index.path_of(name)
     }
-}
-
-/// Whether it is a regular file.
-pub fn is_regular(status: &FileStat) -> bool {
-    SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
 }

@@ -3,3 +3,5 @@
 
 pub mod claim;
 pub mod directory;
+pub mod host;
+pub mod identity;

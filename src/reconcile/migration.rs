@@ -13,12 +13,14 @@ use std::path::PathBuf;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, SFlag};
 
+use crate::event::Events;
 use crate::local::directory::ListIndexDirectory;
-use crate::local::files::{self, Size, file_type};
+use crate::local::files::{self, Size};
 use crate::local::lock::{Exclusive, Lock, LockError};
-use crate::log::Log;
+use crate::names::{SHARED_LOG, SHARED_PREFIX};
 use crate::nfs::claim::ClaimText;
-use crate::nfs::directory::{IndexDirectory, IndexError, SHARED_LOG, SHARED_PREFIX, Version};
+use crate::nfs::directory::{IndexDirectory, IndexError, Version};
+use crate::system::file_status::file_type;
 
 /// Why the list index was not taken over.
 #[derive(Debug)]
@@ -175,12 +177,16 @@ impl Originals {
     /// that another backend keeps up to date, and neither do we.
     ///
     /// # Errors
-    /// If the `.log` is still there. The rest without it is litter, which `log` is told of.
-    pub fn delete(&self, index: &IndexDirectory<'_>, log: &Log) -> Result<(), IndexError> {
+    /// If the `.log` is still there. The rest without it is litter, which `events` is told of.
+    pub fn delete(
+        &self,
+        index: &IndexDirectory<'_>,
+        events: &dyn Events,
+    ) -> Result<(), IndexError> {
         index.delete(SHARED_LOG)?;
         for name in &self.names {
             if let Err(error) = index.delete(name) {
-                log.warning(error);
+                events.warning(error);
             }
         }
         Ok(())

@@ -8,17 +8,18 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::config::{HostName, Level, Migration};
+use crate::actor::Actor;
+use crate::event::{Events, Level};
 use crate::local::directory::{DirectoryError, ListIndexDirectory};
 use crate::local::files::{self, DeleteError, Size};
 use crate::local::lock::{self, Deadline, Exclusive, Kind, Lock, LockError, Shared};
 use crate::local::sessions;
-use crate::log::Log;
-use crate::login::user::Actor;
-use crate::nfs::claim::{ClaimText, Identity};
-use crate::nfs::directory::{
-    Index, IndexDirectory, IndexError, Look, SHARED_LOG, SHARED_PREFIX, SharedListIndex,
-};
+use crate::names::{SHARED_LOG, SHARED_PREFIX};
+use crate::nfs::claim::ClaimText;
+use crate::nfs::directory::Migration;
+use crate::nfs::directory::{Index, IndexDirectory, IndexError, Look, SharedListIndex};
+use crate::nfs::host::HostName;
+use crate::nfs::identity::Identity;
 use crate::reconcile::migration::{MigrateError, Originals};
 use crate::system::signals::WriteSignalsIgnored;
 
@@ -109,7 +110,6 @@ macro_rules! doubt_from {
 doubt_from!(IndexError => Index, DirectoryError => Directory, LockError => Lock, DeleteError => Delete, MigrateError => Migrate);
 
 /// Where everything of one user is, and how to work on it.
-#[derive(Debug)]
 pub struct Reconciliation<'a> {
     /// The user's index directory, on NFS.
     pub index: Index,
@@ -123,8 +123,8 @@ pub struct Reconciliation<'a> {
     pub host: Option<&'a HostName>,
     /// How long to wait for other logins of the same user.
     pub lock_timeout: Duration,
-    /// Where events are told.
-    pub log: &'a Log,
+    /// Who is told what happens.
+    pub events: &'a dyn Events,
 }
 
 impl Reconciliation<'_> {
@@ -134,9 +134,9 @@ impl Reconciliation<'_> {
         match self.vouch() {
             Ok(()) => Verdict::Use,
             Err(doubt) => {
-                self.log.write(
+                self.events.event(
                     doubt.level(),
-                    format_args!("session without list index: {doubt}"),
+                    &format_args!("session without list index: {doubt}"),
                 );
                 self.claim_regardless(&doubt);
                 Verdict::DoNotUse
@@ -203,7 +203,7 @@ impl Reconciliation<'_> {
             // Begun anew: the note must have a place.
             Err(gone @ LockError::DirectoryGone(_)) if !deadline.has_passed() => Err(gone.into()),
             Err(lock) => {
-                self.log.error(self.refuse(lock, &directory));
+                self.events.error(self.refuse(lock, &directory));
                 Err(error.into())
             }
         }
@@ -223,7 +223,7 @@ impl Reconciliation<'_> {
     #[cold]
     fn note_in_new_lock_file(&self, directory: &ListIndexDirectory) {
         if let Err(error) = lock::seize(directory, note_session) {
-            self.log.error(error);
+            self.events.error(error);
         }
     }
 
@@ -246,12 +246,12 @@ impl Reconciliation<'_> {
             return result;
         }
         if let Err(error) = noted {
-            self.log.error(error);
+            self.events.error(error);
         }
         match (files::delete(lock, &self.prefix), &result) {
             // Said in a moment.
             (Err(error), Err(Doubt::Delete(doubt))) if error == *doubt => {}
-            (Err(error), _) => self.log.error(error),
+            (Err(error), _) => self.events.error(error),
             (Ok(_), _) => {}
         }
         result
@@ -275,7 +275,7 @@ impl Reconciliation<'_> {
         match (claimed, doubt) {
             // Said already.
             (Ok(()), _) | (Err(_), Doubt::Index(_)) => {}
-            (Err(error), _) => self.log.error(error),
+            (Err(error), _) => self.events.error(error),
         }
     }
 
@@ -288,7 +288,7 @@ impl Reconciliation<'_> {
         let unclaimed = index.delete(index.claim_name());
         let originals = match look.shared_list_index {
             SharedListIndex::InUse => {
-                Originals::find(index).and_then(|originals| originals.delete(index, self.log))
+                Originals::find(index).and_then(|originals| originals.delete(index, self.events))
             }
             SharedListIndex::Litter | SharedListIndex::None => Ok(()),
         };
@@ -299,7 +299,7 @@ impl Reconciliation<'_> {
     fn mark_used<K: Kind>(&self, lock: &Lock<'_, K>) {
         if let Err(error) = lock.mark_used() {
             // Only the cleaner reads it; the list index itself is as good as before.
-            self.log.warning(error);
+            self.events.warning(error);
         }
     }
 
@@ -348,7 +348,7 @@ impl Reconciliation<'_> {
         }
         lock.write_record(claim, &host)?;
         if let Some(originals) = &taken {
-            originals.delete(&index, self.log)?;
+            originals.delete(&index, self.events)?;
         }
         self.tell(&host, standing.as_ref(), &look, deleted, taken.as_ref());
         Ok(())
@@ -363,11 +363,11 @@ impl Reconciliation<'_> {
 
     fn delete_litter(&self, index: &IndexDirectory<'_>) {
         match index.delete(SHARED_PREFIX) {
-            Ok(()) => self.log.info(format_args!(
+            Ok(()) => self.events.info(format_args!(
                 "deleted {}, which an interrupted migration left",
                 index.path_of(SHARED_PREFIX).display()
             )),
-            Err(error) => self.log.warning(error),
+            Err(error) => self.events.warning(error),
         }
     }
 
@@ -387,8 +387,8 @@ impl Reconciliation<'_> {
             originals.copy(index, lock, &self.prefix)?;
             return Ok(Some(originals));
         }
-        originals.delete(index, self.log)?;
-        self.log.info(format_args!(
+        originals.delete(index, self.events)?;
+        self.events.info(format_args!(
             "deleted {} of a list index in {} that a later session did not use",
             originals.size,
             index.path().display()
@@ -421,7 +421,7 @@ impl Reconciliation<'_> {
         let index = self.index.path.display();
         let from = standing.map_or("unknown", |standing| &standing.host);
         if let Some(originals) = taken {
-            self.log.info(format_args!(
+            self.events.info(format_args!(
                 "migrated: moved {} of the list index from {index} to {list_index}",
                 originals.size
             ));
@@ -433,12 +433,12 @@ impl Reconciliation<'_> {
             }
             Some(_) => format!("host changed from {from} to {host}"),
         };
-        self.log.info(format_args!(
+        self.events.info(format_args!(
             "{why}: deleted {deleted} of the list index in {list_index}, claimed {index}"
         ));
         let age = look.claim.map(|claim| claim.age_at(SystemTime::now()));
         if age.is_some_and(|age| age.abs() < ALTERNATES) && from != host.as_str() {
-            self.log.warning(format_args!(
+            self.events.warning(format_args!(
                 "user alternates between backends: {from} claimed {index} less than a minute ago; \
                  the proxy in front must send a user to one backend at a time"
             ));

@@ -12,6 +12,7 @@ pub mod arena;
 pub mod credentials;
 pub mod descriptors;
 pub mod entries;
+pub mod file_status;
 #[cfg(feature = "admin")]
 pub mod file_system;
 pub mod host;

@@ -14,11 +14,12 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use crate::local::directory::{
     DirectoryError, ListIndexDirectory, is_roots_own, open_without_links,
 };
-use crate::local::files::{self, DeleteError, Size, file_type};
+use crate::local::files::{self, DeleteError, Size};
 use crate::local::lock::{Exclusive, Lock, LockError};
 use crate::local::record::Content;
 use crate::local::sessions;
 use crate::system::credentials::{RootThread, UserId, effective_user};
+use crate::system::file_status::file_type;
 use crate::system::file_system::FileSystem;
 
 use super::last_used::{age, last_login, last_written};

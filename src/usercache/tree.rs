@@ -17,9 +17,9 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, stat};
 
 use crate::local::directory::{DirectoryError, ListIndexDirectory, open_without_links};
-use crate::local::files::file_type;
-use crate::local::lock::LOCK_FILE;
+use crate::names::LOCK_FILE;
 use crate::system::entries::{Entries, EntryType, open_directory};
+use crate::system::file_status::file_type;
 use crate::system::file_system::FileSystem;
 
 /// Users' directories are that many levels below the root at the most.

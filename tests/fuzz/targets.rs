@@ -4,15 +4,17 @@
 use std::ffi::{CStr, CString};
 use std::path::Path;
 
-use nfs_hostchange::config::{Configuration, ConfigurationError, HostName};
+use nfs_hostchange::config::{Configuration, ConfigurationError};
 use nfs_hostchange::dovecot::age::parse_age;
 use nfs_hostchange::dovecot::environment::Environment;
 use nfs_hostchange::dovecot::location::{
     self, Lookup, Setting, Tracked, Tracking, UserdbField, Variables, source,
 };
 use nfs_hostchange::local::record::Content;
-use nfs_hostchange::login::command_line::{self, DEFAULT_CONFIGURATION};
+use nfs_hostchange::login::command_line;
+use nfs_hostchange::names::DEFAULT_CONFIGURATION;
 use nfs_hostchange::nfs::claim::ClaimText;
+use nfs_hostchange::nfs::host::HostName;
 
 /// A user, a home and a template, with NUL bytes in between.
 pub fn location(data: &[u8]) {

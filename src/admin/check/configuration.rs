@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use super::dovecot::{LocationSource, Settings, UserdbLocation};
 use super::services::PostLogin;
 use super::{Findings, Remedy, Severity, location, quoted};
-use crate::config::Migration;
-use crate::config::{Configuration, ConfigurationError, HostName};
-use crate::login::command_line::DEFAULT_CONFIGURATION;
+use crate::config::{Configuration, ConfigurationError};
+use crate::names::DEFAULT_CONFIGURATION;
+use crate::nfs::directory::Migration;
+use crate::nfs::host::HostName;
 use crate::system::accounts;
 
 /// Looks at each configuration file that a post-login service reads.

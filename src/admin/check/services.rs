@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::dovecot::Settings;
 use super::{Findings, Remedy, Severity, WRAPPER, quoted};
-use crate::login::command_line::DEFAULT_CONFIGURATION;
+use crate::names::DEFAULT_CONFIGURATION;
 
 /// Protocols with the services that serve a login.
 const SERVICES: [(&str, &str); 4] = [

@@ -10,16 +10,17 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-use crate::config::{Configuration, HostName};
+use crate::config::Configuration;
 use crate::dovecot::environment::Environment;
 use crate::dovecot::location::source::{self, SourceError};
 use crate::dovecot::location::{Tracked, Tracking};
 use crate::local::directory::{DirectoryError, ListIndexDirectory};
 use crate::local::files::Size;
 use crate::local::lock::{Lock, LockError, Shared};
-use crate::login::user::{Actor, UserError};
-use crate::nfs::claim::Identity;
+use crate::login::user::{UserError, actor};
 use crate::nfs::directory::{Index, IndexError, SharedListIndex};
+use crate::nfs::host::HostName;
+use crate::nfs::identity::Identity;
 use crate::system::credentials::{RootThread, UserId};
 use crate::usercache::clean::{CleanError, Survey, has_open_session};
 use crate::usercache::last_used::{age, last_login};
@@ -146,7 +147,7 @@ pub fn of_user(
         Err(error) => return Err(StatusError::Source(error)),
     };
     // Whatever a login does with the user's rights, this does too.
-    let actor = Actor::new(environment, configuration).map_err(StatusError::User)?;
+    let actor = actor(environment, configuration).map_err(StatusError::User)?;
     // Made of C strings and of a file's text that was checked for NUL.
     let name = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
     let index = Index {

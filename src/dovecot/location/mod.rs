@@ -23,7 +23,7 @@ mod variables;
 
 use std::fmt;
 
-use crate::local::lock::LOCK_FILE;
+use crate::names::LOCK_FILE;
 
 pub use expand::{ExpandError, expand};
 pub use parse::{ParseError, parse};

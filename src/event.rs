@@ -1,0 +1,41 @@
+//! What the core tells whoever calls it: it never prints or logs anything itself.
+
+use std::fmt::Display;
+
+use serde::Deserialize;
+
+/// How important a line is, the most important first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Something an administrator must mend.
+    Error,
+    /// A session that is right but slower, or a cluster that is not as it should be.
+    Warning,
+    /// What was done.
+    #[default]
+    Info,
+}
+
+/// Takes what the administrator should read: the wrapper's log, or Dovecot's own.
+pub trait Events {
+    /// Something of importance `level` happened.
+    fn event(&self, level: Level, message: &dyn Display);
+}
+
+impl dyn Events + '_ {
+    /// Something an administrator must mend.
+    pub fn error(&self, message: impl Display) {
+        self.event(Level::Error, &message);
+    }
+
+    /// Something an administrator should know.
+    pub fn warning(&self, message: impl Display) {
+        self.event(Level::Warning, &message);
+    }
+
+    /// Something that was done.
+    pub fn info(&self, message: impl Display) {
+        self.event(Level::Info, &message);
+    }
+}

@@ -1,0 +1,65 @@
+//! The name of a backend.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+/// A host name that is safe in a file name, a record and a log line.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct HostName(String);
+
+impl HostName {
+    /// The longest host name (HOST_NAME_MAX, sethostname(2)).
+    const LONGEST: usize = 64;
+
+    /// The system's own host name, uname(2); what does not fit is replaced.
+    pub fn of_system() -> HostName {
+        let name = nix::unistd::gethostname().unwrap_or_default();
+        let mut name: String = name
+            .to_string_lossy()
+            .chars()
+            .map(|c| {
+                if c.is_ascii_graphic() && c != '/' {
+                    c
+                } else {
+                    '_'
+                }
+            })
+            .take(HostName::LONGEST)
+            .collect();
+        if name.is_empty() {
+            name.push_str("unknown");
+        }
+        HostName(name)
+    }
+}
+
+impl TryFrom<String> for HostName {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<HostName, String> {
+        let usable = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
+        if name.is_empty() || name.len() > HostName::LONGEST || !name.bytes().all(usable) {
+            return Err(format!(
+                "host name '{}' must be 1 to {} visible ASCII characters without '/'",
+                name.escape_default(),
+                HostName::LONGEST
+            ));
+        }
+        Ok(HostName(name))
+    }
+}
+
+impl HostName {
+    /// The name itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
