@@ -67,7 +67,7 @@ impl Local {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// The record equals the claim: a login uses the list index as it is.
-    InStep,
+    Equal,
     /// Another backend has claimed the user since.
     Behind,
     /// So has one, but under the name of this backend.
@@ -83,7 +83,7 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Step::InStep => "the record here equals the claim in INDEX",
+            Step::Equal => "the record here equals the claim in INDEX",
             Step::Behind => "the claim in INDEX was made after the record here: another backend has served the user since",
             Step::Namesake => "another backend has served the user since, under the name of this one: each needs a host name of its own",
             Step::NoRecord => "there is no record here: the next login begins a new list index",
@@ -177,7 +177,7 @@ pub fn of_user(
         _ if look.shared_list_index == SharedListIndex::InUse => Step::ToMigrate,
         (None, _) => Step::NoClaim,
         (_, None) => Step::NoRecord,
-        (found, record) if found == record => Step::InStep,
+        (found, record) if found == record => Step::Equal,
         // Whatever this backend claims, it records before the lock is free again.
         _ if claim
             .as_ref()

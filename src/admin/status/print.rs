@@ -141,7 +141,7 @@ fn first_line(text: &[u8]) -> Cow<'_, str> {
 }
 
 fn print_user(options: &Status, name: &OsStr, status: &UserStatus) -> Exit {
-    let in_step = status.step == Step::InStep;
+    let in_step = status.step == Step::Equal;
     if options.json {
         let mut object = Map::new();
         insert_path(&mut object, "user", Some(name.as_bytes()));
