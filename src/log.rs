@@ -170,3 +170,28 @@ fn one_line(text: &[u8]) -> String {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{LONGEST_LINE, one_line};
+
+    #[test]
+    fn what_could_forge_or_hide_a_line_is_escaped() {
+        assert_eq!(one_line(b"user=a\nuser=b"), r"user=a\nuser=b");
+        assert_eq!(one_line(b"\x1b[2J\0\t"), r"\u{1b}[2J\u{0}\t");
+        assert_eq!(one_line(b"a\\n"), r"a\\n");
+        assert_eq!(one_line(b"\xff\xc3("), r"\xff\xc3(");
+    }
+
+    #[test]
+    fn letters_of_any_language_stay_as_they_are() {
+        assert_eq!(one_line("Größe, 日本".as_bytes()), "Größe, 日本");
+    }
+
+    #[test]
+    fn a_long_line_is_cut_between_characters() {
+        let line = one_line(format!("a{}", "€".repeat(LONGEST_LINE)).as_bytes());
+        assert_eq!(line.len(), 1 + (LONGEST_LINE - 1) / 3 * 3);
+        assert!(line.ends_with('€'));
+    }
+}

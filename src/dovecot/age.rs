@@ -100,3 +100,48 @@ impl fmt::Display for AgeError {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Reason, parse_age};
+
+    fn seconds(text: &str) -> Result<u64, Reason> {
+        parse_age(text.as_bytes())
+            .map(|age| age.as_secs())
+            .map_err(|error| error.reason)
+    }
+
+    #[test]
+    fn a_unit_may_be_cut_anywhere_and_written_in_any_case() {
+        assert_eq!(seconds("7days"), Ok(604_800));
+        assert_eq!(seconds("1 week"), Ok(604_800));
+        assert_eq!(seconds("2H"), Ok(7200));
+        assert_eq!(seconds("90   s"), Ok(90));
+        assert_eq!(seconds("5000msecs"), Ok(5));
+    }
+
+    #[test]
+    fn minutes_come_before_milliseconds() {
+        assert_eq!(seconds("1m"), Ok(60));
+        assert_eq!(seconds("1mi"), Ok(60));
+        assert_eq!(seconds("1000mil"), Ok(1));
+    }
+
+    #[test]
+    fn only_zero_needs_no_unit() {
+        assert_eq!(seconds("0"), Ok(0));
+        assert_eq!(seconds("7"), Err(Reason::NoUnit));
+    }
+
+    #[test]
+    fn whatever_dovecot_refuses_is_refused_with_its_reason() {
+        assert_eq!(seconds(""), Err(Reason::NotANumber));
+        assert_eq!(seconds("-1 day"), Err(Reason::NotANumber));
+        assert_eq!(seconds("1 fortnight"), Err(Reason::UnknownUnit));
+        assert_eq!(seconds("1day "), Err(Reason::UnknownUnit));
+        assert_eq!(seconds("1500msecs"), Err(Reason::Milliseconds));
+        assert_eq!(seconds("4294967295s"), Ok(4_294_967_295));
+        assert_eq!(seconds("4294967296s"), Err(Reason::TooLarge));
+        assert_eq!(seconds("18446744073709551615weeks"), Err(Reason::TooLarge));
+    }
+}

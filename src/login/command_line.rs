@@ -77,3 +77,48 @@ pub fn parse<'a>(arguments: &'a [&'a CStr]) -> Result<CommandLine<'a>, UsageErro
         program: rest,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+    use std::path::Path;
+
+    use super::{UsageError, parse};
+
+    const NAME: &CStr = c"nfs-hostchange-login";
+
+    #[test]
+    fn everything_from_the_program_on_is_left_alone() {
+        let arguments = [
+            NAME,
+            c"--config=/etc/x.toml",
+            c"/bin/true",
+            c"--config=y",
+            c"--",
+        ];
+        let command = parse(&arguments).unwrap();
+        assert_eq!(command.configuration, Path::new("/etc/x.toml"));
+        assert_eq!(command.program, &arguments[2..]);
+    }
+
+    #[test]
+    fn two_hyphens_end_the_options() {
+        let arguments = [NAME, c"--", c"/bin/true"];
+        assert_eq!(parse(&arguments).unwrap().program, &arguments[2..]);
+        let error = parse(&[NAME, c"--", c"--config=x"]).unwrap_err();
+        assert_eq!(error, UsageError::NotAbsolute(b"--config=x".to_vec()));
+    }
+
+    #[test]
+    fn without_a_program_there_is_nothing_to_hand_the_login_to() {
+        assert_eq!(parse(&[]).unwrap_err(), UsageError::NoProgram);
+        assert_eq!(parse(&[NAME]).unwrap_err(), UsageError::NoProgram);
+        assert_eq!(parse(&[NAME, c"--"]).unwrap_err(), UsageError::NoProgram);
+        let error = parse(&[NAME, c"true"]).unwrap_err();
+        assert_eq!(error, UsageError::NotAbsolute(b"true".to_vec()));
+        let error = parse(&[NAME, c"-x", c"/bin/true"]).unwrap_err();
+        assert_eq!(error, UsageError::UnknownOption(b"-x".to_vec()));
+        let error = parse(&[NAME, c"--config=", c"/bin/true"]).unwrap_err();
+        assert_eq!(error, UsageError::EmptyConfiguration);
+    }
+}

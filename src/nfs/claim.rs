@@ -188,3 +188,60 @@ fn is_new(status: &FileStat) -> bool {
         && status.st_nlink == 1
         && status.st_uid == effective_user().0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{ClaimText, modification_time};
+    use crate::nfs::identity::{Identity, seconds_of};
+    use std::time::SystemTime;
+
+    fn claimed_at(seconds: i64, nanoseconds: u32) -> Option<Identity> {
+        Some(Identity {
+            inode: 17,
+            seconds,
+            nanoseconds,
+        })
+    }
+
+    #[test]
+    fn a_claim_is_read_as_it_was_written() {
+        let claim = ClaimText::parse(b"a.example.org\n");
+        assert_eq!(
+            (claim.host.as_str(), claim.migrating),
+            ("a.example.org", false)
+        );
+        assert_eq!(claim.to_string(), "a.example.org\n");
+        let claim = ClaimText::parse(b"a\nmigrating\n");
+        assert_eq!((claim.host.as_str(), claim.migrating), ("a", true));
+        assert_eq!(claim.to_string(), "a\nmigrating\n");
+    }
+
+    #[test]
+    fn whatever_is_not_a_claim_is_not_taken_for_one() {
+        assert!(ClaimText::is("a\n"));
+        assert!(ClaimText::is("a\nmigrating\n"));
+        for text in [
+            "",
+            "\n",
+            "a",
+            "a b\n",
+            "a/b\n",
+            "a\nother\n",
+            "migrating\nmigrating",
+        ] {
+            assert!(!ClaimText::is(text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_claim_is_later_than_the_one_it_replaces() {
+        let (now, _) = seconds_of(SystemTime::now());
+        let later = modification_time(claimed_at(now + 1000, 5));
+        assert_eq!((later.tv_sec(), later.tv_nsec()), (now + 1001, 0));
+        // A server with whole seconds: this may stand for any moment of its second.
+        let later = modification_time(claimed_at(now + 1000, 0));
+        assert_eq!((later.tv_sec(), later.tv_nsec()), (now + 1001, 0));
+        assert!(modification_time(claimed_at(1, 1)).tv_sec() >= now);
+        assert!(modification_time(None).tv_sec() >= now);
+    }
+}

@@ -63,3 +63,18 @@ impl fmt::Display for HostName {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::HostName;
+
+    #[test]
+    fn a_host_name_is_safe_in_a_file_name_a_record_and_a_log_line() {
+        for name in ["a", "backend-1.example.org", &"x".repeat(64)] {
+            assert_eq!(HostName::try_from(name.to_owned()).unwrap().as_str(), name);
+        }
+        for name in ["", "a b", "a/b", "a\nb", "ä", "a\0", &"x".repeat(65)] {
+            assert!(HostName::try_from(name.to_owned()).is_err(), "{name:?}");
+        }
+    }
+}
