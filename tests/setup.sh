@@ -3,9 +3,10 @@
 # linking, a few tools, and Rust unless a new enough one is there. Asks nothing,
 # starts no service, and does nothing where everything is there already.
 #
-#   tests/setup.sh [packaging]
+#   tests/setup.sh [roots] [packaging]
 #
-# With "packaging", also what building and looking at the packages needs.
+# With "roots", also Debians with other Dovecots (see lib/roots.sh), in the cache directory. With
+# "packaging", also what building and looking at the packages needs.
 set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
@@ -14,6 +15,8 @@ source "$(dirname "$0")/lib/common.sh"
 source "$REPO/tests/lib/build.sh"
 # shellcheck source=tests/lib/packages.sh
 source "$REPO/tests/lib/packages.sh"
+# shellcheck source=tests/lib/roots.sh
+source "$REPO/tests/lib/roots.sh"
 
 PACKAGES=(
     ca-certificates gcc libc6-dev
@@ -42,7 +45,17 @@ elif command -v rustup >/dev/null; then
     rustup --quiet target add "$musl" || note "$musl is not to be had"
 fi
 
-if [ "${1:-}" = packaging ]; then
-    step "packaging"
-    install_packages build-essential debhelper debootstrap dh-apparmor iproute2 lintian rpm
-fi
+for part in "$@"; do
+    case $part in
+        roots)
+            step "other Debians"
+            install_packages debootstrap
+            make_roots
+            ;;
+        packaging)
+            step "packaging"
+            install_packages build-essential debhelper debootstrap dh-apparmor iproute2 lintian rpm
+            ;;
+        *) die "usage: ${0##*/} [roots] [packaging]" ;;
+    esac
+done

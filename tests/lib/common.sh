@@ -5,6 +5,9 @@
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
+# Where the tests keep what they download and make once.
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/nfs-hostchange
+
 # Debian's own interpreter: another one on PATH may lack modules or be slow.
 PYTHON=/usr/bin/python3
 

@@ -1,8 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # the variables are for the scripts that source this
-# Where the laboratory keeps what it downloads. Needs nothing.
+# Where the laboratory keeps what it downloads. Needs common.sh.
 
-CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/nfs-hostchange
 KERNEL=$CACHE/kernel
 VENV=$CACHE/venv
 
