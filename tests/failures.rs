@@ -335,37 +335,80 @@ fn what_a_crash_left_at_the_temporary_name_is_cleared_away() {
 fn a_record_that_is_not_one_counts_as_none() {
     let lab = Lab::with_settled_user();
     let record = lab.record(HERE).expect("there is one");
-    let line = record.trim_end();
-    let fields: Vec<_> = line.split(' ').collect();
-    let [_, inode, time, host] = fields[..] else {
+    let fields: Vec<_> = record.split([' ', '\n']).collect();
+    let [_, length, own, born, host, claim, time, index, name, ""] = fields[..] else {
         panic!("{record}")
     };
+    let head = format!("2 {length} {own} {born} {host}");
+    // With the right length, so that nothing is wrong but what is meant to be.
+    let of = |first: &str, line: &str| {
+        let rest = &first["2 0000".len()..];
+        let length = "2 0000".len() + rest.len() + 1 + line.len() + 1;
+        format!("2 {length:04}{rest}\n{line}\n").into_bytes()
+    };
+    assert_eq!(
+        of(&head, &format!("{claim} {time} {index} {name}")),
+        record.as_bytes()
+    );
     let garbled: Vec<Vec<u8>> = vec![
         b"".to_vec(),
         b"\n".to_vec(),
         b"\0".repeat(100),
         b"\xff\xfe garbage".to_vec(),
         // Torn.
-        line.into(),
+        record.trim_end().into(),
         record.as_bytes()[..record.len() / 2].to_vec(),
         // Of another version, or with something added.
-        format!("2 {inode} {time} {host}\n").into(),
-        format!("01 {inode} {time} {host}\n").into(),
-        format!("1 {inode} {time} {host} more\n").into(),
+        format!("1 {claim} {time} {host}\n").into(),
+        record.replacen('2', "02", 1).into(),
+        record.replacen('2', "3", 1).into(),
         format!("{record}{record}").into(),
         format!(" {record}").into(),
-        format!("1 {inode} {time}\n").into(),
-        format!("1 {inode} {time} \n").into(),
-        format!("1 +{inode} {time} {host}\n").into(),
-        format!("1 {inode} +{time} {host}\n").into(),
-        format!("1 0x{inode} {time} {host}\n").into(),
-        format!("1 {inode} {} {host}\n", time.replace('.', ",")).into(),
-        format!("1 {inode} {time}0 {host}\n").into(),
-        format!("1 {inode} {} {host}\n", &time[..time.len() - 1]).into(),
-        format!("1 99999999999999999999999 {time} {host}\n").into(),
-        format!("1  {inode} {time} {host}\n").into(),
-        format!("1 {inode} {time} {host}\r\n").into(),
-        format!("1 {inode} {time} {}\n", "x".repeat(5000)).into(),
+        record.replacen(length, "9999", 1).into(),
+        // Another file, another backend, another INDEX, another list index.
+        of(
+            &format!("2 {length} {own}0 {born} {host}"),
+            &format!("{claim} {time} {index} {name}"),
+        ),
+        of(
+            &format!("2 {length} {own} 1{born} {host}"),
+            &format!("{claim} {time} {index} {name}"),
+        ),
+        of(
+            &format!("2 {length} {own} {born} {THERE}"),
+            &format!("{claim} {time} {index} {name}"),
+        ),
+        of(&head, &format!("{claim} {time} {index}0 {name}")),
+        of(&head, &format!("{claim} {time} {index} {name}2")),
+        // No records.
+        of(
+            &format!("{head} more"),
+            &format!("{claim} {time} {index} {name}"),
+        ),
+        of(&head, &format!("{claim} {time} {index}")),
+        of(&head, &format!("{claim} {time} {index} ")),
+        of(&head, &format!("+{claim} {time} {index} {name}")),
+        of(&head, &format!("{claim} {time} +{index} {name}")),
+        of(&head, &format!("0x{claim} {time} {index} {name}")),
+        of(
+            &head,
+            &format!("{claim} {} {index} {name}", time.replace('.', ",")),
+        ),
+        of(&head, &format!("{claim} {time}0 {index} {name}")),
+        of(
+            &head,
+            &format!("{claim} {} {index} {name}", &time[..time.len() - 1]),
+        ),
+        of(
+            &head,
+            &format!("99999999999999999999999 {time} {index} {name}"),
+        ),
+        of(&head, &format!("{claim}  {time} {index} {name}")),
+        of(&head, &format!("{claim} {time} {index} {name}\r")),
+        of(
+            &head,
+            &format!("{claim} {time} {index} {}", "x".repeat(5000)),
+        ),
     ];
     for content in garbled {
         let what = content.escape_ascii().to_string();
@@ -976,7 +1019,7 @@ fn a_broken_configuration_is_not_half_used() {
 #[test]
 fn a_configuration_that_others_may_write_is_not_believed() {
     let lab = Lab::with_settled_user();
-    lab.configure("hostname = 'evil'\n");
+    lab.configure(&format!("hostname = '{HERE}'\n"));
     let path = Path::new(CONFIGURATION);
     for (owner, mode) in [
         (OTHER_UID, 0o644),
@@ -1016,7 +1059,7 @@ fn a_configuration_that_is_no_readable_file_is_told_and_holds_up_nobody() {
     let lab = Lab::with_settled_user();
     lab.configure(&"# much too long\n".repeat(10_000));
     assert_defaults_used(&lab.login().run(), &[CONFIGURATION, "65536 bytes"]);
-    lab.configure("hostname = 'a'\n");
+    lab.configure(&format!("hostname = '{HERE}'\n"));
     set_owner_and_mode(Path::new(CONFIGURATION), 0, 0o600);
     let session = lab.login().by_user().run();
     assert_defaults_used(&session, &[CONFIGURATION, "Permission denied"]);

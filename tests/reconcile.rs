@@ -5,11 +5,12 @@ mod common;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use common::trace::{Call, Traced};
 use common::{
-    GID, HERE, Lab, Login, PREFIX, THERE, UID, claim_in, close, list_index_names, names_in,
+    GID, HERE, Lab, Login, PREFIX, THERE, UID, claim_in, close, list_index_names, names_in, record,
     set_owner_and_mode,
 };
 use nix::mount::{MsFlags, mount};
@@ -123,12 +124,14 @@ fn neither_inode_nor_time_alone_identifies_a_claim() {
         let lab = Lab::with_settled_user();
         let claim = lab.claim();
         let [inode, seconds, nanoseconds] = difference;
-        let record = format!(
-            "1 {} {}.{:09} {HERE}\n",
-            claim.inode as i64 + inode,
+        let changed = (
+            claim.inode.wrapping_add_signed(inode),
             claim.seconds + seconds,
-            (claim.nanoseconds + nanoseconds).rem_euclid(1_000_000_000)
+            (claim.nanoseconds + nanoseconds).rem_euclid(1_000_000_000),
         );
+        let index = fs::metadata(lab.index()).expect("it is there").ino();
+        let line = record::line(changed, index, PREFIX);
+        let record = record::text(&lab.record_file(HERE), HERE, &line);
         fs::write(lab.record_file(HERE), record).expect("the record is there");
         lab.login().run().assert_vouched();
         let kept = lab.planted(HERE) == list_index_names();
@@ -218,6 +221,96 @@ fn the_record_is_emptied_then_the_list_index_deleted_then_claimed_then_recorded(
     );
 }
 
+/// The next login on [`HERE`] does not believe what stands there, and then all is well.
+fn assert_begins_anew(lab: &Lab, what: &str) {
+    let claim = lab.claim();
+    lab.login().run().assert_vouched();
+    assert_ne!(lab.claim(), claim, "{what} was believed");
+    assert_eq!(lab.planted(HERE), [""; 0], "{what}");
+    assert!(lab.is_recorded(HERE), "{what}");
+}
+
+#[test]
+fn a_copy_of_a_local_directory_vouches_for_nothing() {
+    let lab = Lab::with_settled_user();
+    let before = fs::read_to_string(lab.record_file(HERE)).expect("there is one");
+    let directory = lab.list_index(HERE);
+    let backup = directory.with_extension("backup");
+    for (from, to) in [(&directory, &backup), (&backup, &directory)] {
+        let copied = Command::new("cp").arg("-a").args([from, to]).status();
+        assert!(copied.expect("cp runs").success());
+        fs::remove_dir_all(from).expect("it is there");
+    }
+    assert_eq!(
+        fs::read_to_string(lab.record_file(HERE)).expect("a copy"),
+        before
+    );
+    assert_begins_anew(&lab, "a copy");
+}
+
+#[test]
+fn a_file_that_got_the_number_of_the_one_before_it_vouches_for_nothing() {
+    let lab = Lab::with_settled_user();
+    let file = lab.record_file(HERE);
+    let record = lab.record(HERE).expect("there is one");
+    let first = record.lines().next().expect("it has lines");
+    let born = first.split(' ').nth(3).expect("it says so");
+    // As if this file had another time of birth than the one that the record was written to.
+    let other = format!("2{}", &born[1..]);
+    assert_ne!(born, other);
+    fs::write(&file, record.replacen(born, &other, 1)).expect("it is there");
+    assert_begins_anew(&lab, "the number of an inode");
+}
+
+#[test]
+fn a_claim_in_another_directory_than_before_is_not_what_was_recorded() {
+    let lab = Lab::with_settled_user();
+    let old = lab.path("old-index");
+    fs::rename(lab.index(), &old).expect("it is there");
+    fs::create_dir(lab.index()).expect("its name is free");
+    set_owner_and_mode(&lab.index(), UID, 0o700);
+    fs::rename(old.join(".lasthost"), lab.claim_file()).expect("the user is claimed");
+    assert_begins_anew(&lab, "a claim that was moved");
+}
+
+#[test]
+fn a_cloned_machine_vouches_for_nothing_under_its_new_name() {
+    let lab = Lab::with_settled_user();
+    lab.configure("hostname = 'clone'\n");
+    let claim = lab.claim();
+    lab.login().run().assert_vouched();
+    assert_ne!(lab.claim(), claim);
+    assert_eq!(lab.planted(HERE), [""; 0]);
+}
+
+#[test]
+fn two_list_indexes_in_one_directory_have_a_record_each() {
+    let lab = Lab::with_settled_user();
+    let archive = lab.home().join("archive");
+    fs::create_dir(&archive).expect("its name is free");
+    set_owner_and_mode(&archive, UID, 0o700);
+    let location = format!(
+        "mdbox:~/archive:LISTINDEX={}/archive%lists",
+        lab.list_index(HERE).display()
+    );
+    let first = lab.claim();
+    lab.login().location(&location).run().assert_vouched();
+    let second = claim_in(&archive.join(".lasthost"));
+    for _ in 0..2 {
+        lab.login().run().assert_vouched().assert_silent();
+        let other = lab.login().location(&location).run();
+        other.assert_vouched().assert_silent();
+    }
+    assert_eq!(lab.claim(), first);
+    assert_eq!(claim_in(&archive.join(".lasthost")), second);
+    assert_eq!(lab.planted(HERE), list_index_names());
+    // One begins anew, the other does not notice.
+    fs::remove_file(archive.join(".lasthost")).expect("it is there");
+    lab.login().location(&location).run().assert_vouched();
+    lab.login().run().assert_vouched().assert_silent();
+    assert_eq!(lab.claim(), first);
+}
+
 #[test]
 fn what_is_recorded_is_the_own_claim_even_if_another_backend_s_is_in_its_place_at_once() {
     let lab = Lab::with_settled_user();
@@ -233,7 +326,7 @@ fn what_is_recorded_is_the_own_claim_even_if_another_backend_s_is_in_its_place_a
     assert!(!lab.is_recorded(HERE));
     let record = lab.record(HERE).expect("there is one");
     assert!(
-        record.starts_with(&format!("1 {} {}.", own.inode, own.seconds)),
+        record.contains(&format!("\n{} {}.", own.inode, own.seconds)),
         "{record}"
     );
     lab.login().run().assert_vouched();
@@ -765,7 +858,11 @@ fn the_configured_host_name_is_the_one_that_is_claimed_for() {
     lab.login().run().assert_vouched();
     assert_eq!(lab.claim().text, "imap7.example.org\n");
     let record = lab.record(HERE).expect("there is a record");
-    assert!(record.ends_with(" imap7.example.org\n"), "{record}");
+    let first = record.lines().next();
+    assert!(
+        first.is_some_and(|line| line.ends_with(" imap7.example.org")),
+        "{record}"
+    );
     let session = lab.login_at(THERE).location(lab.location(THERE)).run();
     session.assert_vouched();
     lab.configure("");

@@ -541,7 +541,7 @@ garbled_records() {
     new_user "mdbox:~/mdbox:$FLAT"
     settle
     file=$(local_dir a "$WHO")/.lasthost
-    for record in '' x '1' '1 ' '2 1 1.000000000 a.example.org' '1 -1 99999999999999999999.9 x' \
+    for record in '' x '2' '2 ' '1 1 1.000000000 a.example.org' '2 0042 -1 99999999999999999999.9 x' \
         "1 $(stat -c %i "$(claim_of "$WHO")")" "$(printf '\377\376\n1 2 3.4')" "$(head -c 10000 /dev/zero | tr '\0' 1)"; do
         move b "Garbled$LOOKS"
         printf '%s' "$record" >"$file"

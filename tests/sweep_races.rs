@@ -22,7 +22,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::mkfifo;
 
 use support::{
-    ALICE, DAY, MALLORY, Run, Scratch, give, is_root, set_age, snapshot, user_directory,
+    ALICE, DAY, MALLORY, Run, Scratch, give, is_root, record, set_age, snapshot, user_directory,
 };
 
 const OLD: Duration = Duration::from_secs(7 * 86_400 + 60);
@@ -112,15 +112,9 @@ impl User {
 
     /// The record equals the claim.
     fn is_vouched_for(&self) -> bool {
-        let claim = fs::metadata(self.index.join(".lasthost")).expect("a claim");
         let record = fs::read_to_string(self.list_index.join(".lasthost")).expect("a record");
-        let identity = format!(
-            "1 {} {}.{:09} ",
-            claim.ino(),
-            claim.mtime(),
-            claim.mtime_nsec()
-        );
-        record.starts_with(&identity)
+        let claim = self.index.join(".lasthost");
+        record.ends_with(&record::line_of(&claim, "dovecot.list.index"))
     }
 
     fn grow_old(&self) {
@@ -228,7 +222,7 @@ fn swap(own: &Path, targets: &[PathBuf], links: &Path, round: u64) {
     }
     let _ = fs::remove_file(&path);
     let _ = fs::remove_dir(&path);
-    let write = || File::create_new(&path)?.write_all(b"1 1 1.000000000 a\n");
+    let write = || File::create_new(&path)?.write_all(b"2 0024 1 1.000000000 a\n");
     // Much of this is refused, depending on what is there just now.
     let _ = match (round / 7) % 7 {
         0 => symlink(target, &path),

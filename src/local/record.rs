@@ -1,16 +1,26 @@
-//! `LISTINDEX/.lasthost`: this backend's record of the claim, or a note of open sessions. The file
+//! `LISTINDEX/.lasthost`: this backend's records of the claim, or a note of open sessions. The file
 //! is the directory's [lock](crate::local::lock), too.
+//!
+//! A record vouches for a list index for as long as everything around both is what it was: so it
+//! names its own file, this backend and INDEX as well. A copy of either side, a store that was
+//! put back, a cloned machine differ in one of them, and have no record then.
 
+use std::ffi::CStr;
+use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
+use nix::errno::Errno;
+
 use crate::local::lock::{Exclusive, Kind, Lock, LockError};
 use crate::nfs::claim::ClaimText;
+use crate::nfs::directory::Look;
 use crate::nfs::host::HostName;
 use crate::nfs::identity::Identity;
+use crate::system::statx::Attributes;
 
 /// The format's version. A record of another one counts as none.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 /// Neither a record nor a note nor a claim begins so.
 const NO_RECORD: &str = " \n";
@@ -18,15 +28,171 @@ const NO_RECORD: &str = " \n";
 /// How a note of sessions begins.
 const SESSIONS: &str = "sessions";
 
-/// A record and a note of [`MOST`](crate::local::sessions::MOST) sessions are shorter than this.
-const LONGEST: usize = 1536;
+/// Whatever is written is shorter than this: a note of [`MOST`](crate::local::sessions::MOST)
+/// sessions, and the records of a few list indexes.
+const LONGEST: usize = 4096;
+
+/// How many digits the length has that a file of records begins with.
+const LENGTH_DIGITS: usize = 4;
+
+/// What a list index belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record {
+    /// The claim that stood when it was begun, or that was made for it.
+    pub claim: Identity,
+    /// The inode number of INDEX.
+    pub index: u64,
+}
+
+impl Record {
+    /// What is to be recorded of what `look` showed; `None` if nobody has claimed the user.
+    pub fn of(look: &Look) -> Option<Record> {
+        look.claim.map(|claim| Record {
+            claim,
+            index: look.index,
+        })
+    }
+
+    fn parse(fields: &str) -> Option<Record> {
+        let mut fields = fields.split(' ');
+        let record = Record {
+            claim: parse_identity(fields.next()?, fields.next()?)?,
+            index: decimal(fields.next()?)?,
+        };
+        fields.next().is_none().then_some(record)
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Identity {
+            inode,
+            seconds,
+            nanoseconds,
+        } = self.claim;
+        write!(f, "{inode} {seconds}.{nanoseconds:09} {}", self.index)
+    }
+}
+
+/// The name of a list index, as it is written: whatever is not plain is `%` and two digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Prefix(String);
+
+impl Prefix {
+    fn of(name: &CStr) -> Prefix {
+        let mut text = String::with_capacity(name.count_bytes());
+        for &byte in name.to_bytes() {
+            if byte.is_ascii_graphic() && byte != b'%' {
+                text.push(byte.into());
+            } else {
+                // A string takes everything.
+                let _ = write!(text, "%{byte:02x}");
+            }
+        }
+        Prefix(text)
+    }
+
+    fn parse(text: &str) -> Option<Prefix> {
+        let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        is_plain.then(|| Prefix(text.to_owned()))
+    }
+}
+
+/// The file that records stand in, and the backend that wrote them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Origin {
+    /// Inode number, and time of birth: a file system gives a number to many files, one after the
+    /// other.
+    file: Identity,
+    host: HostName,
+}
+
+impl Origin {
+    fn of(file: &File, host: HostName) -> nix::Result<Origin> {
+        let attributes = Attributes::of_local(file)?;
+        let (seconds, nanoseconds) = attributes.born();
+        Ok(Origin {
+            file: Identity {
+                inode: attributes.inode(),
+                seconds,
+                nanoseconds,
+            },
+            host,
+        })
+    }
+}
+
+/// The records of a LISTINDEX directory, one for each list index in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Records {
+    origin: Origin,
+    /// The last written is the last.
+    lines: Vec<(Prefix, Record)>,
+}
+
+impl Records {
+    /// `2 <length of the whole, 4 digits> <own inode> <born> <host name>`, and for each list index
+    /// a line `<claim's inode> <modified> <INDEX's inode> <prefix>`.
+    fn parse(text: &str) -> Option<Records> {
+        let mut lines = text.strip_suffix('\n')?.split('\n');
+        let mut fields = lines.next()?.split(' ');
+        if fields.next()? != VERSION {
+            return None;
+        }
+        let length = fields.next()?;
+        if length.len() != LENGTH_DIGITS || decimal(length)? != text.len() as u64 {
+            return None;
+        }
+        let origin = Origin {
+            file: parse_identity(fields.next()?, fields.next()?)?,
+            host: HostName::try_from(fields.next()?.to_owned()).ok()?,
+        };
+        if fields.next().is_some() {
+            return None;
+        }
+        let mut records = Vec::new();
+        for line in lines {
+            let (record, prefix) = line.rsplit_once(' ')?;
+            records.push((Prefix::parse(prefix)?, Record::parse(record)?));
+        }
+        Some(Records {
+            origin,
+            lines: records,
+        })
+    }
+
+    fn get(&self, prefix: &Prefix) -> Option<Record> {
+        let mut lines = self.lines.iter().rev();
+        let (_, record) = lines.find(|(name, _)| name == prefix)?;
+        Some(*record)
+    }
+
+    fn without(mut self, prefix: &Prefix) -> Records {
+        self.lines.retain(|(name, _)| name != prefix);
+        self
+    }
+}
+
+impl fmt::Display for Records {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Origin { file, host } = &self.origin;
+        let mut rest = format!(
+            " {} {}.{:09} {host}\n",
+            file.inode, file.seconds, file.nanoseconds
+        );
+        for (Prefix(prefix), record) in &self.lines {
+            writeln!(rest, "{record} {prefix}")?;
+        }
+        let length = VERSION.len() + 1 + LENGTH_DIGITS + rest.len();
+        write!(f, "{VERSION} {length:04}{rest}")
+    }
+}
 
 /// What the lock file holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// `1 <inode> <seconds>.<nanoseconds, 9 digits> <host name>`: the record, the claim that the
-    /// list index here belongs to.
-    Record(Identity),
+    /// The records of the list indexes here.
+    Records(Records),
     /// `sessions <inode>...`: no record, and these sessions, known by the inode numbers of their
     /// sockets, run without a list index.
     Sessions(Vec<u64>),
@@ -42,37 +208,15 @@ impl Content {
         let Ok(content) = std::str::from_utf8(content) else {
             return Content::Nothing;
         };
-        match content.split_once('\n') {
-            Some((line, "")) => Content::parse_record(line).map(Content::Record),
-            _ => None,
-        }
-        .or_else(|| {
-            // What stands behind the first line is the rest of a longer text that it replaced.
-            let (line, _) = content.split_once('\n')?;
-            Content::parse_sessions(line).map(Content::Sessions)
-        })
-        .or_else(|| ClaimText::is(content).then_some(Content::Claim))
-        .unwrap_or(Content::Nothing)
-    }
-
-    fn parse_record(line: &str) -> Option<Identity> {
-        let mut fields = line.split(' ');
-        let (version, inode, modified, host) = (
-            fields.next()?,
-            fields.next()?,
-            fields.next()?,
-            fields.next()?,
-        );
-        let (seconds, nanoseconds) = modified.split_once('.')?;
-        let complete = version == VERSION
-            && nanoseconds.len() == 9
-            && HostName::try_from(host.to_owned()).is_ok()
-            && fields.next().is_none();
-        complete.then_some(Identity {
-            inode: decimal(inode)?,
-            seconds: seconds.parse().ok()?,
-            nanoseconds: decimal(nanoseconds)?.try_into().ok()?,
-        })
+        Records::parse(content)
+            .map(Content::Records)
+            .or_else(|| {
+                // What stands behind the first line is the rest of a longer text that it replaced.
+                let (line, _) = content.split_once('\n')?;
+                Content::parse_sessions(line).map(Content::Sessions)
+            })
+            .or_else(|| ClaimText::is(content).then_some(Content::Claim))
+            .unwrap_or(Content::Nothing)
     }
 
     fn parse_sessions(line: &str) -> Option<Vec<u64>> {
@@ -87,19 +231,27 @@ impl Content {
         Content::parse(&buffer[..length])
     }
 
-    /// The record, if there is one.
-    pub fn record(&self) -> Option<Identity> {
-        match self {
-            Content::Record(identity) => Some(*identity),
-            Content::Sessions(_) | Content::Claim | Content::Nothing => None,
-        }
-    }
-
     /// Sessions that were without a list index when the content was written.
     pub fn sessions(&self) -> &[u64] {
         match self {
             Content::Sessions(sessions) => sessions,
-            Content::Record(_) | Content::Claim | Content::Nothing => &[],
+            Content::Records(_) | Content::Claim | Content::Nothing => &[],
+        }
+    }
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Content::Records(records) => records.fmt(f),
+            Content::Sessions(sessions) => {
+                f.write_str(SESSIONS)?;
+                for session in sessions {
+                    write!(f, " {session}")?;
+                }
+                f.write_str("\n")
+            }
+            Content::Claim | Content::Nothing => f.write_str(NO_RECORD),
         }
     }
 }
@@ -109,14 +261,29 @@ impl<K: Kind> Lock<'_, K> {
     pub fn content(&self) -> Content {
         Content::of(self.file())
     }
+
+    /// The record of the list index called `prefix`, if `host` wrote it into this very file.
+    /// Without `host` it may be any backend's.
+    pub fn record(&self, prefix: &CStr, host: Option<&HostName>) -> Option<Record> {
+        let Content::Records(records) = self.content() else {
+            return None;
+        };
+        let host = host.unwrap_or(&records.origin.host).clone();
+        let origin = Origin::of(self.file(), host).ok()?;
+        if origin == records.origin {
+            records.get(&Prefix::of(prefix))
+        } else {
+            None
+        }
+    }
 }
 
 impl Lock<'_, Exclusive> {
-    /// From now on nothing vouches for the list index here.
+    /// From now on nothing vouches for any list index here.
     ///
     /// The file keeps its length if it can: on a full tmpfs, whoever had a record has room for one,
     /// or for a note.
-    pub fn empty_record(&self) -> Result<(), LockError> {
+    pub fn empty_records(&self) -> Result<(), LockError> {
         match self.file().metadata().map(|metadata| metadata.len()) {
             Ok(0) => Ok(()),
             Ok(_) => self
@@ -128,18 +295,31 @@ impl Lock<'_, Exclusive> {
         .map_err(|error| self.failed(&error))
     }
 
-    /// Notes sessions that run without a list index, in place of the record.
-    pub fn note_sessions(&self, sessions: &[u64]) -> Result<(), LockError> {
-        let mut note = SESSIONS.to_owned();
-        for session in sessions {
-            note.push_str(&format!(" {session}"));
+    /// From now on nothing vouches for the list index called `prefix`; others here are not touched.
+    pub fn empty_record(&self, prefix: &CStr) -> Result<(), LockError> {
+        let Content::Records(records) = self.content() else {
+            return self.empty_records();
+        };
+        let prefix = Prefix::of(prefix);
+        let others = records.clone().without(&prefix);
+        if others == records {
+            return Ok(());
         }
-        note.push('\n');
-        self.write(&note)
+        if others.lines.is_empty() {
+            return self.empty_records();
+        }
+        // Where not even less than before can be written, the others go too.
+        self.write(&others.to_string())
+            .or_else(|_| self.empty_records())
+    }
+
+    /// Notes sessions that run without a list index, in place of the records.
+    pub fn note_sessions(&self, sessions: &[u64]) -> Result<(), LockError> {
+        self.write(&Content::Sessions(sessions.to_vec()).to_string())
     }
 
     /// In place of what is there. Only the first line of a note counts, so there is no moment without
-    /// it; and a record with anything behind it is none yet.
+    /// it; and records with anything behind them are none yet.
     fn write(&self, content: &str) -> Result<(), LockError> {
         self.file()
             .write_all_at(content.as_bytes(), 0)
@@ -147,21 +327,55 @@ impl Lock<'_, Exclusive> {
             .map_err(|error| self.failed(&error))
     }
 
-    /// Records that the list index here belongs to `claim`, which `host` made, and that the user
-    /// logged in now.
+    /// Records what the list index called `prefix` belongs to, that `host` says so, and that the
+    /// user logged in now.
     ///
     /// # Errors
     /// If it cannot be written, or the lock file is not in the directory any more: then whatever
     /// was written is lost, and the directory is somebody else's.
-    pub fn write_record(&self, claim: Identity, host: &HostName) -> Result<(), LockError> {
-        let record = format!(
-            "{VERSION} {} {}.{:09} {host}\n",
-            claim.inode, claim.seconds, claim.nanoseconds
-        );
-        self.write(&record)?;
+    pub fn write_record(
+        &self,
+        prefix: &CStr,
+        record: Record,
+        host: &HostName,
+    ) -> Result<(), LockError> {
+        let origin =
+            Origin::of(self.file(), host.clone()).map_err(|errno| self.failed(&errno.into()))?;
+        let prefix = Prefix::of(prefix);
+        let mut records = match self.content() {
+            Content::Records(records) if records.origin == origin => records.without(&prefix),
+            _ => Records {
+                origin,
+                lines: Vec::new(),
+            },
+        };
+        records.lines.push((prefix, record));
+        let mut text = records.to_string();
+        while text.len() > LONGEST {
+            // Whose record is the oldest begins anew.
+            if records.lines.len() == 1 {
+                return Err(self.failed(&Errno::ENAMETOOLONG.into()));
+            }
+            records.lines.remove(0);
+            text = records.to_string();
+        }
+        self.write(&text)?;
         self.mark_used()?;
         self.confirm()
     }
+}
+
+/// An inode number and a time, `<seconds>.<nanoseconds, 9 digits>`.
+fn parse_identity(inode: &str, time: &str) -> Option<Identity> {
+    let (seconds, nanoseconds) = time.split_once('.')?;
+    if nanoseconds.len() != 9 {
+        return None;
+    }
+    Some(Identity {
+        inode: decimal(inode)?,
+        seconds: seconds.parse().ok()?,
+        nanoseconds: decimal(nanoseconds)?.try_into().ok()?,
+    })
 }
 
 /// Only digits; `parse` alone would take a sign.

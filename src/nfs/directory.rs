@@ -46,6 +46,8 @@ pub type Version = (Identity, u64);
 /// What one forced look at INDEX showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Look {
+    /// The inode number of INDEX.
+    pub index: u64,
     /// The claim that stands, if there is one.
     pub claim: Option<Identity>,
     /// A list index to migrate.
@@ -168,6 +170,7 @@ impl<'a> IndexDirectory<'a> {
 
     fn look(&self) -> Result<Look, IndexError> {
         Ok(Look {
+            index: self.attributes.inode(),
             claim: self.claim()?,
             shared_list_index: self.shared_list_index()?,
         })

@@ -13,6 +13,7 @@ use crate::event::{Events, Level};
 use crate::local::directory::{DirectoryError, ListIndexDirectory};
 use crate::local::files::{self, DeleteError, Size};
 use crate::local::lock::{self, Deadline, Exclusive, Kind, Lock, LockError, Shared};
+use crate::local::record::Record;
 use crate::local::sessions;
 use crate::names::{SHARED_LOG, SHARED_PREFIX};
 use crate::nfs::claim::ClaimText;
@@ -175,7 +176,7 @@ impl Reconciliation<'_> {
             Err(error) => return Err(self.refuse(error, &directory)),
             Ok(shared) => shared,
         };
-        if is_settled(look, shared.content().record()) {
+        if is_settled(look, shared.record(&self.prefix, Some(&self.host()))) {
             self.mark_used(&shared);
             return Ok(());
         }
@@ -308,7 +309,8 @@ impl Reconciliation<'_> {
         // Both sides once more: another login may have done the work while this one waited.
         let (index, look) = self.index.look()?;
         lock.confirm()?;
-        let content = lock.content();
+        let host = self.host();
+        let record = lock.record(&self.prefix, Some(&host));
         if look.shared_list_index == SharedListIndex::Litter {
             self.delete_litter(&index);
         }
@@ -317,16 +319,16 @@ impl Reconciliation<'_> {
         {
             return Err(Doubt::UnknownMigration(index.path_of(SHARED_LOG)));
         }
-        if look.shared_list_index != SharedListIndex::InUse && is_claimed(&look, content.record()) {
+        if look.shared_list_index != SharedListIndex::InUse && is_claimed(&look, record) {
             self.mark_used(lock);
             return Ok(());
         }
-        match sessions::still_open(content.sessions()) {
+        match sessions::still_open(lock.content().sessions()) {
             Ok(open) if open.is_empty() => {}
             Ok(_) => return Err(Doubt::OpenSession),
             Err(error) => return Err(Doubt::UnknownSessions(error)),
         }
-        lock.empty_record()?;
+        lock.empty_record(&self.prefix)?;
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -341,12 +343,15 @@ impl Reconciliation<'_> {
             .claim
             .map(|_| index.claim_text().unwrap_or_else(|| ClaimText::parse(b"")));
         let taken = self.take_over(&index, &look, standing.as_ref(), lock)?;
-        let host = self.host();
         let claim = index.claim_for(&host, taken.is_some(), look.claim)?;
         if let Some(originals) = &taken {
             self.confirm(claim, originals)?;
         }
-        lock.write_record(claim, &host)?;
+        let record = Record {
+            claim,
+            index: look.index,
+        };
+        lock.write_record(&self.prefix, record, &host)?;
         if let Some(originals) = &taken {
             originals.delete(&index, self.events)?;
         }
@@ -452,7 +457,7 @@ fn note_session(lock: &Lock<'_, Exclusive>, before: &[u64]) -> Result<(), LockEr
     let mut sessions = sessions::still_open(before).unwrap_or_else(|_| before.to_vec());
     sessions.extend(sessions::own());
     if sessions.is_empty() {
-        return lock.empty_record();
+        return lock.empty_records();
     }
     let oldest = sessions.len().saturating_sub(sessions::MOST);
     lock.note_sessions(&sessions[oldest..])
@@ -464,11 +469,11 @@ fn wait_for_next_second(now: Duration) {
 }
 
 /// Whether the local record equals the claim.
-fn is_claimed(look: &Look, record: Option<Identity>) -> bool {
-    record.is_some() && record == look.claim
+fn is_claimed(look: &Look, record: Option<Record>) -> bool {
+    record.is_some() && record == Record::of(look)
 }
 
 /// Whether there is nothing to do.
-fn is_settled(look: &Look, record: Option<Identity>) -> bool {
+fn is_settled(look: &Look, record: Option<Record>) -> bool {
     look.shared_list_index == SharedListIndex::None && is_claimed(look, record)
 }

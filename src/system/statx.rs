@@ -33,7 +33,23 @@ impl Attributes {
         path.with_nix_path(|path| Attributes::ask(AT_FDCWD, path, 0))?
     }
 
+    /// The attributes of the open file `fd`, which is on this host: there is no server to ask.
+    pub fn of_local(fd: impl AsFd) -> nix::Result<Attributes> {
+        let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
+        Attributes::ask_for(mask, fd, c"", libc::AT_EMPTY_PATH)
+    }
+
     fn ask(fd: impl AsFd, name: &CStr, flags: libc::c_int) -> nix::Result<Attributes> {
+        let flags = flags | libc::AT_STATX_FORCE_SYNC;
+        Attributes::ask_for(libc::STATX_BASIC_STATS, fd, name, flags)
+    }
+
+    fn ask_for(
+        mask: libc::c_uint,
+        fd: impl AsFd,
+        name: &CStr,
+        flags: libc::c_int,
+    ) -> nix::Result<Attributes> {
         let mut buffer = MaybeUninit::<libc::statx>::zeroed();
         // By number: the musl of Debian 12 (1.2.3) has no function for it.
         // SAFETY: `name` is a C string and `buffer` has room for one struct statx.
@@ -42,8 +58,8 @@ impl Attributes {
                 libc::SYS_statx,
                 fd.as_fd().as_raw_fd(),
                 name.as_ptr(),
-                flags | libc::AT_STATX_FORCE_SYNC,
-                libc::STATX_BASIC_STATS,
+                flags,
+                mask,
                 buffer.as_mut_ptr(),
             )
         };
@@ -75,6 +91,11 @@ impl Attributes {
     /// Last status change, by the server's clock: seconds since the epoch and nanoseconds.
     pub fn changed(&self) -> (i64, u32) {
         (self.0.stx_ctime.tv_sec, self.0.stx_ctime.tv_nsec)
+    }
+
+    /// When it was made, if its file system keeps that, else the epoch: no copy has it.
+    pub fn born(&self) -> (i64, u32) {
+        (self.0.stx_btime.tv_sec, self.0.stx_btime.tv_nsec)
     }
 
     /// Whether it is a regular file.

@@ -305,7 +305,7 @@ fn clean_as_owner(
     }
     // The record first and the lock file last: should this process be killed in between, then
     // nothing vouches for what is left of the list index.
-    lock.empty_record()?;
+    lock.empty_records()?;
     survey.delete(&lock, &rules.prefix)?;
     lock.remove()?;
     Ok(Outcome::Cleaned(survey.size, remove_directory().into()))

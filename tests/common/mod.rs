@@ -8,6 +8,8 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
+#[path = "../lib/record.rs"]
+pub mod record;
 pub mod trace;
 
 use std::cell::{Cell, RefCell};
@@ -257,22 +259,20 @@ impl Lab {
         claim_in(&self.claim_file())
     }
 
-    /// Whether the record of `host` equals the standing claim.
+    /// Whether the record of `host` equals the standing claim. Other list indexes may have one there.
     pub fn is_recorded(&self, host: &str) -> bool {
-        let claim = self.claim();
-        let Claim {
-            inode,
-            seconds,
-            nanoseconds,
-            ..
-        } = claim;
-        self.record(host) == Some(format!("1 {inode} {seconds}.{nanoseconds:09} {host}\n"))
+        let line = record::line_of(&self.claim_file(), PREFIX);
+        let record = self.record(host);
+        record.is_some_and(|text| {
+            let (_, lines) = text.split_once('\n').expect("a first line");
+            lines.ends_with(&line) && text == record::text(&self.record_file(host), host, lines)
+        })
     }
 
     /// The record of `host`, if there is one.
     pub fn record(&self, host: &str) -> Option<String> {
         let content = fs::read_to_string(self.record_file(host)).unwrap_or_default();
-        content.starts_with("1 ").then_some(content)
+        record::is_one(&content).then_some(content)
     }
 
     /// A login at [`HERE`], started as root by script-login with the userdb's UID and GID.

@@ -120,7 +120,7 @@ const SITUATIONS: [Situation; 9] = [
         prepare: |world| {
             world.settle(HERE);
             let record = world.lab.record_file(HERE);
-            world.lab.write(&record, "1 23 4");
+            world.lab.write(&record, "2 0071 23 4");
             world.change(None);
         },
         mend: nothing,

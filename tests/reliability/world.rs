@@ -11,7 +11,9 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::common::trace::Traced;
-use crate::common::{HERE, Lab, PREFIX, THERE, UID, names_in, release_wrapper, set_owner_and_mode};
+use crate::common::{
+    HERE, Lab, PREFIX, THERE, UID, names_in, record, release_wrapper, set_owner_and_mode,
+};
 use crate::tracer::{self, Act, End};
 
 /// The files of a list index.
@@ -84,10 +86,10 @@ impl World {
         let new = claim.with_extension("new");
         self.lab.write(&new, format!("{host}\n"));
         fs::rename(&new, &claim).expect("it is the test's");
-        let status = fs::metadata(&claim).expect("just made");
-        let (inode, seconds, nanoseconds) = (status.ino(), status.mtime(), status.mtime_nsec());
-        let record = format!("1 {inode} {seconds}.{nanoseconds:09} {host}\n");
-        self.lab.write(&self.lab.record_file(host), record);
+        let file = self.lab.record_file(host);
+        self.lab.write(&file, "");
+        let record = record::text(&file, host, &record::line_of(&claim, PREFIX));
+        self.lab.write(&file, record);
         self.change(Some(host));
     }
 

@@ -1,6 +1,9 @@
 //! What the tests of the administrator's command share.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+#[path = "../lib/record.rs"]
+pub mod record;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
@@ -142,13 +145,18 @@ pub fn user_directory(path: &Path, uid: u32, age: Duration) -> PathBuf {
     fs::create_dir(path).expect("mkdir");
     fs::set_permissions(path, Permissions::from_mode(0o700)).expect("chmod");
     let files = [
-        (".lasthost", "1 4711 1700000000.000000000 a.example.org\n"),
+        (".lasthost", ""),
         ("dovecot.list.index", "index"),
         ("dovecot.list.index.log", "transactions"),
     ];
     for (name, content) in files {
         let file = path.join(name);
         fs::write(&file, content).expect("write");
+        if name == ".lasthost" {
+            let line = record::line((4711, 1_700_000_000, 0), 4712, "dovecot.list.index");
+            let record = record::text(&file, "a.example.org", &line);
+            fs::write(&file, record).expect("write");
+        }
         fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("chmod");
         give(&file, uid);
         set_age(&file, age);

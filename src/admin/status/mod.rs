@@ -17,10 +17,10 @@ use crate::dovecot::location::{Tracked, Tracking};
 use crate::local::directory::{DirectoryError, ListIndexDirectory};
 use crate::local::files::Size;
 use crate::local::lock::{Lock, LockError, Shared};
+use crate::local::record::Record;
 use crate::login::user::{UserError, actor};
 use crate::nfs::directory::{Index, IndexError, SharedListIndex};
 use crate::nfs::host::HostName;
-use crate::nfs::identity::Identity;
 use crate::system::credentials::{RootThread, UserId};
 use crate::usercache::clean::{CleanError, Survey, has_open_session};
 use crate::usercache::last_used::{age, last_login};
@@ -31,8 +31,8 @@ pub use print::run;
 /// One user's local directory.
 #[derive(Debug, Clone)]
 pub struct Local {
-    /// The claim that the list index belongs to, if the record says so.
-    pub record: Option<Identity>,
+    /// What the list index belongs to, if there is a record of it.
+    pub record: Option<Record>,
     /// How large the list index is.
     pub size: Size,
     /// How long ago it was last used.
@@ -42,11 +42,15 @@ pub struct Local {
 }
 
 impl Local {
-    /// Looks at an open directory, with its owner's rights; `None` if no login has made it.
+    /// Looks at an open directory of the backend `host`, with its owner's rights; `None` if no login has made it.
     ///
     /// # Errors
     /// If it cannot be looked at, or is locked because the user is just logging in.
-    pub fn of(directory: &ListIndexDirectory, prefix: &CStr) -> Result<Option<Local>, CleanError> {
+    pub fn of(
+        directory: &ListIndexDirectory,
+        prefix: &CStr,
+        host: Option<&HostName>,
+    ) -> Result<Option<Local>, CleanError> {
         let lock = match Lock::<Shared>::acquire_existing(directory) {
             Ok(lock) => lock,
             Err(LockError::Missing(_)) => return Ok(None),
@@ -55,7 +59,7 @@ impl Local {
         let survey = Survey::of(directory, prefix)?;
         let content = lock.content();
         Ok(Some(Local {
-            record: content.record(),
+            record: lock.record(prefix, host),
             size: survey.size,
             age: age(survey.last_written.max(last_login(lock.status()))),
             session_open: survey.is_in_use || has_open_session(&content),
@@ -163,17 +167,16 @@ pub fn of_user(
         (host, claim.age_at(SystemTime::now()))
     });
     let path = PathBuf::from(OsString::from_vec(tracked.list_index_dir.clone()));
+    let own = configuration.hostname.clone();
+    let here = own.unwrap_or_else(HostName::of_system);
     let local = match ListIndexDirectory::open(&path, actor.user()) {
-        Ok(directory) => {
-            Local::of(&directory, &name(&tracked.prefix)).map_err(StatusError::Local)?
-        }
+        Ok(directory) => Local::of(&directory, &name(&tracked.prefix), Some(&here))
+            .map_err(StatusError::Local)?,
         Err(DirectoryError::Missing(_)) => None,
         Err(error) => return Err(StatusError::Local(error.into())),
     };
     let record = local.as_ref().and_then(|local| local.record);
-    let own = configuration.hostname.clone();
-    let here = own.unwrap_or_else(HostName::of_system);
-    let step = match (look.claim, record) {
+    let step = match (Record::of(&look), record) {
         _ if look.shared_list_index == SharedListIndex::InUse => Step::ToMigrate,
         (None, _) => Step::NoClaim,
         (_, None) => Step::NoRecord,
@@ -307,10 +310,10 @@ pub fn as_owner(
 ) -> Result<Option<Local>, CleanError> {
     let owner = directory.owner();
     match root {
-        None => Local::of(directory, prefix),
+        None => Local::of(directory, prefix, None),
         Some(_) if owner == UserId(0) => Err(CleanError::OfRoot(directory.path().to_owned())),
         Some(root) => root
-            .work_as(owner, || Local::of(directory, prefix))
+            .work_as(owner, || Local::of(directory, prefix, None))
             .map_err(|errno| CleanError::Refused(directory.path().to_owned(), errno))?,
     }
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # prepare.sh WHAT DIR: before one measured login. DIR has a user's home, list (his
 # local list index), original (the files to be deleted or copied) and copy.
-#   none     nothing has changed: the first time, a claim and its record are made
+#   none     nothing has changed, but for the first time
 #   change   another backend has claimed since; a list index is there
 #   migrate  a list index in INDEX, none here
 #   cp       no copy yet
@@ -16,14 +16,7 @@ claim() {
 }
 
 case $1 in
-    none)
-        [ -s "$2/list/.lasthost" ] || {
-            claim
-            # shellcheck disable=SC2046
-            set -- "$2" $(stat --format='%i %.9Y' "$index/.lasthost")
-            echo "1 $2 $3 backend1.example.org" >"$1/list/.lasthost"
-        }
-        ;;
+    none) ;;
     change)
         claim
         cp "$2/original/"* "$2/list/"

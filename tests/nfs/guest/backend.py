@@ -197,13 +197,14 @@ class Backend:
         return counts
 
     def record(self, kind, user):
-        """LISTINDEX/.lasthost: "inode seconds.nanoseconds", or None if there is none or it is empty."""
+        """LISTINDEX/.lasthost: the claim's "inode seconds.nanoseconds", or None if there is none or it is empty."""
         try:
             with open(f"{KINDS[kind].list_index_dir(user)}/.lasthost", "rb") as file:
-                fields = file.read().decode(errors="replace").split()
+                lines = file.read().decode(errors="replace").splitlines()
         except FileNotFoundError:
             return None
-        return " ".join(fields[1:3]) if fields[:1] == ["1"] else None
+        is_record = len(lines) == 2 and lines[0].startswith("2 ")
+        return " ".join(lines[1].split()[:2]) if is_record else None
 
     def list_index_files(self, kind, user):
         """Name -> checksum of every file of the user's local list index."""

@@ -1,0 +1,43 @@
+//! What stands in `LISTINDEX/.lasthost`, as an outsider can tell it: which file it is, which
+//! backend's, and what each list index in it belongs to.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+/// The line of one list index: the claim's inode number and time, INDEX's inode number, the name.
+pub fn line((inode, seconds, nanoseconds): (u64, i64, i64), index: u64, prefix: &str) -> String {
+    format!("{inode} {seconds}.{nanoseconds:09} {index} {prefix}\n")
+}
+
+/// The line of the list index `prefix` that belongs to the claim and the INDEX that are there now.
+pub fn line_of(claim: &Path, prefix: &str) -> String {
+    let index = fs::metadata(claim.parent().expect("INDEX")).expect("it is there");
+    let claim = fs::metadata(claim).expect("the user is claimed");
+    let identity = (claim.ino(), claim.mtime(), claim.mtime_nsec());
+    line(identity, index.ino(), prefix)
+}
+
+/// What `host` writes into `file`, which must be there: a first line, and `lines`.
+pub fn text(file: &Path, host: &str, lines: &str) -> String {
+    let status = fs::metadata(file).expect("the lock file is there");
+    let (seconds, nanoseconds) = born(&status);
+    let rest = format!(
+        " {} {seconds}.{nanoseconds:09} {host}\n{lines}",
+        status.ino()
+    );
+    format!("2 {:04}{rest}", "2 0000".len() + rest.len())
+}
+
+/// No copy has it.
+fn born(status: &Metadata) -> (u64, u32) {
+    let born = status.created().unwrap_or(UNIX_EPOCH);
+    let born = born.duration_since(UNIX_EPOCH).expect("after 1970");
+    (born.as_secs(), born.subsec_nanos())
+}
+
+/// Whether `content` is a record, of whatever.
+pub fn is_one(content: &str) -> bool {
+    content.starts_with("2 ")
+}
