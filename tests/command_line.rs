@@ -1,6 +1,11 @@
 //! What the administrator's command says to whoever types something wrong, and asks for help.
 
-use std::process::Command;
+mod support;
+
+use std::fs::{self, File};
+use std::process::{Command, Stdio};
+
+use support::{ALICE, DAY, Run, Scratch, user_directory};
 
 /// Exit status, standard output and standard error.
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -159,5 +164,90 @@ fn help_fits_on_a_terminal_of_80_columns() {
                 assert!(line.chars().count() <= 80, "{command}: {line}");
             }
         }
+    }
+}
+
+/// Every way in which the command prints something on standard output.
+fn printing(scratch: &Scratch) -> Vec<Vec<String>> {
+    let base = scratch.hash_directory("list-indexes");
+    let user = user_directory(&base.join("alice"), ALICE, 8 * DAY);
+    let configuration = scratch.path().join("dovecot.conf");
+    let location = format!(
+        "mail_location = mdbox:~/mdbox:LISTINDEX={}/%u/dovecot.list.index\n",
+        base.display()
+    );
+    fs::write(&configuration, location).expect("write");
+    [
+        "--help",
+        "--version",
+        "help",
+        "locate --help",
+        "usercache sweep --help",
+        "locate --json --user alice",
+        "status --json --user alice",
+        "status USER",
+        "status --json USER",
+        "status --below BASE",
+        "status --json --below BASE",
+        "status --prometheus --below BASE",
+        "check --dovecot-config DOVECOT",
+        "check --json --dovecot-config DOVECOT",
+        "check --tmpfiles --dovecot-config DOVECOT",
+        "usercache sweep --dry-run 7days BASE",
+        "usercache sweep --json --dry-run 7days BASE",
+        "usercache clean --dry-run 7days USER",
+    ]
+    .map(|line| {
+        let word = |word: &str| match word {
+            "USER" => user.display().to_string(),
+            "BASE" => base.display().to_string(),
+            "DOVECOT" => configuration.display().to_string(),
+            word => word.to_owned(),
+        };
+        line.split(' ').map(word).collect()
+    })
+    .into()
+}
+
+#[test]
+fn output_that_is_lost_is_an_error() {
+    let scratch = Scratch::new();
+    for arguments in printing(&scratch) {
+        let full = File::options().write(true).open("/dev/full");
+        let to_full = Command::new(scratch.program())
+            .args(&arguments)
+            .stdout(full.expect("there is one"))
+            .output()
+            .expect("the program starts");
+        let to_nothing = Command::new("sh")
+            .args(["-c", "exec \"$@\" >&-", "sh"])
+            .arg(scratch.program())
+            .args(&arguments)
+            .output()
+            .expect("the program starts");
+        for (output, reason) in [(to_full, "No space left"), (to_nothing, "Bad file")] {
+            let run = Run::from(output);
+            assert_eq!(run.status, Some(74), "{arguments:?}: {run:?}");
+            let line = format!("nfs-hostchange: cannot write to standard output: {reason}");
+            assert!(run.stderr.contains(&line), "{arguments:?}: {run:?}");
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_wants_no_more_loses_nothing() {
+    let scratch = Scratch::new();
+    for arguments in printing(&scratch) {
+        let (reader, writer) = nix::unistd::pipe().expect("pipe");
+        support::close(reader);
+        let output = Command::new(scratch.program())
+            .args(&arguments)
+            .stdout(Stdio::from(writer))
+            .output()
+            .expect("the program starts");
+        let run = Run::from(output);
+        let heard = scratch.run(&arguments);
+        assert_eq!(run.status, heard.status, "{arguments:?}: {run:?}");
+        assert!(!run.stderr.contains("standard output"), "{run:?}");
     }
 }

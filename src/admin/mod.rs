@@ -1,7 +1,7 @@
 //! The administrator's command, `nfs-hostchange`.
 
 use std::ffi::OsString;
-use std::process::ExitCode;
+use std::io::{self, Write as _};
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -16,9 +16,9 @@ mod usercache;
 use command_line::{Command, CommandLine, Usercache};
 use output::{Exit, complain};
 
-/// Does what the command line says, and returns the process's exit code.
-pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    match CommandLine::try_parse_from(arguments) {
+/// Does what the command line says, and returns the process's exit status.
+pub fn run(arguments: impl Iterator<Item = OsString>) -> Exit {
+    let exit = match CommandLine::try_parse_from(arguments) {
         Ok(CommandLine { command }) => match command {
             Command::Locate(options) => locate::run(options),
             Command::Check(options) => check::run(&options),
@@ -34,16 +34,17 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             Exit::Usage
         }
         Err(error) => {
-            // Nothing can be done about a closed standard output.
-            let _ = error.print();
+            let help = error.render().to_string();
             if error.use_stderr() {
+                let _ = write!(io::stderr(), "{help}");
                 Exit::Usage
             } else {
+                output::say_as_it_is(&help);
                 Exit::Ok
             }
         }
-    }
-    .into()
+    };
+    output::finish(exit)
 }
 
 /// What is wrong, without the advice that follows in lines of its own.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -36,12 +36,6 @@ pub enum Exit {
     Configuration = 78,
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
-    }
-}
-
 impl From<Errno> for Exit {
     fn from(errno: Errno) -> Self {
         match errno {
@@ -56,9 +50,50 @@ impl From<Errno> for Exit {
     }
 }
 
-/// Prints one line to standard output. If nobody reads that, the work goes on.
+/// Why the command's output is not complete: the first write that failed.
+static LOST: OnceLock<Errno> = OnceLock::new();
+
+/// Prints one line to standard output. If that fails, the work goes on, and [`finish`] tells.
 pub fn say(message: impl fmt::Display) {
-    let _ = writeln!(io::stdout(), "{}", one_line(message));
+    say_as_it_is(&format!("{}\n", one_line(message)));
+}
+
+/// Prints text of several lines.
+pub fn say_as_it_is(text: &str) {
+    if LOST.get().is_none() {
+        if let Err(errno) = write(text) {
+            // Should another thread have been faster, its error counts.
+            let _ = LOST.set(errno);
+        }
+    }
+}
+
+/// Past the standard library's own writer, which takes a closed descriptor for success.
+fn write(text: &str) -> nix::Result<()> {
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        match nix::unistd::write(io::stdout(), rest) {
+            Ok(length) => rest = &rest[length..],
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// How the command ends: with `exit`, unless some of its output was lost. A reader that wanted no
+/// more (`| head`) has lost nothing.
+pub fn finish(exit: Exit) -> Exit {
+    match LOST.get() {
+        Some(errno) if *errno != Errno::EPIPE => {
+            complain(format_args!(
+                "cannot write to standard output: {}",
+                errno.desc()
+            ));
+            Exit::InputOutput
+        }
+        _ => exit,
+    }
 }
 
 /// Prints one line to standard error.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::admin::command_line::Locate;
 use crate::admin::locate::{self, LocateAnswer, LocateRequest};
-use crate::admin::output::{Exit, complain, say};
+use crate::admin::output::{Exit, complain, say, say_as_it_is};
 use crate::config::{Account, Configuration};
 use crate::login::user::resolve;
 use crate::system::accounts;
@@ -18,7 +18,7 @@ pub fn run(options: Locate) -> Exit {
     let json = options.json;
     match locate(options) {
         Ok(answer) if json => say(Value::from(&answer)),
-        Ok(answer) => print!("{answer}"),
+        Ok(answer) => say_as_it_is(&answer.to_string()),
         Err((exit, reason)) => {
             if json {
                 say(json!({ "error": reason }));

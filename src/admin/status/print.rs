@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::admin::command_line::Status;
 use crate::admin::output::{
     Exit, Span, and_of_these, cannot_drop_groups, complain, counted, insert_path, printable, say,
+    say_as_it_is,
 };
 use crate::admin::status::{self, AGES, Local, StatusError, Step, TreeStatus, UserStatus};
 use crate::config::Configuration;
@@ -282,7 +283,7 @@ fn tree(options: &Status, root: &Path) -> Exit {
     if options.json {
         say(tree_json(root, &status));
     } else if options.prometheus {
-        print!("{}", prometheus(root, &status));
+        say_as_it_is(&prometheus(root, &status));
     } else {
         print_tree(root, &status);
     }
