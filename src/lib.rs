@@ -9,6 +9,7 @@
 //! - [`reconcile`]: the protocol, which compares both sides and makes them equal; it knows nothing
 //!   of who calls.
 //! - [`nfs`]: INDEX, and the claim in it; [`local`]: LISTINDEX, its lock and its record.
+//! - `plugin`, a crate of its own: the mail plugin, the other front end, in front of the same core.
 //! - [`usercache`]: throwing away list indexes that nobody uses.
 //! - [`admin`]: the administrator's command, `nfs-hostchange`.
 //! - [`names`]: names of files; [`system`]: everything that talks to the kernel past `std` and `nix`.

@@ -149,7 +149,7 @@ impl From<Facility> for syslog::Facility {
 
 /// Text with bytes from outside, fit for one log line: control characters, backslashes and bytes
 /// that are not UTF-8 become escapes, so that a user name or a path cannot forge a line.
-fn one_line(text: &[u8]) -> String {
+pub fn one_line(text: &[u8]) -> String {
     let mut line = String::with_capacity(text.len());
     for chunk in text.utf8_chunks() {
         for character in chunk.valid().chars() {

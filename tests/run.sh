@@ -107,6 +107,7 @@ if $QUICK; then
     say "== left out: load, kernel NFS, packages, benchmarks"
 else
     timed "real Dovecot" check_script smoke.sh
+    timed "plugin" check_script plugin.sh
     timed "load" check_script load.sh
     timed "kernel NFS" check_script nfs/run.sh
     timed "packages" check_script package.sh

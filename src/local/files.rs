@@ -93,6 +93,17 @@ pub fn is_watched(directory: &ListIndexDirectory, prefix: &CStr, now: i64) -> bo
         .any(|(name, status)| is_open(directory, &name).unwrap_or(true) && status.st_mtime >= now)
 }
 
+/// Whether some process has the list index open, or may have.
+pub fn is_any_open(directory: &ListIndexDirectory, prefix: &CStr) -> bool {
+    let Ok(entries) = entries(directory.as_fd(), prefix.to_bytes()) else {
+        return true;
+    };
+    entries
+        .filter_map(Result::ok)
+        .filter(|(_, status)| file_type(status) == SFlag::S_IFREG)
+        .any(|(name, _)| is_open(directory, &name).unwrap_or(true))
+}
+
 /// Deletes the list index. Only regular files; directories are left, since IMAP cannot read a
 /// list index from one.
 ///

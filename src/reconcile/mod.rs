@@ -1,5 +1,6 @@
 //! The heart of a login: does this backend's list index still belong to the claim that stands?
 
+pub mod in_place;
 pub mod migration;
 
 use std::ffi::CString;
@@ -59,6 +60,8 @@ pub enum Doubt {
     Overtaken,
     /// A backend without this program wrote to the list index in INDEX during the migration.
     OriginalsChanged,
+    /// Dovecot could not forget what is in its open list index.
+    NotForgotten,
 }
 
 impl fmt::Display for Doubt {
@@ -84,13 +87,15 @@ impl fmt::Display for Doubt {
             Doubt::OriginalsChanged => f.write_str(
                 "the list index changed while it was migrated: another backend still serves the user",
             ),
+            Doubt::NotForgotten => f.write_str("the list index cannot be written to"),
             Doubt::Overtaken => f.write_str("another backend took the user over at this moment"),
         }
     }
 }
 
 impl Doubt {
-    fn level(&self) -> Level {
+    /// How important it is.
+    pub fn level(&self) -> Level {
         match self {
             // In the life of every user: the first session, and those beside it.
             Doubt::Index(IndexError::Missing(_)) | Doubt::OpenSession => Level::Info,

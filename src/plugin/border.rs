@@ -1,0 +1,324 @@
+//! What the C side calls. Nothing that goes wrong here may leave: not a panic, not an exit.
+
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
+use std::fmt::Display;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Once, OnceLock};
+use std::time::Duration;
+
+use nfs_hostchange::config::Configuration;
+use nfs_hostchange::event::{Events, Level};
+use nfs_hostchange::log::one_line;
+use nfs_hostchange::names::{DEFAULT_CONFIGURATION, LOCK_FILE};
+use nfs_hostchange::nfs::directory::{Index, Migration};
+
+use crate::list::{List, Place, Recheck, Role, Use};
+
+/// What the C side offers, and hands back to itself.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    /// Its own.
+    pub context: *mut c_void,
+    /// Writes a line of importance 0 (error), 1 (warning) or 2 (info) to Dovecot's log.
+    pub log: extern "C" fn(*mut c_void, c_int, *const c_char),
+    /// Has Dovecot forget what is in the open list index; 0 if that is not possible.
+    pub forget: extern "C" fn(*mut c_void) -> c_int,
+}
+
+/// Where a list index is, and who has it. The strings need to live for the call only.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Where {
+    /// INDEX.
+    pub index_directory: *const c_char,
+    /// The directory part of LISTINDEX.
+    pub list_index_directory: *const c_char,
+    /// The file part.
+    pub prefix: *const c_char,
+    /// What the claim is called.
+    pub claim_name: *const c_char,
+    /// The setting `nfs_hostchange_migration`, NULL if the configuration file decides.
+    pub migration: *const c_char,
+    /// An IMAP session of the owner.
+    pub serves: bool,
+    /// It has the user's rights at its end, too.
+    pub keeps_rights: bool,
+    /// Other clients wait while this one does.
+    pub must_not_wait: bool,
+}
+
+/// The C side's answer to [`nfs_hostchange_list_new`].
+pub const WITHOUT: c_int = 0;
+/// The list index is to be used as it is.
+pub const USE: c_int = 1;
+/// It is to be used, but has to be taken over first.
+pub const TAKE_OVER: c_int = 2;
+
+/// A list, as the C side holds it.
+#[derive(Debug)]
+pub struct Handle {
+    list: RefCell<List>,
+    caller: Caller,
+}
+
+struct Log(Caller);
+
+impl Events for Log {
+    fn event(&self, level: Level, message: &dyn Display) {
+        let number = match level {
+            Level::Error => 0,
+            Level::Warning => 1,
+            Level::Info => 2,
+        };
+        let line = one_line(message.to_string().as_bytes());
+        // Control characters, NUL among them, are escapes now.
+        let line = CString::new(line).unwrap_or_default();
+        (self.0.log)(self.0.context, number, line.as_ptr());
+    }
+}
+
+thread_local! {
+    /// What a panic said, for the log; only between entering and leaving this side.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work`; a panic becomes an error line and `otherwise`.
+fn guarded<T>(caller: Caller, otherwise: T, work: impl FnOnce(&Log) -> T) -> T {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if INSIDE.get() {
+                PANIC.with_borrow_mut(|said| *said = Some(panic.to_string()));
+            } else {
+                before(panic);
+            }
+        }));
+    });
+    let log = Log(caller);
+    INSIDE.set(true);
+    let result = catch_unwind(AssertUnwindSafe(|| work(&log)));
+    INSIDE.set(false);
+    result.unwrap_or_else(|_| {
+        let said = PANIC.take().unwrap_or_default();
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            log.event(Level::Error, &format_args!("internal error: {said}"));
+        }));
+        drop(told);
+        otherwise
+    })
+}
+
+/// The configuration file, read once per process. What is wrong with it is said each time.
+fn configuration(events: &dyn Events) -> &'static Configuration {
+    static CONFIGURATION: OnceLock<(Configuration, Option<String>)> = OnceLock::new();
+    let (configuration, mistake) =
+        CONFIGURATION.get_or_init(
+            || match Configuration::read(Path::new(DEFAULT_CONFIGURATION)) {
+                Ok(configuration) => (configuration.unwrap_or_default(), None),
+                Err(error) => (
+                    Configuration::of_unusable_file(),
+                    Some(format!("using the built-in defaults: {error}")),
+                ),
+            },
+        );
+    if let Some(mistake) = mistake {
+        events.event(Level::Error, mistake);
+    }
+    configuration
+}
+
+/// Dovecot's own way of writing yes and no.
+fn migration(setting: Option<&CStr>, configured: Migration, events: &dyn Events) -> Migration {
+    let Some(setting) = setting else {
+        return configured;
+    };
+    match setting.to_bytes().to_ascii_lowercase().as_slice() {
+        b"yes" | b"y" | b"true" | b"1" => Migration::On,
+        b"no" | b"n" | b"false" | b"0" => Migration::Off,
+        _ => {
+            let value = setting.to_string_lossy();
+            events.event(
+                Level::Error,
+                &format_args!("nfs_hostchange_migration = {value}: write yes or no"),
+            );
+            Migration::Unknown
+        }
+    }
+}
+
+/// # Safety
+/// `text` is NULL or a C string that lives as long as is made of the result.
+unsafe fn text<'a>(text: *const c_char) -> Option<&'a CStr> {
+    // SAFETY: the caller's promise.
+    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) })
+}
+
+/// A path as it can be worked with: absolute and without `..`.
+fn path(text: Option<&CStr>) -> Option<PathBuf> {
+    let path = PathBuf::from(OsStr::from_bytes(text?.to_bytes()));
+    let climbs = path.components().any(|part| part.as_os_str() == "..");
+    (path.is_absolute() && !climbs).then_some(path)
+}
+
+fn place(where_: &Where, events: &dyn Events) -> Option<Place> {
+    // SAFETY: the C side's strings live until the call ends; everything is copied.
+    let (index, directory, prefix, claim, setting) = unsafe {
+        (
+            text(where_.index_directory),
+            text(where_.list_index_directory),
+            text(where_.prefix),
+            text(where_.claim_name)?,
+            text(where_.migration),
+        )
+    };
+    let configuration = configuration(events);
+    let refused = |what: &str, path: Option<&CStr>| {
+        let path = path.map_or_else(Default::default, CStr::to_string_lossy);
+        let reason = format_args!("session without list index: {what}: {path}");
+        events.event(Level::Error, &reason);
+    };
+    let Some(index_directory) = path(index) else {
+        refused("INDEX is not an absolute path without '..'", index);
+        return None;
+    };
+    let Some(list_index_directory) = path(directory) else {
+        refused("LISTINDEX is not an absolute path without '..'", directory);
+        return None;
+    };
+    let Some(prefix) = prefix.filter(|&prefix| prefix != c".." && prefix != LOCK_FILE) else {
+        refused("the list index cannot have this name", prefix);
+        return None;
+    };
+    Some(Place {
+        index: Index {
+            path: index_directory,
+            claim_name: claim.to_owned(),
+            migration: migration(setting, configuration.migration, events),
+        },
+        list_index_directory,
+        prefix: prefix.to_owned(),
+        host: configuration.hostname.clone(),
+        lock_timeout: match where_.must_not_wait {
+            true => Duration::ZERO,
+            false => configuration.lock_timeout,
+        },
+        role: match where_.serves {
+            true => Role::Serves,
+            false => Role::Visits,
+        },
+        recheck: match where_.keeps_rights {
+            true => Recheck::AtEnd,
+            false => Recheck::AfterEachChange,
+        },
+    })
+}
+
+/// Looks at both sides of a list index that Dovecot has not opened yet. `use_` becomes one of
+/// [`WITHOUT`], [`USE`] and [`TAKE_OVER`]; NULL, with [`WITHOUT`] or [`USE`], if there is nothing
+/// more to do.
+///
+/// # Safety
+/// `where_` and `use_` point to one each; the strings in `where_` are NULL or C strings; `caller` works
+/// until the list is [freed](nfs_hostchange_list_free).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nfs_hostchange_list_new(
+    where_: *const Where,
+    caller: Caller,
+    use_: *mut c_int,
+) -> *mut Handle {
+    let nothing = (std::ptr::null_mut(), WITHOUT);
+    let (handle, answer) = guarded(caller, nothing, |log| {
+        // SAFETY: the caller promises one.
+        let Some(place) = place(unsafe { &*where_ }, log) else {
+            return nothing;
+        };
+        let list = List::new(place, log);
+        let answer = match list.using() {
+            Use::NothingLocal => return (std::ptr::null_mut(), USE),
+            Use::Used | Use::Unrecorded => USE,
+            Use::ToTakeOver => TAKE_OVER,
+            Use::Without => WITHOUT,
+        };
+        let list = RefCell::new(list);
+        (Box::into_raw(Box::new(Handle { list, caller })), answer)
+    });
+    // SAFETY: the caller promises one.
+    unsafe { *use_ = answer };
+    handle
+}
+
+/// # Safety
+/// `handle` is from [`nfs_hostchange_list_new`], not NULL and not freed.
+unsafe fn with(handle: *const Handle, work: impl FnOnce(&mut List, &Log)) {
+    // SAFETY: the caller's promise.
+    let handle = unsafe { &*handle };
+    guarded(handle.caller, (), |log| {
+        // Dovecot may come back here while it forgets what is in a list index; that is none of its
+        // changes.
+        if let Ok(mut list) = handle.list.try_borrow_mut() {
+            work(&mut list, log);
+        }
+    });
+}
+
+/// Takes the list index over, which Dovecot can open now.
+///
+/// # Safety
+/// `handle` is from [`nfs_hostchange_list_new`], not NULL and not freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nfs_hostchange_list_take_over(handle: *const Handle) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        with(handle, |list, log| {
+            list.take_over(log, || (log.0.forget)(log.0.context) != 0);
+        });
+    }
+}
+
+/// Something that a list index shows is about to be changed.
+///
+/// # Safety
+/// `handle` is from [`nfs_hostchange_list_new`], not NULL and not freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nfs_hostchange_list_before_change(handle: *const Handle) {
+    // SAFETY: the caller's promise.
+    unsafe { with(handle, |list, log| list.before_change(log)) }
+}
+
+/// It was changed, or that failed half-way. `in_memory`: the list index is not in a file any more.
+///
+/// # Safety
+/// `handle` is from [`nfs_hostchange_list_new`], not NULL and not freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nfs_hostchange_list_after_change(handle: *const Handle, in_memory: bool) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        with(handle, |list, log| {
+            list.after_change(log, in_memory);
+            if list.is_to_be_recorded() {
+                list.take_over(log, || (log.0.forget)(log.0.context) != 0);
+            }
+        });
+    }
+}
+
+/// The session ends. `handle` is gone afterwards.
+///
+/// # Safety
+/// `handle` is from [`nfs_hostchange_list_new`], not NULL and not freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nfs_hostchange_list_free(handle: *mut Handle, in_memory: bool) {
+    // SAFETY: the caller's promise; nobody has it afterwards.
+    unsafe {
+        with(handle, |list, log| list.end(log, in_memory));
+        drop(Box::from_raw(handle));
+    }
+}

@@ -1,0 +1,251 @@
+//! One list index in one session, from the moment Dovecot knows where it is until the session ends.
+
+use std::fmt;
+use std::time::Duration;
+use std::{ffi::CString, path::PathBuf};
+
+use nfs_hostchange::actor::Actor;
+use nfs_hostchange::event::{Events, Level};
+use nfs_hostchange::nfs::directory::{Index, IndexError};
+use nfs_hostchange::nfs::host::HostName;
+use nfs_hostchange::nfs::identity::Identity;
+use nfs_hostchange::reconcile::in_place::{Missing, Step};
+use nfs_hostchange::reconcile::{Doubt, Reconciliation, Verdict};
+
+/// Who has the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// An IMAP session of the owner: it takes the list index over when it begins.
+    Serves,
+    /// Everybody else: deliveries, commands, other users. Who only reads claims nothing, and who
+    /// changes something claims because of that.
+    Visits,
+}
+
+/// When a session looks whether its changes are known to the other backends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recheck {
+    /// At its end.
+    AtEnd,
+    /// After each change, since at its end it has other rights.
+    AfterEachChange,
+}
+
+/// What does not change.
+#[derive(Debug)]
+pub struct Place {
+    /// The user's index directory, on NFS.
+    pub index: Index,
+    /// LISTINDEX, the directory part.
+    pub list_index_directory: PathBuf,
+    /// LISTINDEX, the file part.
+    pub prefix: CString,
+    /// This backend, if the configuration names it.
+    pub host: Option<HostName>,
+    /// How long to wait for others.
+    pub lock_timeout: Duration,
+    /// Who has the list.
+    pub role: Role,
+    /// When to look again.
+    pub recheck: Recheck,
+}
+
+impl Place {
+    fn with<'a>(&'a self, actor: &'a Actor, events: &'a dyn Events) -> Reconciliation<'a> {
+        Reconciliation {
+            index: self.index.clone(),
+            list_index_directory: self.list_index_directory.clone(),
+            prefix: self.prefix.clone(),
+            actor,
+            host: self.host.as_ref(),
+            lock_timeout: self.lock_timeout,
+            events,
+        }
+    }
+}
+
+/// What the session does with the list index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Nothing about it is local.
+    NothingLocal,
+    /// It uses it as it is.
+    Used,
+    /// It uses it, but has to [take it over](List::take_over) first.
+    ToTakeOver,
+    /// It uses it after Dovecot has forgotten what was in it, but nothing could be recorded.
+    Unrecorded,
+    /// It does not.
+    Without,
+}
+
+/// One list index in one session.
+#[derive(Debug)]
+pub struct List {
+    place: Place,
+    using: Use,
+    /// The claim under which everything that this session knows is known to all backends.
+    known: Option<Identity>,
+    changed: bool,
+}
+
+impl List {
+    /// Looks at both sides before Dovecot opens the list index.
+    pub fn new(place: Place, events: &dyn Events) -> Self {
+        let mut list = Self {
+            place,
+            using: Use::Without,
+            known: None,
+            changed: false,
+        };
+        match Actor::current() {
+            Ok(actor) => list.begin(&actor, events),
+            Err(error) => without(events, Level::Error, &error),
+        }
+        list
+    }
+
+    fn begin(&mut self, actor: &Actor, events: &dyn Events) {
+        let reconciliation = self.place.with(actor, events);
+        let serves = self.place.role == Role::Serves;
+        let missing = if serves {
+            Missing::Make
+        } else {
+            Missing::Leave
+        };
+        (self.using, self.known) = match reconciliation.compare_only(missing) {
+            Ok(Step::NothingLocal) => (Use::NothingLocal, None),
+            Ok(Step::In(claim)) => (Use::Used, Some(claim)),
+            Ok(Step::Out) if serves => match reconciliation.migrate_unopened() {
+                // What it left is in step, and will be found so.
+                Some(Verdict::Use) | None => (Use::ToTakeOver, None),
+                Some(Verdict::DoNotUse) => (Use::Without, None),
+            },
+            Ok(Step::NoIndex) if serves => (Use::ToTakeOver, None),
+            Ok(Step::Out | Step::NoIndex) => (Use::Without, None),
+            Err(doubt) => {
+                if serves {
+                    reconciliation.void_record();
+                }
+                without(events, doubt.level(), &doubt);
+                (Use::Without, None)
+            }
+        };
+    }
+
+    /// What the session does with the list index now.
+    pub fn using(&self) -> Use {
+        self.using
+    }
+
+    /// Makes the list index, which Dovecot can open now, this user's present one: `forget` has it
+    /// forget everything in it.
+    pub fn take_over(&mut self, events: &dyn Events, mut forget: impl FnMut() -> bool) {
+        let mut forgotten = false;
+        let taken = match Actor::current() {
+            Ok(actor) => self.place.with(&actor, events).take_over_open(|| {
+                forgotten = forget();
+                forgotten
+            }),
+            Err(error) => {
+                events.event(Level::Error, &error);
+                return;
+            }
+        };
+        self.using = match taken {
+            Ok(claim) => {
+                self.known = Some(claim);
+                Use::Used
+            }
+            Err(doubt) => {
+                // A new user's first session, until Dovecot makes INDEX.
+                if !matches!(doubt, Doubt::Index(IndexError::Missing(_))) {
+                    events.event(
+                        doubt.level(),
+                        &format_args!("list index not recorded: {doubt}"),
+                    );
+                }
+                // It has it open, and must not see what was in it.
+                if !forgotten && !forget() {
+                    events.event(Level::Error, &"the list index cannot be written to");
+                }
+                Use::Unrecorded
+            }
+        };
+    }
+
+    /// Before something is changed that a list index shows.
+    pub fn before_change(&mut self, events: &dyn Events) {
+        if self.using == Use::Without && self.known.is_none() {
+            if let Ok(actor) = Actor::current() {
+                self.known = self.place.with(&actor, events).claim_change(None);
+            }
+        }
+    }
+
+    /// After that. `in_memory` says that the list index is not in a file any more.
+    pub fn after_change(&mut self, events: &dyn Events, in_memory: bool) {
+        self.changed = true;
+        self.leave_if(in_memory, events);
+        if self.using == Use::Without || self.place.recheck == Recheck::AfterEachChange {
+            self.check(events);
+        }
+    }
+
+    /// Whether the list index can be recorded now that something was changed: INDEX is there, and
+    /// was not.
+    pub fn is_to_be_recorded(&self) -> bool {
+        self.using == Use::Unrecorded && self.place.index.path.exists()
+    }
+
+    /// The session ends. No change comes after this.
+    pub fn end(&mut self, events: &dyn Events, in_memory: bool) {
+        self.leave_if(in_memory, events);
+        if self.changed {
+            self.check(events);
+        }
+    }
+
+    fn leave_if(&mut self, in_memory: bool, events: &dyn Events) {
+        if !in_memory || !matches!(self.using, Use::Used | Use::Unrecorded) {
+            return;
+        }
+        if let Ok(actor) = Actor::current() {
+            self.place.with(&actor, events).void_record();
+            let path = self.place.list_index_directory.display();
+            events.event(
+                Level::Error,
+                &format_args!("Dovecot moved the list index of {path} into memory: is there room?"),
+            );
+        }
+        self.using = Use::Without;
+    }
+
+    /// Whatever was changed until now is known to every later session, here and elsewhere, or a
+    /// claim is made that voids what they have.
+    fn check(&mut self, events: &dyn Events) {
+        if self.using == Use::NothingLocal {
+            return;
+        }
+        let Ok(actor) = Actor::current() else {
+            return;
+        };
+        let reconciliation = self.place.with(&actor, events);
+        if self.known.is_some() && reconciliation.still_stands(self.known).is_some() {
+            return;
+        }
+        if self.using != Use::Without {
+            if let Ok(Step::In(claim)) = reconciliation.compare_only(Missing::Leave) {
+                // Another session of this backend has taken the list index over, with what this one
+                // wrote to it.
+                self.known = Some(claim);
+                return;
+            }
+        }
+        self.known = reconciliation.claim_change(self.known);
+    }
+}
+
+fn without(events: &dyn Events, level: Level, reason: &dyn fmt::Display) {
+    events.event(level, &format_args!("session without list index: {reason}"));
+}

@@ -1,0 +1,548 @@
+/* The mail plugin's side that knows Dovecot: it finds out where list indexes
+   are and what a session does with them. Every decision is the Rust side's.
+
+   One source for Dovecot 2.3 and 2.4. A plugin's functions are called before
+   those of Dovecot's own list index code, which they wrap. */
+
+#include "lib.h"
+#include "array.h"
+#include "ioloop.h"
+#include "mail-user.h"
+#include "mail-namespace.h"
+#include "mail-index-private.h"
+#include "mail-index-transaction-private.h"
+#include "mail-index-view-private.h"
+#include "mail-storage-private.h"
+#include "mail-storage-hooks.h"
+#include "mailbox-list-private.h"
+#include "mailbox-list-index.h"
+#include "master-service.h"
+#include "nfs-hostchange-plugin.h"
+
+#ifdef DOVECOT_CONFIG_VERSION /* 2.4 */
+#  define LIST_INDEX_NAME(list) ((list)->mail_set->parsed_list_index_fname)
+#  define LIST_INDEX_DIR(list) ((list)->mail_set->parsed_list_index_dir)
+#  define HAS_NO_MAILBOX_ROOT(list) \
+	(*(list)->mail_set->mailbox_directory_name == '\0')
+#else
+#  define LIST_INDEX_NAME(list) ((list)->set.list_index_fname)
+#  define LIST_INDEX_DIR(list) ((list)->set.list_index_dir)
+#  define HAS_NO_MAILBOX_ROOT(list) (*(list)->set.maildir_name == '\0')
+#endif
+
+/* Where mbox keeps indexes, below what it is configured to. */
+#define MBOX_INDEX_DIR "/.imap"
+
+#define LIST_CONTEXT(obj) MODULE_CONTEXT(obj, nfs_hostchange_list_module)
+#define LIST_CONTEXT_REQUIRE(obj) \
+	MODULE_CONTEXT_REQUIRE(obj, nfs_hostchange_list_module)
+#define BOX_CONTEXT_REQUIRE(obj) \
+	MODULE_CONTEXT_REQUIRE(obj, nfs_hostchange_box_module)
+
+/* One list index in one session. */
+struct hostchange_list {
+	union mailbox_list_module_context module_ctx;
+	struct nfs_hostchange_list *rust;
+	const char *index_dir, *list_index_dir;
+	bool paths_are_final;
+	/* It must not be used before it is taken over. */
+	bool to_take_over;
+};
+
+struct hostchange_box {
+	union mailbox_module_context module_ctx;
+	bool resyncing;
+};
+
+const char *nfs_hostchange_plugin_version = DOVECOT_ABI_VERSION;
+
+static MODULE_CONTEXT_DEFINE_INIT(nfs_hostchange_list_module,
+				  &mailbox_list_module_register);
+static MODULE_CONTEXT_DEFINE_INIT(nfs_hostchange_box_module,
+				  &mail_storage_module_register);
+
+static void hostchange_log(void *context, int level, const char *line)
+{
+	struct mailbox_list *list = context;
+	struct event *event = list->ns->user->event;
+
+	switch (level) {
+	case 0:
+		e_error(event, "nfs_hostchange: %s", line);
+		break;
+	case 1:
+		e_warning(event, "nfs_hostchange: %s", line);
+		break;
+	default:
+		e_info(event, "nfs_hostchange: %s", line);
+		break;
+	}
+}
+
+/* The list index if Dovecot uses one in a file and has got so far. */
+static struct mailbox_list_index *list_index_of(struct mailbox_list *list)
+{
+	struct mailbox_list_index *ilist = INDEX_LIST_CONTEXT(list);
+
+	return ilist == NULL || ilist->pending_init ? NULL : ilist;
+}
+
+static bool list_index_is_in_memory(struct mailbox_list *list)
+{
+	struct mailbox_list_index *ilist = list_index_of(list);
+
+	return ilist != NULL && ilist->opened &&
+		mail_index_is_in_memory(ilist->index);
+}
+
+static void
+forget_ext(struct mail_index_view *view, struct mail_index_transaction *trans,
+	   uint32_t seq, uint32_t ext_id, size_t keep, size_t size)
+{
+	unsigned char zeroed[sizeof(struct mailbox_list_index_record) +
+			     sizeof(struct mailbox_list_index_msgs_record)];
+	const void *data;
+	bool expunged;
+	size_t i;
+
+	i_assert(size <= sizeof(zeroed));
+	mail_index_lookup_ext(view, seq, ext_id, &data, &expunged);
+	if (data == NULL || expunged)
+		return;
+	memset(zeroed, 0, size);
+	memcpy(zeroed, data, keep);
+	for (i = keep; i < size; i++) {
+		if (((const unsigned char *)data)[i] != 0) {
+			mail_index_update_ext(trans, seq, ext_id, zeroed, NULL);
+			return;
+		}
+	}
+}
+
+/* One ordinary transaction, which every session that has the list index open
+   sees as any other: the folders are to be listed again, and what is known of
+   each is unknown. */
+static int hostchange_forget(void *context)
+{
+	struct mailbox_list *list = context;
+	struct mailbox_list_index *ilist = list_index_of(list);
+	struct mail_index_transaction *trans;
+	struct mail_index_view *view;
+	uint8_t refresh = 1;
+	uint32_t seq, count;
+	int ret;
+
+	if (ilist == NULL || mailbox_list_index_index_open(list) < 0)
+		return 0;
+	if (mail_index_refresh(ilist->index) < 0) {
+		mailbox_list_index_set_index_error(list);
+		return 0;
+	}
+	view = mail_index_view_open(ilist->index);
+	trans = mail_index_transaction_begin(view,
+		MAIL_INDEX_TRANSACTION_FLAG_EXTERNAL);
+	mail_index_update_header_ext(trans, ilist->ext_id,
+		offsetof(struct mailbox_list_index_header, refresh_flag),
+		&refresh, sizeof(refresh));
+	count = mail_index_view_get_messages_count(view);
+	for (seq = 1; seq <= count; seq++) {
+		forget_ext(view, trans, seq, ilist->ext_id,
+			   offsetof(struct mailbox_list_index_record, guid),
+			   sizeof(struct mailbox_list_index_record));
+		forget_ext(view, trans, seq, ilist->msgs_ext_id, 0,
+			   sizeof(struct mailbox_list_index_msgs_record));
+		forget_ext(view, trans, seq, ilist->hmodseq_ext_id, 0,
+			   sizeof(uint64_t));
+		forget_ext(view, trans, seq, ilist->first_saved_ext_id, 0,
+			   sizeof(struct mailbox_index_first_saved));
+	}
+	ret = mail_index_transaction_commit(&trans);
+	mail_index_view_close(&view);
+	/* The same moment's look at it does not count. */
+	i_zero(&ilist->last_refresh_timeval);
+	if (ret < 0) {
+		mail_index_reset_error(ilist->index);
+		return 0;
+	}
+	return mail_index_is_in_memory(ilist->index) ? 0 : 1;
+}
+
+/* Before the first use of the list index. */
+static void hostchange_take_over(struct mailbox_list *list)
+{
+	struct hostchange_list *hlist = LIST_CONTEXT(list);
+
+	if (hlist == NULL || !hlist->to_take_over ||
+	    list_index_of(list) == NULL)
+		return;
+	hlist->to_take_over = FALSE;
+	mailbox_list_last_error_push(list);
+	nfs_hostchange_list_take_over(hlist->rust);
+	mailbox_list_last_error_pop(list);
+}
+
+static void hostchange_before_change(struct mailbox_list *list)
+{
+	struct hostchange_list *hlist = LIST_CONTEXT(list);
+
+	if (hlist != NULL)
+		nfs_hostchange_list_before_change(hlist->rust);
+}
+
+static void hostchange_after_change(struct mailbox_list *list)
+{
+	struct hostchange_list *hlist = LIST_CONTEXT(list);
+
+	if (hlist == NULL)
+		return;
+	mailbox_list_last_error_push(list);
+	nfs_hostchange_list_after_change(hlist->rust,
+					 list_index_is_in_memory(list));
+	mailbox_list_last_error_pop(list);
+}
+
+/* Whether transaction commits change what a list index shows. */
+static bool transaction_changes(struct mailbox_transaction_context *t)
+{
+	struct mail_index_transaction *itrans = t->itrans;
+
+	if (MAILBOX_IS_NEVER_IN_INDEX(t->box))
+		return FALSE;
+	return t->save_count > 0 ||
+		(itrans != NULL &&
+		 (itrans->log_updates ||
+		  (array_is_created(&itrans->updates) &&
+		   array_count(&itrans->updates) > 0)));
+}
+
+static int
+hostchange_transaction_commit(struct mailbox_transaction_context *t,
+			      struct mail_transaction_commit_changes *changes_r)
+{
+	struct mailbox *box = t->box;
+	struct hostchange_box *hbox = BOX_CONTEXT_REQUIRE(box);
+	bool changes = transaction_changes(t);
+	int ret;
+
+	if (changes)
+		hostchange_before_change(box->list);
+	ret = hbox->module_ctx.super.transaction_commit(t, changes_r);
+	if (changes)
+		hostchange_after_change(box->list);
+	return ret;
+}
+
+static int
+hostchange_create_box(struct mailbox *box, const struct mailbox_update *update,
+		      bool directory)
+{
+	struct hostchange_box *hbox = BOX_CONTEXT_REQUIRE(box);
+	int ret;
+
+	hostchange_before_change(box->list);
+	ret = hbox->module_ctx.super.create_box(box, update, directory);
+	hostchange_after_change(box->list);
+	return ret;
+}
+
+static int
+hostchange_update_box(struct mailbox *box, const struct mailbox_update *update)
+{
+	struct hostchange_box *hbox = BOX_CONTEXT_REQUIRE(box);
+	int ret;
+
+	hostchange_before_change(box->list);
+	ret = hbox->module_ctx.super.update_box(box, update);
+	hostchange_after_change(box->list);
+	return ret;
+}
+
+static int hostchange_delete_box(struct mailbox *box)
+{
+	struct hostchange_box *hbox = BOX_CONTEXT_REQUIRE(box);
+	int ret;
+
+	hostchange_before_change(box->list);
+	ret = hbox->module_ctx.super.delete_box(box);
+	hostchange_after_change(box->list);
+	return ret;
+}
+
+static int hostchange_rename_box(struct mailbox *src, struct mailbox *dest)
+{
+	struct hostchange_box *hbox = BOX_CONTEXT_REQUIRE(src);
+	int ret;
+
+	hostchange_before_change(src->list);
+	if (dest->list != src->list)
+		hostchange_before_change(dest->list);
+	ret = hbox->module_ctx.super.rename_box(src, dest);
+	hostchange_after_change(src->list);
+	if (dest->list != src->list)
+		hostchange_after_change(dest->list);
+	return ret;
+}
+
+static struct mailbox_sync_context *
+hostchange_sync_init(struct mailbox *box, enum mailbox_sync_flags flags)
+{
+	struct hostchange_box *hbox = BOX_CONTEXT_REQUIRE(box);
+
+	if ((flags & MAILBOX_SYNC_FLAG_FORCE_RESYNC) != 0) {
+		hbox->resyncing = TRUE;
+		hostchange_before_change(box->list);
+	}
+	return hbox->module_ctx.super.sync_init(box, flags);
+}
+
+static int
+hostchange_sync_deinit(struct mailbox_sync_context *ctx,
+		       struct mailbox_sync_status *status_r)
+{
+	struct mailbox *box = ctx->box;
+	struct hostchange_box *hbox = BOX_CONTEXT_REQUIRE(box);
+	int ret;
+
+	ret = hbox->module_ctx.super.sync_deinit(ctx, status_r);
+	if (hbox->resyncing) {
+		hbox->resyncing = FALSE;
+		hostchange_after_change(box->list);
+	}
+	return ret;
+}
+
+static void hostchange_mailbox_allocated(struct mailbox *box)
+{
+	struct mailbox_vfuncs *v = box->vlast;
+	struct hostchange_box *hbox;
+
+	if (LIST_CONTEXT(box->list) == NULL)
+		return;
+	hostchange_take_over(box->list);
+
+	hbox = p_new(box->pool, struct hostchange_box, 1);
+	hbox->module_ctx.super = *v;
+	box->vlast = &hbox->module_ctx.super;
+	v->create_box = hostchange_create_box;
+	v->update_box = hostchange_update_box;
+	v->delete_box = hostchange_delete_box;
+	v->rename_box = hostchange_rename_box;
+	v->transaction_commit = hostchange_transaction_commit;
+	v->sync_init = hostchange_sync_init;
+	v->sync_deinit = hostchange_sync_deinit;
+	MODULE_CONTEXT_SET(box, nfs_hostchange_box_module, hbox);
+}
+
+static struct mailbox_list_iterate_context *
+hostchange_iter_init(struct mailbox_list *list, const char *const *patterns,
+		     enum mailbox_list_iter_flags flags)
+{
+	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(list);
+
+	hostchange_take_over(list);
+	return hlist->module_ctx.super.iter_init(list, patterns, flags);
+}
+
+static int
+hostchange_notify_init(struct mailbox_list *list,
+		       enum mailbox_list_notify_event mask,
+		       struct mailbox_list_notify **notify_r)
+{
+	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(list);
+
+	hostchange_take_over(list);
+	return hlist->module_ctx.super.notify_init(list, mask, notify_r);
+}
+
+static void hostchange_list_deinit(struct mailbox_list *list)
+{
+	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(list);
+
+	/* Dovecot's list index code comes after this, so it is open still. */
+	nfs_hostchange_list_free(hlist->rust, list_index_is_in_memory(list));
+	hlist->rust = NULL;
+	hlist->module_ctx.super.deinit(list);
+}
+
+/* Whether the list index is in a directory of its own, so that it may be
+   local. */
+static bool is_local(struct mailbox_list *list)
+{
+	const char *dir = LIST_INDEX_DIR(list), *name = LIST_INDEX_NAME(list);
+
+	return list->mail_set->mailbox_list_index &&
+		(list->props & MAILBOX_LIST_PROP_NO_LIST_INDEX) == 0 &&
+		(list->flags & MAILBOX_LIST_FLAG_SECONDARY) == 0 &&
+		name != NULL && *name != '\0' && dir != NULL && *dir == '/';
+}
+
+/* LMTP and LDA read the mail that they deliver through a user like this. */
+static bool is_raw_mail_user(struct mail_user *user)
+{
+	return strcmp(user->username, "raw mail user") == 0 ||
+		strcmp(user->username, "raw-mail-user") == 0;
+}
+
+static bool is_mbox(struct mailbox_list *list)
+{
+#ifdef DOVECOT_CONFIG_VERSION
+	return strcmp(list->mail_set->mail_driver, "mbox") == 0;
+#else
+	const char *location = list->ns->set->location;
+
+	if (location == NULL || *location == '\0')
+		location = list->mail_set->mail_location;
+	if (strchr(location, ':') != NULL)
+		return str_begins(location, "mbox:");
+	/* The driver was found out by what is in the directory. */
+	return list->set.subscription_fname != NULL &&
+		strcmp(list->set.subscription_fname, ".subscriptions") == 0;
+#endif
+}
+
+static const char *migration_setting(struct mail_user *user ATTR_UNUSED)
+{
+#ifdef DOVECOT_CONFIG_VERSION
+	return NULL;
+#else
+	return mail_user_plugin_getenv(user, "nfs_hostchange_migration");
+#endif
+}
+
+static bool
+get_directory(struct mailbox_list *list, enum mailbox_list_path_type type,
+	      const char **path_r)
+{
+	return mailbox_list_get_root_path(list, type, path_r) &&
+		*path_r != NULL && **path_r != '\0';
+}
+
+static void hostchange_list_created(struct mailbox_list *list)
+{
+	struct mailbox_list_vfuncs *v = list->vlast;
+	struct mail_namespace *ns = list->ns;
+	struct mail_user *user = ns->user;
+	struct nfs_hostchange_where where;
+	struct nfs_hostchange_caller caller = {
+		.context = list,
+		.log = hostchange_log,
+		.forget = hostchange_forget,
+	};
+	struct hostchange_list *hlist;
+	struct nfs_hostchange_list *rust;
+	const char *index_dir, *list_index_dir, *mbox_dir = "";
+	int use;
+
+	if (!is_local(list) || is_raw_mail_user(user))
+		return;
+	if (strcmp(list->name, MAILBOX_LIST_NAME_INDEX) == 0) {
+		e_error(user->event, "nfs_hostchange: with LAYOUT=index the "
+			"list index is the only map from mailbox names to "
+			"directories: it must not be local");
+		return;
+	}
+	if (ns->type == MAIL_NAMESPACE_TYPE_PUBLIC) {
+		/* Everybody's list index would be void with everybody's
+		   change, wherever that is made. */
+		list->props |= MAILBOX_LIST_PROP_NO_LIST_INDEX;
+		return;
+	}
+	if (is_mbox(list) && HAS_NO_MAILBOX_ROOT(list))
+		mbox_dir = MBOX_INDEX_DIR;
+	if (!get_directory(list, MAILBOX_LIST_PATH_TYPE_INDEX, &index_dir)) {
+		e_error(user->event, "nfs_hostchange: session without list "
+			"index: indexes are in memory, so there is no shared "
+			"directory for the claim");
+		list->props |= MAILBOX_LIST_PROP_NO_LIST_INDEX;
+		return;
+	}
+	if (!get_directory(list, MAILBOX_LIST_PATH_TYPE_LIST_INDEX,
+			   &list_index_dir))
+		return;
+
+	index_dir = p_strconcat(list->pool, index_dir, mbox_dir, NULL);
+	list_index_dir = p_strconcat(list->pool, list_index_dir, mbox_dir, NULL);
+	i_zero(&where);
+	where.index_directory = index_dir;
+	where.list_index_directory = list_index_dir;
+	where.prefix = LIST_INDEX_NAME(list);
+	/* In Maildir++ a dot name is a folder's. */
+	where.claim_name =
+		strcmp(list->name, MAILBOX_LIST_NAME_MAILDIRPLUSPLUS) == 0 ?
+		"dovecot.lasthost" : ".lasthost";
+	where.migration = migration_setting(user);
+	where.serves = strcmp(user->service, "imap") == 0 &&
+		ns->type == MAIL_NAMESPACE_TYPE_PRIVATE && ns->owner == user;
+	where.keeps_rights = getuid() != 0;
+	where.must_not_wait =
+		master_service_get_client_limit(master_service) > 1;
+
+	rust = nfs_hostchange_list_new(&where, caller, &use);
+	if (use == NFS_HOSTCHANGE_WITHOUT)
+		list->props |= MAILBOX_LIST_PROP_NO_LIST_INDEX;
+	if (rust == NULL)
+		return;
+
+	hlist = p_new(list->pool, struct hostchange_list, 1);
+	hlist->rust = rust;
+	hlist->index_dir = index_dir;
+	hlist->list_index_dir = list_index_dir;
+	hlist->to_take_over = use == NFS_HOSTCHANGE_TAKE_OVER;
+	hlist->module_ctx.super = *v;
+	list->vlast = &hlist->module_ctx.super;
+	v->deinit = hostchange_list_deinit;
+	if (hlist->to_take_over) {
+		v->iter_init = hostchange_iter_init;
+		v->notify_init = hostchange_notify_init;
+	}
+	MODULE_CONTEXT_SET(list, nfs_hostchange_list_module, hlist);
+}
+
+static void
+check_path(struct mailbox_list *list, enum mailbox_list_path_type type,
+	   const char *expected)
+{
+	const char *path;
+
+	if (!mailbox_list_get_root_path(list, type, &path) || path == NULL)
+		path = "";
+	if (strcmp(path, expected) != 0) {
+		e_error(list->ns->user->event, "nfs_hostchange: the paths of "
+			"namespace '%s' are not final when lists are created: "
+			"%s became %s", list->ns->prefix, expected, path);
+	}
+}
+
+/* A storage driver may have changed the paths in the meantime. */
+static void hostchange_namespaces_added(struct mail_namespace *namespaces)
+{
+	struct mail_namespace *ns;
+
+	for (ns = namespaces; ns != NULL; ns = ns->next) {
+		struct hostchange_list *hlist = LIST_CONTEXT(ns->list);
+
+		if (hlist == NULL || hlist->paths_are_final)
+			continue;
+		hlist->paths_are_final = TRUE;
+		check_path(ns->list, MAILBOX_LIST_PATH_TYPE_INDEX,
+			   hlist->index_dir);
+		check_path(ns->list, MAILBOX_LIST_PATH_TYPE_LIST_INDEX,
+			   hlist->list_index_dir);
+	}
+}
+
+static struct mail_storage_hooks nfs_hostchange_hooks = {
+	.mailbox_list_created = hostchange_list_created,
+	.mail_namespaces_added = hostchange_namespaces_added,
+	.mailbox_allocated = hostchange_mailbox_allocated,
+};
+
+void nfs_hostchange_plugin_init(struct module *module)
+{
+	mail_storage_hooks_add(module, &nfs_hostchange_hooks);
+}
+
+void nfs_hostchange_plugin_deinit(void)
+{
+	mail_storage_hooks_remove(&nfs_hostchange_hooks);
+}

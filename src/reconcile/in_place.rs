@@ -1,0 +1,254 @@
+//! The protocol for a caller that lives inside Dovecot: instead of deleting a list index it has
+//! Dovecot forget what is in it, so that no other session's open files are touched.
+//!
+//! The claim comes before the forgetting. Other sessions of this backend have the list index open
+//! and fill it again at once; what they read between the two would be older than the claim.
+
+use crate::local::directory::{DirectoryError, ListIndexDirectory};
+use crate::local::files;
+use crate::local::lock::{Deadline, Exclusive, Kind, Lock, LockError, Shared};
+use crate::local::record::Record;
+use crate::local::sessions;
+use crate::names::SHARED_LOG;
+use crate::nfs::claim::ClaimText;
+use crate::nfs::directory::{IndexError, Look, Migration, SharedListIndex};
+use crate::nfs::host::HostName;
+use crate::nfs::identity::Identity;
+use crate::reconcile::migration::Originals;
+use crate::reconcile::{Doubt, Reconciliation, Verdict, is_claimed, is_settled};
+use crate::system::signals::WriteSignalsIgnored;
+
+/// What a look at both sides showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// LISTINDEX is INDEX by another path.
+    NothingLocal,
+    /// The record equals this claim.
+    In(Identity),
+    /// It does not.
+    Out,
+    /// There is no INDEX yet, so nobody can claim.
+    NoIndex,
+}
+
+/// Who may make LISTINDEX if it is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Whoever is about to use it.
+    Make,
+    /// Whoever only looks leaves it.
+    Leave,
+}
+
+impl Reconciliation<'_> {
+    /// Compares both sides, and changes nothing but the time of the last use.
+    ///
+    /// # Errors
+    /// If nobody can tell, or another session without a list index is still open.
+    pub fn compare_only(&self, missing: Missing) -> Result<Step, Doubt> {
+        let deadline = Deadline::after(self.lock_timeout);
+        loop {
+            match self.compare_once(missing, &deadline) {
+                Err(Doubt::Lock(LockError::DirectoryGone(_))) if !deadline.has_passed() => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn compare_once(&self, missing: Missing, deadline: &Deadline) -> Result<Step, Doubt> {
+        let looked = match self.index.look() {
+            Ok(looked) => Some(looked),
+            Err(IndexError::Missing(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let directory = match missing {
+            Missing::Make => {
+                ListIndexDirectory::open_or_make(&self.list_index_directory, self.actor)
+            }
+            Missing::Leave => {
+                ListIndexDirectory::open(&self.list_index_directory, self.actor.user())
+            }
+        };
+        let directory = match directory {
+            Err(DirectoryError::Missing(_)) => {
+                return Ok(looked.map_or(Step::NoIndex, |_| Step::Out));
+            }
+            directory => directory?,
+        };
+        let Some((index, look)) = looked else {
+            return Ok(Step::NoIndex);
+        };
+        if directory.device_and_inode() == index.device_and_inode() {
+            return Ok(Step::NothingLocal);
+        }
+        let lock = match (missing, Lock::<Shared>::acquire_existing(&directory)) {
+            // Somebody just takes over; or nobody ever did.
+            (Missing::Leave, Err(LockError::TimedOut(_) | LockError::Missing(_))) => {
+                return Ok(Step::Out);
+            }
+            (Missing::Make, Err(_)) => Lock::<Shared>::acquire(&directory, deadline)?,
+            (_, lock) => lock?,
+        };
+        if is_settled(&look, lock.record(&self.prefix, Some(&self.host()))) {
+            self.mark_used(&lock);
+            return Ok(look.claim.map_or(Step::Out, Step::In));
+        }
+        nobody_is_without(&lock)?;
+        Ok(Step::Out)
+    }
+
+    /// Takes over a list index that a Dovecot without LISTINDEX left in INDEX, if there is one and
+    /// nobody has the local one open; before Dovecot opens that here.
+    pub fn migrate_unopened(&self) -> Option<Verdict> {
+        let (_, look) = self.index.look().ok()?;
+        let directory =
+            ListIndexDirectory::open(&self.list_index_directory, self.actor.user()).ok()?;
+        let waits = look.shared_list_index == SharedListIndex::InUse
+            && self.index.migration == Migration::On;
+        (waits && !files::is_any_open(&directory, &self.prefix)).then(|| self.run())
+    }
+
+    /// Claims the user, has Dovecot `forget` what is in the open list index, and records the claim.
+    ///
+    /// # Errors
+    /// If there is no record afterwards. Whatever was recorded before is void then, as far as that
+    /// is possible.
+    pub fn take_over_open(&self, mut forget: impl FnMut() -> bool) -> Result<Identity, Doubt> {
+        let deadline = Deadline::after(self.lock_timeout);
+        loop {
+            match self.try_take_over_open(&deadline, &mut forget) {
+                Err(Doubt::Lock(LockError::DirectoryGone(_))) if !deadline.has_passed() => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn try_take_over_open(
+        &self,
+        deadline: &Deadline,
+        forget: &mut impl FnMut() -> bool,
+    ) -> Result<Identity, Doubt> {
+        let directory = ListIndexDirectory::open_or_make(&self.list_index_directory, self.actor)?;
+        let lock = Lock::<Exclusive>::acquire(&directory, deadline)?;
+        let _ignored = WriteSignalsIgnored::new();
+        let taken = self.take_over_locked(&lock, forget);
+        if taken.is_err() {
+            if let Err(error) = lock.empty_record(&self.prefix) {
+                self.events.error(error);
+            }
+        }
+        taken
+    }
+
+    fn take_over_locked(
+        &self,
+        lock: &Lock<'_, Exclusive>,
+        forget: &mut impl FnMut() -> bool,
+    ) -> Result<Identity, Doubt> {
+        let (index, look) = self.index.look()?;
+        lock.confirm()?;
+        let host = self.host();
+        let record = lock.record(&self.prefix, Some(&host));
+        if look.shared_list_index == SharedListIndex::Litter {
+            self.delete_litter(&index);
+        }
+        let waits = look.shared_list_index == SharedListIndex::InUse;
+        if waits && self.index.migration == Migration::Unknown {
+            return Err(Doubt::UnknownMigration(index.path_of(SHARED_LOG)));
+        }
+        if let Some(claim) = look.claim.filter(|_| !waits && is_claimed(&look, record)) {
+            self.mark_used(lock);
+            return Ok(claim);
+        }
+        nobody_is_without(lock)?;
+        lock.empty_record(&self.prefix)?;
+        let standing = look
+            .claim
+            .map(|_| index.claim_text().unwrap_or_else(|| ClaimText::parse(b"")));
+        if waits {
+            // The local one is open, so that this one cannot take its place.
+            Originals::find(&index)?.delete(&index, self.events)?;
+        }
+        let claim = index.claim_for(&host, false, look.claim)?;
+        if !forget() {
+            return Err(Doubt::NotForgotten);
+        }
+        let record = Record {
+            claim,
+            index: look.index,
+        };
+        lock.write_record(&self.prefix, record, &host)?;
+        self.tell_of_open(&host, standing.as_ref(), &look);
+        Ok(claim)
+    }
+
+    fn tell_of_open(&self, host: &HostName, standing: Option<&ClaimText>, look: &Look) {
+        let why = match (look.claim, standing) {
+            (None, _) => "first session on any backend".to_owned(),
+            (_, Some(standing)) if standing.host != host.as_str() => {
+                format!("host changed from {} to {host}", standing.host)
+            }
+            _ => format!("no record of the last session on {host}"),
+        };
+        self.events.info(format_args!(
+            "{why}: begun anew with the list index in {}, claimed {}",
+            self.list_index_directory.display(),
+            self.index.path.display()
+        ));
+    }
+
+    /// The claim that stands if it is still `known`.
+    pub fn still_stands(&self, known: Option<Identity>) -> Option<Identity> {
+        let (_, look) = self.index.look().ok()?;
+        look.claim.filter(|&claim| Some(claim) == known)
+    }
+
+    /// Claims the user because of a change that the list index here does not show, or that another
+    /// backend's does not: from now on no record counts, here or elsewhere. `None` if there is no
+    /// claim of this session's own afterwards; why is told, unless there is no INDEX.
+    pub fn claim_change(&self, own: Option<Identity>) -> Option<Identity> {
+        let _ignored = WriteSignalsIgnored::new();
+        let claimed = self.index.look().and_then(|(index, look)| {
+            if look.claim.is_some() && look.claim == own {
+                return Ok(own);
+            }
+            match index.claim_for(&self.host(), false, look.claim) {
+                Ok(claim) => Ok(Some(claim)),
+                Err(error) => self.unclaim(&index, &look).and(Err(error)),
+            }
+        });
+        match claimed {
+            Ok(claim) => claim,
+            Err(IndexError::Missing(_)) => None,
+            Err(error) => {
+                self.events.error(error);
+                None
+            }
+        }
+    }
+
+    /// Voids the record here, if there is one: the list index shows less than was changed.
+    pub fn void_record(&self) {
+        let _ignored = WriteSignalsIgnored::new();
+        let Ok(directory) = ListIndexDirectory::open(&self.list_index_directory, self.actor.user())
+        else {
+            return;
+        };
+        let deadline = Deadline::after(self.lock_timeout);
+        let emptied = Lock::<Exclusive>::acquire(&directory, &deadline)
+            .and_then(|lock| lock.empty_record(&self.prefix));
+        match emptied {
+            Ok(()) | Err(LockError::DirectoryGone(_)) => {}
+            Err(error) => self.events.error(error),
+        }
+    }
+}
+
+/// That no session without a list index is open, which would not show in it what it does.
+fn nobody_is_without<K: Kind>(lock: &Lock<'_, K>) -> Result<(), Doubt> {
+    match sessions::still_open(lock.content().sessions()) {
+        Ok(open) if open.is_empty() => Ok(()),
+        Ok(_) => Err(Doubt::OpenSession),
+        Err(error) => Err(Doubt::UnknownSessions(error)),
+    }
+}

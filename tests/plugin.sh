@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# The mail plugin inside real Dovecots: this machine's, and those in the roots that tests/setup.sh
+# makes. Every case is a sentence; the last line counts them.
+#
+#   tests/plugin.sh [--only REGEX] [--list] [--quick] [DOVECOT...]
+#
+# DOVECOT is "machine" or the name of a root; all of them that are there, if none is named. --quick
+# leaves out the long cases.
+set -euo pipefail
+
+# shellcheck source=tests/lib/common.sh
+source "$(dirname "$0")/lib/common.sh"
+
+ONLY=()
+QUICK=()
+ROOTS=${XDG_CACHE_HOME:-$HOME/.cache}/nfs-hostchange/roots
+DOVECOTS=()
+while [ "$#" -gt 0 ]; do
+    case $1 in
+        --only)
+            ONLY=(--only "$2")
+            shift
+            ;;
+        --list) exec "$PYTHON" "$REPO/tests/plugin/run.py" --list ;;
+        --quick) QUICK=(--quick) ;;
+        -*) die "unknown option $1" ;;
+        *) DOVECOTS+=("$1") ;;
+    esac
+    shift
+done
+need_root
+if [ "${#DOVECOTS[@]}" = 0 ]; then
+    [ ! -e /usr/include/dovecot/config.h ] || DOVECOTS+=(machine)
+    for name in bookworm-backports trixie; do
+        [ ! -d "$ROOTS/$name" ] || DOVECOTS+=("$name")
+    done
+fi
+[ "${#DOVECOTS[@]}" -gt 0 ] || die "no Dovecot with headers; install dovecot-dev or run tests/setup.sh roots"
+
+make_work_dirs
+PASSED=0
+FAILED=0
+for name in "${DOVECOTS[@]}"; do
+    case $name in
+        machine) root=() include=/usr/include/dovecot ;;
+        *) root=(--root "$ROOTS/$name") include=$ROOTS/$name/usr/include/dovecot ;;
+    esac
+    DOVECOT_INCLUDE=$include MODULES=$WORK/$name "$REPO/packaging/build-plugin.sh"
+    "$PYTHON" -B "$REPO/tests/plugin/run.py" "${root[@]}" "${ONLY[@]}" "${QUICK[@]}" \
+        --plugin "$WORK/$name/lib90_nfs_hostchange_plugin.so" | tee "$WORK/result" || true
+    if [[ $(tail -n 1 "$WORK/result") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
+        PASSED=$((PASSED + BASH_REMATCH[1]))
+        FAILED=$((FAILED + BASH_REMATCH[2]))
+    else
+        FAILED=$((FAILED + 1))
+    fi
+done
+say "$PASSED passed, $FAILED failed"
+[ "$FAILED" = 0 ]

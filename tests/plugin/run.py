@@ -1,0 +1,56 @@
+"""Runs the cases of cases.py with one Dovecot and counts them.
+
+    run.py --plugin FILE [--root DIRECTORY] [--only REGEX] [--list] [--quick]
+
+DIRECTORY is another system with a Dovecot. The last line is "N passed, N failed".
+"""
+
+import argparse
+import re
+import sys
+import time
+import traceback
+
+import cases
+from backends import Failed, Machine
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--plugin")
+    parser.add_argument("--root")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.list:
+        for case in cases.CASES:
+            print(case.sentence)
+        return 0
+    machine = Machine(arguments.root)
+    context = cases.Context(machine, arguments.plugin)
+    passed = failed = 0
+    for case in cases.CASES:
+        if not re.search(arguments.only, case.sentence) or (arguments.quick and case.long):
+            continue
+        if not case.versions(machine):
+            continue
+        began = time.monotonic()
+        try:
+            case.run(context)
+            passed += 1
+            result = "ok"
+        except (Failed, AssertionError, *cases.mailclient.PROBLEMS) as error:
+            failed += 1
+            result = "FAILED"
+            if isinstance(error, Failed):
+                print(f"   {error}")
+            else:
+                traceback.print_exc(file=sys.stdout)
+        print(f"{result:6} {machine.version}: {case.sentence} ({time.monotonic() - began:.1f} s)", flush=True)
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
