@@ -1,6 +1,7 @@
 //! The name of a backend.
 
 use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
 
 use serde::Deserialize;
 
@@ -17,11 +18,11 @@ impl HostName {
     pub fn of_system() -> HostName {
         let name = nix::unistd::gethostname().unwrap_or_default();
         let mut name: String = name
-            .to_string_lossy()
-            .chars()
-            .map(|c| {
-                if c.is_ascii_graphic() && c != '/' {
-                    c
+            .as_bytes()
+            .iter()
+            .map(|&byte| {
+                if byte.is_ascii_graphic() && byte != b'/' {
+                    byte.into()
                 } else {
                     '_'
                 }
