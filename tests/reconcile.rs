@@ -6,12 +6,12 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::trace::{Call, Traced};
 use common::{
-    GID, HERE, Lab, Login, PREFIX, THERE, UID, claim_in, close, list_index_names, names_in, record,
-    set_owner_and_mode,
+    GID, HERE, Lab, Login, PREFIX, Session, THERE, UID, claim_in, close, list_index_names,
+    names_in, record, set_owner_and_mode,
 };
 use nix::mount::{MsFlags, mount};
 
@@ -154,6 +154,67 @@ fn a_claim_in_the_future_is_followed_by_a_later_one() {
     lab.login().run().assert_vouched();
     assert!((lab.claim().seconds, lab.claim().nanoseconds) > (after.seconds, after.nanoseconds));
     assert!(lab.is_recorded(HERE));
+}
+
+/// The last second that a file system with 32-bit times knows.
+const END_OF_TIME: i64 = i32::MAX as i64;
+
+/// A login that finds the claim on such a file system.
+fn before_the_end_of_time(login: Login<'_>) -> Session<'_> {
+    let mut login = login.trace();
+    while let Some(call) = login.run_to(|_, call| call.number == libc::SYS_utimensat) {
+        let modified = call.arguments[2] + size_of::<libc::timespec>() as u64;
+        let mut seconds = [0; 8];
+        let memory = login.memory();
+        memory
+            .read_exact_at(&mut seconds, modified)
+            .expect("two times");
+        let kept = i64::from_ne_bytes(seconds).min(END_OF_TIME);
+        memory
+            .write_all_at(&kept.to_ne_bytes(), modified)
+            .expect("its own");
+    }
+    login.finish()
+}
+
+#[test]
+fn a_claim_at_the_end_of_time_is_followed_by_one_that_differs() {
+    let lab = Lab::with_settled_user();
+    let end = UNIX_EPOCH + Duration::from_secs(END_OF_TIME as u64);
+    File::open(lab.claim_file())
+        .and_then(|claim| claim.set_modified(end))
+        .expect("root may");
+    let mut times = vec![lab.claim().seconds];
+    for host in [THERE, HERE, "backend-c"] {
+        before_the_end_of_time(lab.login_at(host)).assert_vouched();
+        assert!(lab.is_recorded(host));
+        times.push(lab.claim().seconds);
+    }
+    assert!(
+        times[1..].iter().all(|&time| time < END_OF_TIME),
+        "{times:?}"
+    );
+}
+
+#[test]
+fn a_claim_that_does_not_differ_from_others_is_none() {
+    let lab = Lab::new();
+    let mut login = lab.login().trace();
+    while let Some(call) = login.run_to(|_, call| call.number == libc::SYS_utimensat) {
+        let modified = call.arguments[2] + size_of::<libc::timespec>() as u64;
+        let memory = login.memory();
+        memory
+            .write_all_at(&END_OF_TIME.to_ne_bytes(), modified)
+            .expect("its own");
+    }
+    let session = login.finish();
+    session.assert_not_vouched().assert_logged(&[
+        "session without list index: cannot write ",
+        &lab.claim_file().display().to_string(),
+        "Value too large",
+    ]);
+    assert!(!lab.claim_file().exists());
+    assert_eq!(lab.record(HERE), None);
 }
 
 /// The calls that change something, as words.

@@ -157,27 +157,59 @@ impl IndexDirectory<'_> {
         file.write_all(text.to_string().as_bytes())
             .and_then(|()| file.sync_all())
             .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
-        // Set by us, and last: a delegation or the server's clock cannot move it later.
-        let modified = modification_time(replaced);
-        futimens(&file, &TimeSpec::UTIME_OMIT, &modified)?;
-        // The server's answer to that brought the attributes along as it keeps them.
-        Ok(Identity::of_status(&fstat(&file)?))
+        let now = seconds_of(SystemTime::now());
+        for wanted in modification_times(now, replaced) {
+            // Set by us, and last: a delegation or the server's clock cannot move it later.
+            let modified = TimeSpec::new(wanted.0, wanted.1.into());
+            futimens(&file, &TimeSpec::UTIME_OMIT, &modified)?;
+            // The server's answer to that brought the attributes along as it keeps them.
+            let kept = Identity::of_status(&fstat(&file)?);
+            if is_new_time(kept, wanted, replaced) {
+                return Ok(kept);
+            }
+        }
+        // EOVERFLOW: "Value too large for defined data type".
+        Err(Errno::EOVERFLOW)
     }
 }
 
-/// Now, but later than the claim that is replaced: a server with whole seconds may give the new
+/// A claim that is more than this many seconds ahead was made by a clock that was wrong.
+const TOO_FAR_AHEAD: i64 = 86_400;
+
+/// Which times to try for a claim that is made `now`, one after the other: later than the claim
+/// that is replaced; and if that is beyond all reason, so that the server may keep no later time,
+/// simply now.
+fn modification_times(
+    now: (i64, u32),
+    replaced: Option<Identity>,
+) -> impl Iterator<Item = (i64, u32)> {
+    let is_too_far_ahead = |old: &Identity| old.seconds > now.0.saturating_add(TOO_FAR_AHEAD);
+    let later = later_than(now, replaced);
+    let second = replaced.filter(is_too_far_ahead).map(|_| now);
+    std::iter::once(later).chain(second)
+}
+
+/// Whether a server that was told `wanted` keeps a time by which the claim differs from the one
+/// that is `replaced`, and from every other. A file system whose time ends somewhere keeps that
+/// end for all that is later.
+fn is_new_time(kept: Identity, wanted: (i64, u32), replaced: Option<Identity>) -> bool {
+    // A whole second is the coarsest step that a server's clock has.
+    let is_kept = kept.seconds == wanted.0;
+    let time = |claim: Identity| (claim.seconds, claim.nanoseconds);
+    is_kept && replaced.is_none_or(|old| time(old) != time(kept))
+}
+
+/// `now`, but later than the claim that is replaced: a server with whole seconds may give the new
 /// file the inode number of one that was claimed within the same second.
-fn modification_time(replaced: Option<Identity>) -> TimeSpec {
-    let now = seconds_of(SystemTime::now());
-    let (seconds, nanoseconds) = match replaced {
+fn later_than(now: (i64, u32), replaced: Option<Identity>) -> (i64, u32) {
+    match replaced {
         // Without nanoseconds it may stand for any moment of its second.
         Some(old) if old.nanoseconds == 0 && old.seconds >= now.0 => {
             (old.seconds.saturating_add(1), 0)
         }
         Some(old) if (old.seconds, old.nanoseconds) >= now => (old.seconds.saturating_add(1), 0),
         _ => now,
-    };
-    TimeSpec::new(seconds, nanoseconds.into())
+    }
 }
 
 /// Whether a file is as good as one that was just made: nobody else's, with no other name, and
@@ -191,9 +223,8 @@ fn is_new(status: &FileStat) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{ClaimText, modification_time};
-    use crate::nfs::identity::{Identity, seconds_of};
-    use std::time::SystemTime;
+    use super::{ClaimText, is_new_time, later_than, modification_times};
+    use crate::nfs::identity::Identity;
 
     fn claimed_at(seconds: i64, nanoseconds: u32) -> Option<Identity> {
         Some(Identity {
@@ -235,13 +266,29 @@ mod tests {
 
     #[test]
     fn a_claim_is_later_than_the_one_it_replaces() {
-        let (now, _) = seconds_of(SystemTime::now());
-        let later = modification_time(claimed_at(now + 1000, 5));
-        assert_eq!((later.tv_sec(), later.tv_nsec()), (now + 1001, 0));
+        let now = (1_700_000_000, 123);
+        assert_eq!(later_than(now, None), now);
+        assert_eq!(later_than(now, claimed_at(1, 1)), now);
+        let ahead = now.0 + 1000;
+        assert_eq!(later_than(now, claimed_at(ahead, 5)), (ahead + 1, 0));
         // A server with whole seconds: this may stand for any moment of its second.
-        let later = modification_time(claimed_at(now + 1000, 0));
-        assert_eq!((later.tv_sec(), later.tv_nsec()), (now + 1001, 0));
-        assert!(modification_time(claimed_at(1, 1)).tv_sec() >= now);
-        assert!(modification_time(None).tv_sec() >= now);
+        assert_eq!(later_than(now, claimed_at(now.0, 0)), (now.0 + 1, 0));
+    }
+
+    #[test]
+    fn where_time_ends_a_claim_is_made_now_or_not_at_all() {
+        let now = (1_700_000_000, 123);
+        let end = claimed_at(i64::from(i32::MAX), 0);
+        let times: Vec<_> = modification_times(now, end).collect();
+        assert_eq!(times, [(i64::from(i32::MAX) + 1, 0), now]);
+        let kept = |at| claimed_at(at, 0).expect("some");
+        assert!(!is_new_time(kept(i64::from(i32::MAX)), times[0], end));
+        assert!(is_new_time(kept(now.0), now, end));
+        // Nor for the first claim, if the clock here is past the end.
+        let past = (i64::from(i32::MAX) + 5, 0);
+        assert!(!is_new_time(kept(i64::from(i32::MAX)), past, None));
+        // A time that is only ahead is followed by a later one, and nothing else.
+        let times: Vec<_> = modification_times(now, claimed_at(now.0 + 60, 0)).collect();
+        assert_eq!(times, [(now.0 + 61, 0)]);
     }
 }
