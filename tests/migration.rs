@@ -177,7 +177,7 @@ fn what_is_local_counts_as_gone_when_a_backend_without_this_program_has_served_t
     let lab = Lab::with_settled_user();
     lab.configure("migration = true\n");
     lab.write(
-        &lab.list_index(HERE).join(format!("{PREFIX}.stale")),
+        &lab.list_index(HERE).join(format!("{PREFIX}.backup")),
         "stale",
     );
     put_original(&lab);
@@ -220,10 +220,22 @@ fn a_claim_that_cannot_be_read_is_one_all_the_same() {
 #[test]
 fn a_user_who_makes_files_or_lets_them_grow_fills_nobody_s_memory() {
     let lab = unmigrated_user();
-    for number in 0..20 {
-        lab.write(&lab.index().join(format!("{PREFIX}.{number}")), "");
+    for part in ["", ".log", ".log.2", ".cache", ".backup", ".tmp", ".lock"] {
+        for name in [
+            format!("{PREFIX}.migrating{part}"),
+            format!("{PREFIX}{part}"),
+        ] {
+            let file = File::options()
+                .create(true)
+                .append(true)
+                .open(lab.index().join(&name));
+            file.expect("it can be made");
+        }
     }
-    let parts = ["24 files in", &lab.index().display().to_string()];
+    for part in [".log.lock", ".cache.lock", ".cache.tmp"] {
+        lab.write(&lab.index().join(format!("{PREFIX}{part}")), "");
+    }
+    let parts = ["17 files in", &lab.index().display().to_string()];
     assert_refused(&lab, &lab.login().run(), &parts);
 
     let lab = unmigrated_user();

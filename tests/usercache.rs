@@ -125,6 +125,8 @@ fn only_our_names_are_deleted() {
     let others = [
         "dovecot.list.indexes",
         "dovecot.list",
+        "dovecot.list.index.doe",
+        "dovecot.list.index.doe.log",
         "dovecot.list.indexfoo.log",
         ".dovecot.list.index",
         ".lasthost2",

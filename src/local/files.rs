@@ -1,4 +1,4 @@
-//! The list index itself: the files of LISTINDEX called `<prefix>` or `<prefix>.*`.
+//! The list index itself: the files of LISTINDEX that Dovecot makes of a prefix.
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
@@ -69,13 +69,32 @@ impl fmt::Display for DeleteError {
     }
 }
 
-/// Whether `name` is one of the list index called `prefix`: `<prefix>` or `<prefix>.*`, and not
-/// whatever begins alike. With LISTINDEX=/x/%u, bob's must not be bobby's.
+/// What Dovecot appends to the prefix of an index: its parts, the copy that it sets aside, what it
+/// renames into place, and dotlocks.
+const SUFFIXES: [&[u8]; 13] = [
+    b"",
+    b".log",
+    b".log.2",
+    b".cache",
+    b".backup",
+    b".tmp",
+    b".cache.tmp",
+    b".backup.tmp",
+    b".lock",
+    b".log.lock",
+    b".log.2.lock",
+    b".log.newlock",
+    b".cache.lock",
+];
+
+/// What a migration puts between prefix and suffix until its copy is complete.
+pub const MIGRATING: &[u8] = b".migrating";
+
+/// Whether `name` is one of the list index called `prefix`, and not whatever begins alike: with
+/// LISTINDEX=/x/%u, john's must not be john.doe's.
 pub fn belongs(name: &[u8], prefix: &[u8]) -> bool {
-    match name.strip_prefix(prefix) {
-        Some(rest) => rest.is_empty() || rest[0] == b'.',
-        None => false,
-    }
+    name.strip_prefix(prefix)
+        .is_some_and(|rest| SUFFIXES.contains(&rest.strip_prefix(MIGRATING).unwrap_or(rest)))
 }
 
 /// Whether a session has a list index open that was written to in the second `now` (since the
@@ -182,5 +201,38 @@ pub fn is_open(directory: &ListIndexDirectory, name: &CStr) -> nix::Result<bool>
         // Somebody who has it open holds a lease.
         Err(Errno::EAGAIN) => Ok(true),
         Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::belongs;
+
+    #[test]
+    fn only_dovecot_s_own_names_belong_to_a_prefix() {
+        for name in [
+            "john",
+            "john.log",
+            "john.log.2",
+            "john.cache",
+            "john.tmp",
+            "john.log.newlock",
+            "john.migrating.log",
+        ] {
+            assert!(belongs(name.as_bytes(), b"john"), "{name}");
+        }
+        for name in [
+            "john.doe",
+            "john.doe.log",
+            "johnny",
+            "john.",
+            "john.log.20",
+            "john.logs",
+            "joh",
+            ".john",
+            "john.migratinglog",
+        ] {
+            assert!(!belongs(name.as_bytes(), b"john"), "{name}");
+        }
     }
 }

@@ -88,7 +88,7 @@ pub struct Originals {
 }
 
 impl Originals {
-    /// Finds the regular files `dovecot.list.index` and `dovecot.list.index.*` in INDEX.
+    /// Finds the list index's regular files in INDEX.
     pub fn find(index: &IndexDirectory<'_>) -> Result<Originals, IndexError> {
         let log = index.version_of(SHARED_LOG)?;
         let unreadable = |errno| IndexError::Unreadable(index.path().to_owned(), errno);
@@ -202,7 +202,7 @@ fn local_names(prefix: &CStr, original: &CStr) -> (CString, CString) {
         // Made from C strings, so there is no NUL byte in it.
         CString::new(bytes).unwrap_or_default()
     };
-    (name(b".migrating"), name(b""))
+    (name(files::MIGRATING), name(b""))
 }
 
 fn copy_file(

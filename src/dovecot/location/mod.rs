@@ -79,7 +79,7 @@ pub struct Location {
 /// Where the mailbox list index is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListIndex {
-    /// Files called `<prefix>` and `<prefix>.*`
+    /// Files called `<prefix>`, `<prefix>.log` and so on
     File {
         /// The directory as Dovecot uses it
         directory: Vec<u8>,
