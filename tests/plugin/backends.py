@@ -113,6 +113,8 @@ class Site:
 
     def close(self):
         for backend in self.backends.values():
+            backend.begin_to_stop()
+        for backend in self.backends.values():
             backend.stop()
         for directory in (self.dir, self.shm):
             shutil.rmtree(directory, ignore_errors=True)
@@ -273,10 +275,14 @@ service auth {{
 
         wait_until(ready, "Dovecot is ready")
 
+    def begin_to_stop(self):
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+
     def stop(self):
+        self.begin_to_stop()
         if self.process is None:
             return
-        self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
@@ -341,6 +347,13 @@ service auth {{
     def run(self, argv, **options):
         return self.machine.run(argv, self.hostname, **options)
 
+    def popen(self, argv, text):
+        """ARGV begun, with TEXT as its input."""
+        process = subprocess.Popen(self.machine.command(argv, self.hostname), stdin=subprocess.PIPE)
+        process.stdin.write(text)
+        process.stdin.close()
+        return process
+
     def doveadm(self, *argv, **options):
         return self.run(["doveadm", "-c", self.conf, *argv], **options).stdout
 
@@ -364,8 +377,8 @@ service auth {{
     def forget_log(self):
         os.truncate(self.log_file, 0)
 
-    def list_index_dir(self, user):
-        return self.local / user
+    def has_list_index(self, user):
+        return (self.local / user / "dovecot.list.index.log").exists()
 
 
 def wait_until(condition, what, seconds=20):

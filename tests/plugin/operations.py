@@ -1,9 +1,5 @@
 """The twelve things that one user does on a backend, and the folders that another backend shows then."""
 
-import os
-import time
-
-
 def imap_create_and_append(backend, user):
     backend.imap(user, "create:made", "append:made", "append:work")
 
@@ -75,6 +71,16 @@ def prepare(site, user):
     site.b.imap(user, "create:work", "append:work", "append:INBOX", "append:INBOX")
     site.a.look(user)
     site.a.look(user)
+
+
+INDEX_OF = {"Maildir++": "Maildir", "LAYOUT=fs": "Maildir", "mbox": "mail/.imap"}
+
+
+def claim_of(site, user):
+    """The claim's file."""
+    driver = site.options["driver"]
+    name = "dovecot.lasthost" if driver == "Maildir++" else ".lasthost"
+    return site.home(user) / INDEX_OF.get(driver, driver) / name
 
 
 def stale(site, operations=OPERATIONS):
