@@ -13,6 +13,7 @@ use nix::sys::stat::Mode;
 use serde::{Deserialize, Deserializer};
 
 use crate::dovecot::age::parse_age;
+use crate::dovecot::environment::Namespace;
 use crate::event::Level;
 use crate::nfs::directory::Migration;
 use crate::nfs::host::HostName;
@@ -25,16 +26,8 @@ const LARGEST: u64 = 64 * 1024;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Configuration {
-    /// `mail_location` as in dovecot.conf, with %variables; used if the userdb returns none.
-    pub mail_location: Option<String>,
-    /// `mail_home` as in dovecot.conf; used if the userdb returns no home.
-    pub mail_home: Option<String>,
-    /// User for the work on the files, if the userdb returns no uid.
-    pub mail_uid: Option<Account>,
-    /// Group for the work on the files, if the userdb returns no gid.
-    pub mail_gid: Option<Account>,
-    /// Supplementary groups for the work on the files, as in dovecot.conf.
-    pub mail_access_groups: Vec<Account>,
+    /// The name of the namespace that holds the inbox.
+    pub inbox_namespace: Namespace,
     /// Take over list indexes that are in INDEX.
     #[serde(deserialize_with = "migration")]
     pub migration: Migration,
@@ -50,27 +43,13 @@ pub struct Configuration {
 impl Default for Configuration {
     fn default() -> Self {
         Configuration {
-            mail_location: None,
-            mail_home: None,
-            mail_uid: None,
-            mail_gid: None,
-            mail_access_groups: Vec::new(),
+            inbox_namespace: Namespace::default(),
             migration: Migration::default(),
             hostname: None,
             lock_timeout: Duration::from_secs(5),
             log: LogSettings::default(),
         }
     }
-}
-
-/// A user or a group: its number, or its name in /etc/passwd or /etc/group.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged, expecting = "expected a number or a name")]
-pub enum Account {
-    /// The id itself.
-    Id(u32),
-    /// A name that is looked up at each login.
-    Name(String),
 }
 
 /// The `[log]` table.
@@ -241,9 +220,34 @@ fn parse(bytes: &[u8]) -> Result<Configuration, (usize, String)> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| (error.valid_up_to(), "not UTF-8".to_owned()))?;
     toml::from_str(text).map_err(|error| {
-        let offset = error.span().map_or(0, |span| span.start);
-        (offset, error.message().to_owned())
+        let span = error.span().unwrap_or_default();
+        let key = text.get(span.clone()).unwrap_or_default();
+        let message = removed(key).unwrap_or_else(|| error.message().to_owned());
+        (span.start, message)
     })
+}
+
+/// What to write into dovecot.conf instead of a key that earlier versions had: Dovecot itself says
+/// where a user's mail is, and whose it is.
+#[cold]
+fn removed(key: &str) -> Option<String> {
+    let lines = match key {
+        "mail_location" => {
+            "for Dovecot 2.3 'default_fields = mail_location=...' in userdb { }, for 2.4 \
+             'mail_driver = $SET:mail_driver', 'mail_path = $SET:mail_path' and \
+             'mailbox_list_index_prefix = $SET:mailbox_list_index_prefix' in userdb_fields { }"
+        }
+        "mail_home" => {
+            "for Dovecot 2.3 'default_fields = home=...' in userdb { }, for 2.4 'home = ...' in \
+             userdb_fields { }"
+        }
+        "mail_uid" | "mail_gid" => "'user = vmail' in the post-login service",
+        "mail_access_groups" => "'user = vmail' and 'extra_groups = ...' in the post-login service",
+        _ => return None,
+    };
+    Some(format!(
+        "{key} is not a setting of this file any more; write in dovecot.conf {lines}"
+    ))
 }
 
 #[cold]

@@ -5,7 +5,8 @@ use std::ffi::CStr;
 /// Where the configuration is unless `--config=` says otherwise.
 pub const DEFAULT_CONFIGURATION: &str = "/etc/dovecot/nfs-hostchange.toml";
 
-/// The lock file of LISTINDEX, which holds the record; no list index may be called so.
+/// The lock file of LISTINDEX, which holds the record. No list index may have a name
+/// that begins so.
 pub const LOCK_FILE: &CStr = c".lasthost";
 
 /// The names that a Dovecot without LISTINDEX gives to the list index in INDEX.

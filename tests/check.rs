@@ -27,6 +27,7 @@ const VMAIL: u32 = 5000;
 
 /// What a backend's administrator has written, but for the location nothing that needs a word.
 struct Configuration {
+    /// mail_location in Dovecot's configuration, where the userdb does not return any.
     location: String,
     /// Dovecot's, after the first lines.
     dovecot: String,
@@ -40,6 +41,7 @@ const ONE_UID: &str = "
 userdb {
   driver = static
   args = uid=vmail gid=vmail home=/srv/mail/%u
+  default_fields = mail_location=@LOCATION@
 }
 service imap {
   executable = imap imap-postlogin
@@ -55,15 +57,21 @@ service imap-postlogin {
 ";
 
 impl Configuration {
-    /// With a location that the wrapper knows too.
-    fn at(location: impl Into<String>) -> Configuration {
-        let location = location.into();
+    /// The userdb returns that location.
+    fn at(location: impl AsRef<str>) -> Configuration {
         Configuration {
-            own: format!("mail_location = \"{location}\"\n"),
-            location,
-            dovecot: ONE_UID.to_owned(),
+            location: "mdbox:~/mdbox".to_owned(),
+            own: String::new(),
+            dovecot: ONE_UID.replace("@LOCATION@", location.as_ref()),
             many: false,
         }
+    }
+
+    /// Dovecot's mail_location is all that there is.
+    fn without_field(location: impl Into<String>) -> Configuration {
+        let mut configuration = Configuration::at("");
+        configuration.location = location.into();
+        configuration.but("  default_fields = mail_location=\n", "")
     }
 
     fn good() -> Configuration {
@@ -138,7 +146,7 @@ impl Backend {
         // With the directories of a good location, whatever the case has.
         let good = if configuration.many {
             let text = format!(
-                "mail_location = mdbox:~/mdbox:{LISTINDEX}\nuserdb {{\n driver = passwd\n}}\n"
+                "userdb {{\n driver = passwd\n default_fields = mail_location=mdbox:~/mdbox:{LISTINDEX}\n}}\n"
             );
             backend.write_lines("good.conf", &text);
             backend
@@ -228,6 +236,17 @@ impl Backend {
             let others = text.lines().filter(|line| !line.starts_with(key));
             text = others.map(|line| format!("{line}\n")).collect();
         }
+        if let Some(field) = lines
+            .strip_prefix("userdb {\n")
+            .and_then(|lines| lines.strip_suffix('}'))
+        {
+            // A second block would be a second userdb.
+            let is_other = |line: &&str| !line.trim_start().starts_with("default_fields");
+            let others = text.lines().filter(is_other);
+            let text: String = others.map(|line| format!("{line}\n")).collect();
+            let text = text.replacen("userdb {\n", &format!("userdb {{\n{field}"), 1);
+            return write(&file, &text);
+        }
         write(&file, &format!("{text}{lines}\n"));
     }
 
@@ -313,15 +332,6 @@ fn a_backend_that_is_as_it_should_be_has_no_findings() {
     on_backend(Configuration::of_many_uids(), |backend| {
         backend.finds(&[]);
     });
-    // The userdb says where, to both.
-    let field =
-        format!("home=/srv/mail/%u\n  default_fields = mail_location=mdbox:~/mdbox:{LISTINDEX}");
-    let mut configuration = Configuration::good().but("home=/srv/mail/%u", &field);
-    configuration.location = "mdbox:~/mdbox".to_owned();
-    configuration.own.clear();
-    on_backend(configuration, |backend| {
-        backend.finds(&[]);
-    });
     // One uid, but the directories are made for many.
     let mut configuration = Configuration::good();
     configuration.many = true;
@@ -330,7 +340,10 @@ fn a_backend_that_is_as_it_should_be_has_no_findings() {
     });
     // Nothing to hash.
     let mut configuration = Configuration::at(format!("mdbox:~/mdbox:LISTINDEX={BASE}/%u/list"));
-    configuration.dovecot = Configuration::of_many_uids().dovecot;
+    configuration = configuration
+        .but("driver = static", "driver = passwd")
+        .but("args = uid=vmail gid=vmail home=/srv/mail/%u", "")
+        .but("user = vmail", "");
     on_backend(configuration, |backend| {
         mode(BASE, 0o1733);
         chown(BASE, Some(0), Some(0)).expect("chown");
@@ -396,15 +409,13 @@ fn a_wrapper_that_cannot_work_is_found() {
 
 #[test]
 fn a_location_that_the_wrapper_does_not_know_or_knows_wrongly_is_found() {
-    let own = |own: &str| {
-        let mut configuration = Configuration::good();
-        configuration.own = own.to_owned();
-        configuration
-    };
-    finds_and_mends(own(""), &[("no_location", "error")]);
+    let location = format!("mdbox:~/mdbox:{LISTINDEX}");
+    finds_and_mends(
+        Configuration::without_field(&location),
+        &[("no_location", "error")],
+    );
     // The first thing that a new administrator sees: what he has to write, all of it.
-    let mut nothing = Configuration::at("mdbox:~/mdbox").but("imap imap-postlogin", "imap");
-    nothing.own.clear();
+    let nothing = Configuration::without_field("mdbox:~/mdbox").but("imap imap-postlogin", "imap");
     on_backend(nothing, |backend| {
         let findings = backend.finds(&[
             ("no_post_login", "error"),
@@ -417,10 +428,8 @@ fn a_location_that_the_wrapper_does_not_know_or_knows_wrongly_is_found() {
         }
         backend.finds(&[]);
     });
-    let other = Configuration::at(format!("mdbox:~/mdbox:{LISTINDEX}2")).own;
-    finds_and_mends(own(&other), &[("other_location", "error")]);
     finds_and_mends(
-        own("").but(
+        Configuration::without_field(&location).but(
             "driver = static",
             "driver = passwd-file\n  auth_verbose = no",
         ),
@@ -429,9 +438,8 @@ fn a_location_that_the_wrapper_does_not_know_or_knows_wrongly_is_found() {
     // The userdb tells the wrapper something that Dovecot does not use.
     let namespace =
         format!("namespace inbox {{\n inbox = yes\n location = mdbox:~/other:{LISTINDEX}\n}}\n");
-    let field = format!("home=/srv/mail/%u mail_location=mdbox:~/mdbox:{LISTINDEX}");
     finds_and_mends(
-        own("").and(&namespace).but("home=/srv/mail/%u", &field),
+        Configuration::good().and(&namespace),
         &[("other_location", "error")],
     );
 }
@@ -452,7 +460,7 @@ fn a_configuration_file_that_is_not_used_is_found() {
     on_backend(configuration, |backend| {
         let findings = backend.finds(&[("configuration", "error")]);
         let reason = findings[0]["reason"].as_str().expect("text");
-        assert!(reason.contains("nfs-hostchange.toml:2:1:"), "{reason}");
+        assert!(reason.contains("nfs-hostchange.toml:1:1:"), "{reason}");
     });
 }
 
@@ -528,23 +536,9 @@ fn a_list_index_that_is_no_cache_is_found() {
         let findings = backend.finds(&[("layout_index", "error")]);
         let line = findings[0]["lines"].as_str().expect("a line");
         backend.write_lines("dovecot.conf", line);
-        backend.write_lines(OWN, "mail_location = \"mdbox:~/mdbox:LAYOUT=index\"");
         // Nothing is wrong any more, and there is nothing to keep in step.
         backend.finds(&[("layout_index", "hint")]);
     });
-    let namespaces = "
-        namespace inbox {
-          inbox = yes
-        }
-        namespace archive {
-          prefix = archive/
-          location = mdbox:~/archive:LAYOUT=index
-        }
-    ";
-    finds_and_mends(
-        Configuration::good().and(namespaces),
-        &[("other_layout_index", "error")],
-    );
 }
 
 #[test]

@@ -117,10 +117,11 @@ fn whoever_types_something_wrong_is_told_in_one_line() {
         ),
         ("locate", USAGE, "--user <USER>"),
         (
-            "locate --user x --config /nowhere",
-            78,
-            "give --location, or set it in the configuration file",
+            "locate --user x --field home=/x",
+            65,
+            "the userdb does not return the location of the mail",
         ),
+        ("locate --user x --field home", USAGE, "NAME=VALUE"),
         (
             "locate --user x --config /etc",
             78,

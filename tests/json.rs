@@ -61,11 +61,13 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
         index.display(),
         user.display()
     );
-    fs::write(
-        &own,
-        format!("mail_location = \"{location}\"\nmail_home = \"/nowhere\"\nmail_uid = {ALICE}\nmail_gid = {ALICE}\n"),
-    )
-    .expect("write");
+    fs::write(&own, "").expect("write");
+    let tell = |location: &str| {
+        scratch.doveadm(&format!(
+            "userdb: x\n  uid       : {ALICE}\n  gid       : {ALICE}\n  home      : /nowhere\n  mail_location: {location}\n"
+        ));
+    };
+    tell(&location);
     let dovecots = scratch.path().join("dovecot.conf");
     fs::write(&dovecots, "protocols = imap\nssl = no\n").expect("write");
     let [root, user, own, dovecots] =
@@ -85,33 +87,14 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
         assert_eq!(fields(&json(&run)), expected, "{heading}");
     }
     let run = scratch.run([
-        "locate",
-        "--config",
-        &own,
-        "--user",
-        "x",
-        "--location",
-        "%",
-        "--json",
+        "locate", "--config", &own, "--user", "x", "--field", "mail=%", "--json",
     ]);
     assert_eq!(fields(&json(&run)), BTreeSet::from(["error".to_owned()]));
     if is_root() {
-        let status = [
-            "status",
-            "--json",
-            "--config",
-            &own,
-            "--dovecot-config",
-            "/nowhere",
-            "-u",
-        ];
+        let status = ["status", "--json", "--config", &own, "-u"];
         let run = scratch.run([&status[..], &["x"]].concat());
         assert_eq!(fields(&json(&run)), documented("status --user"), "{run:?}");
-        fs::write(
-            &own,
-            "mail_location = \"mdbox:~/mdbox\"\nmail_home = \"/nowhere\"\n",
-        )
-        .expect("write");
+        tell("mdbox:~/mdbox");
         let run = scratch.run([&status[..], &["x"]].concat());
         let expected = ["user", "in_step", "reason"].map(str::to_owned);
         assert_eq!(fields(&json(&run)), BTreeSet::from(expected), "{run:?}");

@@ -313,19 +313,6 @@ fn the_user_s_supplementary_groups_count() {
         .set_field("GID", OTHER_GID.to_string())
         .run()
         .assert_vouched();
-    for group in [
-        "'shared'".to_owned(),
-        OTHER_GID.to_string(),
-        format!("'{OTHER_GID}'"),
-    ] {
-        lab.configure(&format!("mail_access_groups = [5, {group}]\n"));
-        lab.login().run().assert_vouched();
-    }
-    lab.configure("mail_access_groups = ['no-such-group']\n");
-    let session = lab.login().run();
-    session
-        .assert_not_vouched()
-        .assert_logged(&["'no-such-group'", "/etc/group"]);
 }
 
 #[test]

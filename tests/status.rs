@@ -19,11 +19,12 @@ fn json(run: &Run) -> Value {
     serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"))
 }
 
-/// A user with an INDEX, and a configuration file that says where everything is.
+/// A user with an INDEX, and a doveadm that says what the userdb knows of him.
 struct User {
     scratch: Scratch,
     index: PathBuf,
     list_index: PathBuf,
+    location: String,
     configuration: PathBuf,
 }
 
@@ -35,18 +36,22 @@ impl User {
         give(&index, ALICE);
         let list_index = scratch.hash_directory("00").join("alice");
         let configuration = scratch.path().join("nfs-hostchange.toml");
-        let settings = format!(
-            "mail_location = \"mdbox:~/mdbox:INDEX={}:LISTINDEX={}/dovecot.list.index\"\n\
-             mail_home = \"/nowhere/%u\"\nmail_uid = {ALICE}\nmail_gid = {ALICE}\n\
-             hostname = \"a.example.org\"\n[log]\ntarget = \"stderr\"\n",
+        let settings = "hostname = \"a.example.org\"\n[log]\ntarget = \"stderr\"\n";
+        fs::write(&configuration, settings).expect("write");
+        let location = format!(
+            "mdbox:~/mdbox:INDEX={}:LISTINDEX={}/dovecot.list.index",
             index.display(),
             list_index.display()
         );
-        fs::write(&configuration, settings).expect("write");
+        let fields = format!(
+            "userdb: x\n  uid       : {ALICE}\n  gid       : {ALICE}\n  home      : /nowhere\n  mail_location: {location}\n"
+        );
+        scratch.doveadm(&fields);
         User {
             scratch,
             index,
             list_index,
+            location,
             configuration,
         }
     }
@@ -57,21 +62,15 @@ impl User {
                 .arg(format!("--config={}", self.configuration.display()))
                 .arg("/bin/true")
                 .env_clear()
-                .env("USER", "alice"),
+                .envs([("USER", "alice"), ("HOME", "/nowhere")])
+                .envs(["UID", "GID"].map(|name| (name, ALICE.to_string())))
+                .env("MAIL_LOCATION", &self.location),
         );
         assert_eq!(run.status, Some(0), "{run:?}");
     }
 
-    /// Without a Dovecot to ask.
     fn status(&self, options: &[&str]) -> Run {
-        let arguments = [
-            "status",
-            "-u",
-            "alice",
-            "--dovecot-config",
-            "/nowhere/dovecot.conf",
-            "--config",
-        ];
+        let arguments = ["status", "-u", "alice", "--config"];
         let configuration = [text(&self.configuration)];
         self.scratch
             .run([&arguments[..], &configuration, options].concat())

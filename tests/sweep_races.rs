@@ -65,7 +65,7 @@ impl User {
 
     /// One login. The session finds its directory and its record, and makes its list index there.
     fn log_in(&self, wrapper: &Path) {
-        let script = r#"[ "$MAILBOX_LIST_INDEX" != no ] && [ -s "$1/.lasthost" ] &&
+        let script = r#"[ "${MAIL_LOCATION%:LISTINDEX=}" = "$MAIL_LOCATION" ] && [ -s "$1/.lasthost" ] &&
             echo transactions >"$1/dovecot.list.index.log""#;
         let uid = self.uid.to_string();
         let mut command = Command::new(wrapper);

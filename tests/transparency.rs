@@ -1,4 +1,4 @@
-//! The executed program cannot tell that the wrapper ran, but for `MAILBOX_LIST_INDEX=no`.
+//! The executed program cannot tell that the wrapper ran, but for the fields that switch the list index off.
 //!
 //! Each test starts the probe once directly and once through the wrapper, in the same state, and
 //! compares everything that the probe can learn about its process.
@@ -289,14 +289,12 @@ fn a_session_without_list_index_keeps_everything_else_of_its_environment() {
     let lab = Situation::IndexMissing.lab();
     for start in STARTS {
         let login = || Situation::IndexMissing.login(&lab, start);
-        // A list index that was asked for, once or twice, is not.
-        let session = login().entry("MAILBOX_LIST_INDEX=yes").run();
+        // The fields of every kind of Dovecot, once or twice.
+        let location = lab.location(HERE);
+        let session = login().set_field("MAIL", "mdbox:~/x").run();
         session.assert_not_vouched();
-        let twice = login()
-            .set_field("MAILBOX_LIST_INDEX", "yes")
-            .entry("MAILBOX_LIST_INDEX=no")
-            .entry("MAILBOX_LIST_INDEX_VERY_DIRTY_SYNCS=yes");
-        twice.run().assert_not_vouched();
+        let own = login().set_field("NAMESPACE/INBOX/LOCATION", &location);
+        own.entry("MAIL_LOCATION=x").run().assert_not_vouched();
         // getenv(3) finds the first of two, and so does script-login.
         login()
             .entry("USERDB_KEYS=SECOND ")
@@ -309,25 +307,29 @@ fn a_session_without_list_index_keeps_everything_else_of_its_environment() {
 fn userdb_keys_gets_the_key_at_its_end_whatever_it_was() {
     let lab = Situation::IndexMissing.lab();
     for (keys, expected) in [
-        ("", "MAILBOX_LIST_INDEX "),
-        (" ", " MAILBOX_LIST_INDEX "),
-        ("HOME UID ", "HOME UID MAILBOX_LIST_INDEX "),
+        (
+            "HOME UID GID MAIL_LOCATION ",
+            "HOME UID GID MAIL_LOCATION NAMESPACE/INBOX/LOCATION ",
+        ),
+        (
+            " MAIL HOME UID GID ",
+            " MAIL HOME UID GID NAMESPACE/INBOX/LOCATION MAIL_LOCATION ",
+        ),
         // Another script of the chain may have trimmed the space that Dovecot puts there.
-        ("HOME UID", "HOME UID MAILBOX_LIST_INDEX "),
+        (
+            "HOME UID GID MAIL",
+            "HOME UID GID MAIL NAMESPACE/INBOX/LOCATION MAIL_LOCATION ",
+        ),
     ] {
-        let configuration = format!("mail_location = \"{}\"\n", lab.location(HERE));
-        lab.configure(&configuration);
-        let session = lab.login().set("USERDB_KEYS", keys).run();
+        let login = lab.login().set("MAIL", lab.location(HERE));
+        let session = login.set("USERDB_KEYS", keys).run();
         let environment = session.report().all("environment");
         let keys: Vec<_> = environment
             .iter()
             .filter_map(|entry| entry.strip_prefix("USERDB_KEYS="))
             .collect();
         assert_eq!(keys, [expected], "{}", session.told());
-        assert_eq!(
-            environment.last().map(String::as_str),
-            Some("MAILBOX_LIST_INDEX=no")
-        );
+        assert!(common::is_switched_off(&environment), "{environment:?}");
     }
 }
 
@@ -350,8 +352,7 @@ fn a_list_index_that_one_wrapper_of_a_chain_refused_stays_refused() {
     let wrapper = lab.wrapper();
     let session = lab.login().option(wrapper.as_os_str().as_bytes()).run();
     let environment = session.report().all("environment");
-    let refusals = |entry: &&String| entry.as_str() == "MAILBOX_LIST_INDEX=no";
-    assert_eq!(environment.iter().filter(refusals).count(), 1);
+    assert!(common::is_switched_off(&environment), "{environment:?}");
 }
 
 /// Things that only root can set, or only on files of root's.

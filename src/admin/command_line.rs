@@ -2,7 +2,7 @@
 //! completions are made too.
 
 use std::ffi::{CString, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, PathBuf};
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use crate::dovecot::age::{AgeError, parse_age};
+use crate::dovecot::location::list_index_name;
 use crate::names::DEFAULT_CONFIGURATION;
-use crate::names::LOCK_FILE;
 
 /// Dovecot's local mailbox list indexes on an NFS cluster: where they are, and throwing away
 /// those that nobody uses.
@@ -63,8 +63,7 @@ pub struct Status {
     #[command(flatten)]
     pub configuration: ConfigurationFile,
 
-    /// This user, as "doveadm user" knows him; where
-    /// Dovecot does not run, as the file above has it
+    /// This user, as "doveadm user -u" knows him
     #[arg(long, short, value_name = "USER", value_parser = one_user(), verbatim_doc_comment)]
     pub user: Option<OsString>,
 
@@ -192,14 +191,8 @@ fn one_user() -> impl TypedValueParser<Value = OsString> {
 }
 
 fn prefix() -> impl TypedValueParser<Value = CString> {
-    OsStringValueParser::new().try_map(|name| {
-        let reserved = [b"" as &[u8], b".", b"..", LOCK_FILE.to_bytes()];
-        let name = name.into_vec();
-        if name.contains(&b'/') || reserved.contains(&name.as_slice()) {
-            return Err("a list index cannot be called so");
-        }
-        CString::new(name).map_err(|_| "a NUL byte")
-    })
+    OsStringValueParser::new()
+        .try_map(|name| list_index_name(name.as_bytes()).ok_or("no list index can have this name"))
 }
 
 /// Where the settings are.
@@ -227,27 +220,46 @@ pub struct Locate {
     #[arg(long)]
     pub json: bool,
 
-    /// The user's name, as Dovecot has it after the login
-    #[arg(long, value_name = "USER", allow_hyphen_values = true)]
+    /// The user's name, as Dovecot has it after the
+    /// login
+    #[arg(
+        long,
+        short,
+        value_name = "USER",
+        allow_hyphen_values = true,
+        verbatim_doc_comment
+    )]
     pub user: OsString,
 
-    /// The home directory that the userdb returns
-    /// [default: mail_home of the configuration file]
+    /// A userdb field, as a post-login script sees it;
+    /// may be repeated [default: what "doveadm user -u"
+    /// says of the user]
     #[arg(
-        long,
-        value_name = "DIRECTORY",
+        long = "field",
+        value_name = "NAME=VALUE",
+        value_parser = field(),
         allow_hyphen_values = true,
         verbatim_doc_comment
     )]
-    pub home: Option<OsString>,
+    pub fields: Vec<(Vec<u8>, Vec<u8>)>,
 
-    /// Dovecot's mail_location, with its %variables
-    /// [default: mail_location of the configuration file]
+    /// Dovecot's configuration file, for doveadm
+    /// [default: doveadm's]
     #[arg(
         long,
-        value_name = "TEMPLATE",
-        allow_hyphen_values = true,
+        value_name = "FILE",
+        conflicts_with = "fields",
         verbatim_doc_comment
     )]
-    pub location: Option<OsString>,
+    pub dovecot_config: Option<PathBuf>,
+}
+
+fn field() -> impl TypedValueParser<Value = (Vec<u8>, Vec<u8>)> {
+    OsStringValueParser::new().try_map(|field| {
+        let bytes = field.as_bytes();
+        match bytes.iter().position(|&byte| byte == b'=') {
+            Some(at @ 1..) => Ok((bytes[..at].to_vec(), bytes[at + 1..].to_vec())),
+            Some(0) | None => Err("a userdb field is NAME=VALUE"),
+        }
+    })
 }

@@ -20,7 +20,7 @@ use output::{Exit, complain};
 pub fn run(arguments: impl Iterator<Item = OsString>) -> Exit {
     let exit = match CommandLine::try_parse_from(arguments) {
         Ok(CommandLine { command }) => match command {
-            Command::Locate(options) => locate::run(options),
+            Command::Locate(options) => locate::run(&options),
             Command::Check(options) => check::run(&options),
             Command::Status(options) => status::run(&options),
             Command::Usercache(Usercache::Clean(options)) => usercache::clean(&options),

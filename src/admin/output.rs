@@ -8,6 +8,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use serde_json::{Map, Value};
 
+use crate::dovecot::doveadm::DoveadmError;
+
 /// How the command ends, by the numbers of sysexits(3), which doveadm uses as well. Of several
 /// the greatest counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +48,16 @@ impl From<Errno> for Exit {
             Errno::EAGAIN => Exit::TryAgain,
             Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => Exit::System,
             _ => Exit::InputOutput,
+        }
+    }
+}
+
+impl From<&DoveadmError> for Exit {
+    fn from(error: &DoveadmError) -> Self {
+        match error {
+            DoveadmError::NoSuchUser => Exit::NoInput,
+            DoveadmError::Missing(_) | DoveadmError::Refused(_) => Exit::Unavailable,
+            DoveadmError::Nul(_) => Exit::Data,
         }
     }
 }

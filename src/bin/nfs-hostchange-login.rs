@@ -6,7 +6,6 @@
 use nfs_hostchange::dovecot::environment::Environment;
 use nfs_hostchange::login::command_line::{self, CommandLine};
 use nfs_hostchange::login::{self, Failure};
-use nfs_hostchange::reconcile::Verdict;
 use nfs_hostchange::system::arena::Arena;
 use nfs_hostchange::system::start::{self, Start};
 use nfs_hostchange::system::{credentials, descriptors};
@@ -29,8 +28,8 @@ fn run(start: Start) -> ! {
     };
     let environment = Environment::new(start.environment());
     match login::decide(&command, &environment) {
-        Verdict::Use => execute(&command, start.environment()),
-        Verdict::DoNotUse => execute(&command, &environment.without_list_index()),
+        None => execute(&command, start.environment()),
+        Some(environment) => execute(&command, &environment),
     }
 }
 

@@ -4,11 +4,50 @@
 //! those names in USERDB_KEYS. After the last script it hands the fields named there, with the
 //! values that the environment has then, to the mail process (Dovecot's src/util/script-login.c).
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, NulError};
 
-/// The userdb field that makes one session leave its list index alone.
-const MAILBOX_LIST_INDEX: &[u8] = b"MAILBOX_LIST_INDEX";
+use serde::Deserialize;
+
+/// The field of Dovecot 2.3 that holds a location, also called MAIL.
+const MAIL_LOCATION: &[u8] = b"MAIL_LOCATION";
 const USERDB_KEYS: &[u8] = b"USERDB_KEYS";
+const LIST_INDEX: &[u8] = b"MAILBOX_LIST_INDEX";
+const LIST_INDEX_PREFIX: &[u8] = b"MAILBOX_LIST_INDEX_PREFIX";
+
+/// The name of the namespace that holds the inbox, as userdb fields address it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Namespace(String);
+
+impl Namespace {
+    /// The field that sets `name` for this namespace alone.
+    fn field(&self, name: &[u8]) -> Vec<u8> {
+        [b"NAMESPACE/", self.0.as_bytes(), b"/", name].concat()
+    }
+}
+
+/// As Dovecot's own default configuration calls it.
+impl Default for Namespace {
+    fn default() -> Self {
+        Self("INBOX".to_owned())
+    }
+}
+
+impl TryFrom<String> for Namespace {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        let usable = |byte: u8| byte.is_ascii_graphic() && !b"/=".contains(&byte);
+        if name.is_empty() || !name.bytes().all(usable) {
+            return Err(format!(
+                "namespace '{}' must be visible ASCII characters without '/' and '=': \
+                 userdb fields cannot name any other",
+                name.escape_default()
+            ));
+        }
+        Ok(Self(name.to_ascii_uppercase()))
+    }
+}
 
 /// The environment as it came, in order and byte for byte.
 #[derive(Debug, Clone, Copy)]
@@ -17,7 +56,7 @@ pub struct Environment<'a>(&'a [&'a CStr]);
 impl<'a> Environment<'a> {
     /// Wraps the environment vector.
     pub fn new(entries: &'a [&'a CStr]) -> Self {
-        Environment(entries)
+        Self(entries)
     }
 
     /// The value of the first entry called `key`, as getenv(3) would find it.
@@ -38,23 +77,117 @@ impl<'a> Environment<'a> {
         if handed_over { self.get(key) } else { None }
     }
 
-    /// The same environment for a session that must not use its list index.
-    pub fn without_list_index(&self) -> Vec<CString> {
-        let mut entries: Vec<CString> = self
-            .0
-            .iter()
-            .filter(|entry| value_of(entry, MAILBOX_LIST_INDEX).is_none())
-            .map(|&entry| entry.to_owned())
-            .collect();
+    /// The location that Dovecot 2.3 gives to the namespace `inbox`, and the field's name.
+    pub fn location(&self, inbox: &Namespace) -> Option<(String, &'a [u8])> {
+        [&inbox.field(b"LOCATION"), MAIL_LOCATION, b"MAIL"]
+            .into_iter()
+            .find_map(|key| {
+                let location = self.userdb_field(key)?;
+                Some((String::from_utf8_lossy(key).into_owned(), location))
+            })
+    }
+
+    /// The value that Dovecot 2.4 gives to a setting of the namespace `inbox`. Since 2.4.2 a field
+    /// may be called `set/<setting>`, and wins over one without `set/`.
+    pub fn setting(&self, inbox: &Namespace, name: &[u8]) -> Option<&'a [u8]> {
+        let own = inbox.field(name);
+        [own.as_slice(), name]
+            .into_iter()
+            .find_map(|key| self.userdb_field(&set(key)).or(self.userdb_field(key)))
+    }
+
+    /// Whether the fields are those of Dovecot 2.4. Nothing else in the environment tells its
+    /// version.
+    pub fn is_of_2_4(&self, inbox: &Namespace) -> bool {
+        let settings: [&[u8]; 4] = [
+            b"MAIL_DRIVER",
+            b"MAIL_PATH",
+            b"MAIL_INDEX_PATH",
+            LIST_INDEX_PREFIX,
+        ];
+        settings
+            .into_iter()
+            .any(|name| self.setting(inbox, name).is_some())
+    }
+
+    /// The same environment for a session that must not use the list index of the namespace
+    /// `inbox`. Other namespaces keep theirs.
+    ///
+    /// Dovecot 2.3 ignores what is for 2.4, and 2.4 ignores MAIL_LOCATION; but since 2.4.2 a
+    /// location of a namespace ends the login, so it is sent only where 2.3 alone can be meant.
+    pub fn without_list_index(&self, inbox: &Namespace) -> Vec<CString> {
+        let own_location = inbox.field(b"LOCATION");
+        let location = self.location(inbox);
+        let is_of_2_4 = self.is_of_2_4(inbox) || location.is_none();
+        let mut fields = Vec::new();
+        if let Some((_, location)) = location {
+            let location = switched_off(location);
+            if !is_of_2_4 || self.userdb_field(&own_location).is_some() {
+                fields.push((own_location, location.clone()));
+            }
+            fields.push((MAIL_LOCATION.to_vec(), location));
+        }
+        if is_of_2_4 {
+            fields.push((inbox.field(LIST_INDEX), b"no".to_vec()));
+            fields.push((inbox.field(LIST_INDEX_PREFIX), Vec::new()));
+            fields.push((LIST_INDEX_PREFIX.to_vec(), Vec::new()));
+        }
+        self.with_fields(&fields)
+    }
+
+    /// The environment with these userdb fields, in place of others of the same names.
+    fn with_fields(&self, fields: &[(Vec<u8>, Vec<u8>)]) -> Vec<CString> {
+        let is_replaced = |entry: &CStr| {
+            fields.iter().any(|(name, _)| {
+                value_of(entry, name).is_some() || value_of(entry, &set(name)).is_some()
+            })
+        };
+        let kept = self.0.iter().filter(|entry| !is_replaced(entry));
+        let mut entries: Vec<CString> = kept.map(|&entry| entry.to_owned()).collect();
         if let Some(keys) = entries
             .iter_mut()
             .find(|entry| value_of(entry, USERDB_KEYS).is_some())
         {
-            *keys = with_key(keys, MAILBOX_LIST_INDEX);
+            *keys = with_names(keys, fields.iter().map(|(name, _)| name.as_slice()));
         }
-        entries.push(c"MAILBOX_LIST_INDEX=no".to_owned());
+        // Made of C strings and of a namespace's name, which has no NUL: none is ever left out.
+        entries.extend(fields.iter().filter_map(|(name, value)| {
+            CString::new([name, b"=".as_slice(), value].concat()).ok()
+        }));
         entries
     }
+}
+
+/// The environment that script-login would make of these userdb fields.
+///
+/// # Errors
+/// If a name or a value has a NUL byte.
+pub fn of_userdb_fields(
+    user: &[u8],
+    fields: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
+) -> Result<Vec<CString>, NulError> {
+    let mut entries = vec![CString::new([b"USER=", user].concat())?];
+    let mut keys = [USERDB_KEYS, b"="].concat();
+    for (name, value) in fields {
+        let name = name.to_ascii_uppercase();
+        entries.push(CString::new([name.as_slice(), b"=", &value].concat())?);
+        keys.extend_from_slice(&name);
+        keys.push(b' ');
+    }
+    entries.push(CString::new(keys)?);
+    Ok(entries)
+}
+
+fn set(name: &[u8]) -> Vec<u8> {
+    [b"SET/", name].concat()
+}
+
+/// A location of Dovecot 2.3 without list index: of several LISTINDEX the last counts, and an empty
+/// one means that there is none. A single colon at the end means nothing, two are one.
+fn switched_off(location: &[u8]) -> Vec<u8> {
+    let colons = location.iter().rev().take_while(|&&byte| byte == b':');
+    let end = location.len() - colons.count() % 2;
+    [&location[..end], b":LISTINDEX="].concat()
 }
 
 fn value_of<'a>(entry: &'a CStr, key: &[u8]) -> Option<&'a [u8]> {
@@ -62,14 +195,19 @@ fn value_of<'a>(entry: &'a CStr, key: &[u8]) -> Option<&'a [u8]> {
 }
 
 /// `entry` is USERDB_KEYS=...; Dovecot ends the list with a space.
-fn with_key(entry: &CStr, key: &[u8]) -> CString {
-    let keys = entry.to_bytes();
-    let mut bytes = keys.to_vec();
-    if !keys.ends_with(b" ") && !keys.ends_with(b"=") {
-        bytes.push(b' ');
+fn with_names<'n>(entry: &CStr, names: impl Iterator<Item = &'n [u8]>) -> CString {
+    let mut keys = entry.to_bytes().to_vec();
+    for name in names {
+        let list = &keys[USERDB_KEYS.len() + 1..];
+        if list.split(|&byte| byte == b' ').any(|key| key == name) {
+            continue;
+        }
+        if !list.is_empty() && !list.ends_with(b" ") {
+            keys.push(b' ');
+        }
+        keys.extend_from_slice(name);
+        keys.push(b' ');
     }
-    bytes.extend_from_slice(key);
-    bytes.push(b' ');
-    // Neither a C string nor the key holds a NUL byte, so nothing is ever cut off here.
-    CString::new(bytes).unwrap_or_else(|_| entry.to_owned())
+    // Neither a C string nor the names hold a NUL byte, so nothing is ever cut off here.
+    CString::new(keys).unwrap_or_else(|_| entry.to_owned())
 }

@@ -3,17 +3,15 @@
 pub mod command_line;
 pub mod user;
 
-use std::ffi::{CString, OsString};
+use std::ffi::CString;
 use std::fmt;
-use std::os::unix::ffi::OsStringExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 
 use nix::errno::Errno;
 
 use crate::config::Configuration;
-use crate::dovecot::environment::Environment;
-use crate::dovecot::location::{Tracked, Tracking, source};
+use crate::dovecot::environment::{Environment, Namespace};
+use crate::dovecot::location::{Tracked, Tracking, resolve};
 use crate::log::Log;
 use crate::login::command_line::{CommandLine, UsageError};
 use crate::login::user::actor;
@@ -21,19 +19,27 @@ use crate::nfs::directory::Index;
 use crate::reconcile::{Reconciliation, Verdict};
 use crate::system::start::exit;
 
-/// Decides whether the session may use its list index, after making it right if it was not.
+/// Decides whether the session may use its list index, after making it right if it was not. Returns
+/// the environment for a session that may not.
 ///
 /// Never fails: whatever goes wrong, a mistake in this program included, is logged and becomes a
 /// verdict.
-pub fn decide(command: &CommandLine, environment: &Environment) -> Verdict {
+pub fn decide(command: &CommandLine, environment: &Environment) -> Option<Vec<CString>> {
     let mut log = Log::new(environment.get(b"USER").unwrap_or_default());
+    let mut inbox = Namespace::default();
     let verdict = catch_unwind(AssertUnwindSafe(|| {
-        Login::new(command, environment, &mut log).run()
+        let login = Login::new(command, environment, &mut log);
+        inbox.clone_from(&login.configuration.inbox_namespace);
+        login.run()
     }));
-    verdict.unwrap_or_else(|_| {
+    let verdict = verdict.unwrap_or_else(|_| {
         log.error("session without list index: internal error");
         Verdict::DoNotUse
-    })
+    });
+    match verdict {
+        Verdict::Use => None,
+        Verdict::DoNotUse => Some(environment.without_list_index(&inbox)),
+    }
 }
 
 /// Why nothing is executed. Only mistakes in Dovecot's configuration lead here.
@@ -108,8 +114,8 @@ impl<'a> Login<'a> {
     }
 
     fn run(&self) -> Verdict {
-        match source::of_login(self.environment, &self.configuration) {
-            Ok(Tracking::Tracked(tracked)) => self.reconcile(tracked),
+        match resolve(self.environment, &self.configuration.inbox_namespace) {
+            Ok(Tracking::Tracked(tracked)) => self.reconcile(&tracked),
             Ok(Tracking::Shared(_)) => Verdict::Use,
             Ok(layout @ Tracking::LayoutIndex) => {
                 self.log.error(layout);
@@ -123,22 +129,19 @@ impl<'a> Login<'a> {
         }
     }
 
-    fn reconcile(&self, tracked: Tracked) -> Verdict {
-        let actor = match actor(self.environment, &self.configuration) {
+    fn reconcile(&self, tracked: &Tracked) -> Verdict {
+        let actor = match actor(self.environment) {
             Ok(actor) => actor,
             Err(error) => return self.without_list_index(error),
         };
-        // The location was made of C strings and of a file's text that was checked for NUL, so
-        // nothing is ever lost here.
-        let name = |bytes: Vec<u8>| CString::new(bytes).unwrap_or_default();
         Reconciliation {
             index: Index {
-                path: PathBuf::from(OsString::from_vec(tracked.index_dir)),
-                claim_name: name(tracked.claim_name.into()),
+                path: tracked.index_dir().to_owned(),
+                claim_name: tracked.claim_name().to_owned(),
                 migration: self.configuration.migration,
             },
-            list_index_directory: PathBuf::from(OsString::from_vec(tracked.list_index_dir)),
-            prefix: name(tracked.prefix),
+            list_index_directory: tracked.list_index_dir().to_owned(),
+            prefix: tracked.prefix().to_owned(),
             actor: &actor,
             host: self.configuration.hostname.as_ref(),
             lock_timeout: self.configuration.lock_timeout,

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use crate::actor::{Actor, ActorError};
-use crate::config::{Account, Configuration};
 use crate::dovecot::environment::Environment;
 use crate::system::accounts;
 use crate::system::credentials::{GroupId, Identity, UserId, effective_user};
@@ -11,12 +10,10 @@ use crate::system::credentials::{GroupId, Identity, UserId, effective_user};
 /// Why nobody can be become, or nobody that the work may be done as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserError {
-    /// Started as root, and nothing names the user's uid or gid (the userdb field's name).
+    /// Started as root, and the userdb returns no uid or gid (the field's name).
     Unknown(&'static str),
     /// The userdb field is not a number.
     NotANumber(&'static str, Vec<u8>),
-    /// A name in the configuration that /etc/passwd or /etc/group does not have.
-    NoSuchAccount(String),
     /// Nobody that the work may be done as.
     Actor(ActorError),
 }
@@ -24,22 +21,17 @@ pub enum UserError {
 impl fmt::Display for UserError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            UserError::Unknown(field) => write!(
+            Self::Unknown(field) => write!(
                 f,
-                "started as root without {field} from the userdb; set mail_{} in the configuration file",
-                field.to_ascii_lowercase()
+                "started as root, and the userdb returns no {field}: in dovecot.conf write \
+                 'user = vmail' in the post-login service, or 'script-login -d', or let the userdb \
+                 return {field}"
             ),
-            UserError::NotANumber(field, value) => {
+            Self::NotANumber(field, value) => {
                 let value = String::from_utf8_lossy(value);
-                write!(f, "{field}='{value}' is not a number")
+                write!(f, "userdb field {field}='{value}' is not a number")
             }
-            UserError::NoSuchAccount(name) => {
-                write!(
-                    f,
-                    "'{name}' of the configuration file is not in /etc/passwd or /etc/group"
-                )
-            }
-            UserError::Actor(error) => error.fmt(f),
+            Self::Actor(error) => error.fmt(f),
         }
     }
 }
@@ -47,8 +39,8 @@ impl fmt::Display for UserError {
 impl std::error::Error for UserError {}
 
 impl From<ActorError> for UserError {
-    fn from(error: ActorError) -> UserError {
-        UserError::Actor(error)
+    fn from(error: ActorError) -> Self {
+        Self::Actor(error)
     }
 }
 
@@ -56,23 +48,18 @@ impl From<ActorError> for UserError {
 ///
 /// # Errors
 /// If as root nothing says who the user is, or the user is root.
-pub fn actor(environment: &Environment, configuration: &Configuration) -> Result<Actor, UserError> {
+pub fn actor(environment: &Environment) -> Result<Actor, UserError> {
     if effective_user().0 != 0 {
         return Ok(Actor::current()?);
     }
-    let user = UserId(id(
-        environment,
-        "UID",
-        &configuration.mail_uid,
-        accounts::user_id,
-    )?);
-    let group = GroupId(id(
-        environment,
-        "GID",
-        &configuration.mail_gid,
-        accounts::group_id,
-    )?);
-    let groups = groups(environment, configuration, group)?;
+    let user = UserId(id(environment, "uid")?);
+    let group = GroupId(id(environment, "gid")?);
+    let mut groups = vec![group.0];
+    if let Some(user) = environment.userdb_field(b"SYSTEM_GROUPS_USER") {
+        groups.extend(accounts::groups_of(user));
+    }
+    groups.sort_unstable();
+    groups.dedup();
     Ok(Actor::assume(Identity {
         user,
         group,
@@ -80,19 +67,14 @@ pub fn actor(environment: &Environment, configuration: &Configuration) -> Result
     })?)
 }
 
-fn id(
-    environment: &Environment,
-    field: &'static str,
-    configured: &Option<Account>,
-    look_up: impl Fn(&str) -> Option<u32>,
-) -> Result<u32, UserError> {
-    match (environment.get(field.as_bytes()), configured) {
-        (Some(value), _) => {
-            number(value).ok_or_else(|| UserError::NotANumber(field, value.to_vec()))
-        }
-        (None, Some(account)) => resolve(account, look_up),
-        (None, None) => Err(UserError::Unknown(field)),
-    }
+/// The field, or the setting of Dovecot 2.4 that it stands for.
+fn id(environment: &Environment, field: &'static str) -> Result<u32, UserError> {
+    let key = field.to_ascii_uppercase();
+    let value = environment
+        .userdb_field(key.as_bytes())
+        .or_else(|| environment.userdb_field(format!("MAIL_{key}").as_bytes()))
+        .ok_or(UserError::Unknown(field))?;
+    number(value).ok_or_else(|| UserError::NotANumber(field, value.to_vec()))
 }
 
 /// A decimal number; not 4294967295, which stands for "leave as it is" (setresuid(2)).
@@ -100,34 +82,4 @@ fn number(text: &[u8]) -> Option<u32> {
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let number = digits.then(|| std::str::from_utf8(text).ok()?.parse().ok())??;
     (number != u32::MAX).then_some(number)
-}
-
-/// The id of a user or group of the configuration file; `look_up` finds that of a name.
-///
-/// # Errors
-/// If the system knows nobody of that name.
-pub fn resolve(account: &Account, look_up: impl Fn(&str) -> Option<u32>) -> Result<u32, UserError> {
-    match account {
-        Account::Id(id) => Ok(*id),
-        Account::Name(name) => number(name.as_bytes())
-            .or_else(|| look_up(name))
-            .ok_or_else(|| UserError::NoSuchAccount(name.clone())),
-    }
-}
-
-fn groups(
-    environment: &Environment,
-    configuration: &Configuration,
-    group: GroupId,
-) -> Result<Vec<u32>, UserError> {
-    let mut groups = vec![group.0];
-    for account in &configuration.mail_access_groups {
-        groups.push(resolve(account, accounts::group_id)?);
-    }
-    if let Some(user) = environment.get(b"SYSTEM_GROUPS_USER") {
-        groups.extend(accounts::groups_of(user));
-    }
-    groups.sort_unstable();
-    groups.dedup();
-    Ok(groups)
 }

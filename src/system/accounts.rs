@@ -15,13 +15,6 @@ pub fn user_id(name: &str) -> Option<u32> {
     })
 }
 
-/// Gid of the system group `name`.
-pub fn group_id(name: &str) -> Option<u32> {
-    entry("/etc/group", name.as_bytes(), |fields| {
-        number(fields.get(2)?)
-    })
-}
-
 /// Gids of the groups that list `user` as a member.
 pub fn groups_of(user: &[u8]) -> Vec<u32> {
     let file = std::fs::read("/etc/group").unwrap_or_default();

@@ -15,9 +15,7 @@ pub mod entries;
 pub mod file_status;
 #[cfg(feature = "admin")]
 pub mod file_system;
-pub mod host;
 pub mod lease;
-pub mod regex;
 pub mod signals;
 pub mod start;
 pub mod statx;

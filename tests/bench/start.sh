@@ -8,9 +8,7 @@ measure_start() {
     chown -R mail:mail "$home" "$list"
     environment_of alice "$home" "$list" >"$environment"
     cat >"$WORK/nfs-hostchange.toml" <<END
-# Where each user's list index is.
-mail_location = "mdbox:~/mdbox:LISTINDEX=$SHM/local/42/%u/dovecot.list.index"
-
+# What an administrator may have written.
 migration = false
 hostname = "backend1.example.org"
 lock_timeout = "5 secs"

@@ -492,6 +492,17 @@ impl<'a> Login<'a> {
         self.set_field("MAIL_LOCATION", location)
     }
 
+    /// The same places in the words of Dovecot 2.4.
+    pub fn of_2_4(self) -> Login<'a> {
+        let index = bytes(&self.lab.index());
+        let list_index = self.lab.list_index(&self.host).join(PREFIX);
+        self.without_field("MAIL_LOCATION")
+            .set_field("MAIL_DRIVER", "mdbox")
+            .set_field("MAIL_PATH", "~/mdbox")
+            .set_field("MAIL_INDEX_PATH", index)
+            .set_field("MAILBOX_LIST_INDEX_PREFIX", bytes(&list_index))
+    }
+
     /// The whole environment, entry by entry.
     pub fn environment(mut self, entries: Vec<Vec<u8>>) -> Login<'a> {
         self.environment = entries;
@@ -751,7 +762,7 @@ impl Session<'_> {
         self
     }
 
-    /// The session must not use it: MAILBOX_LIST_INDEX=no, and nothing else, came to it.
+    /// The session must not use it: the fields that switch it off, and nothing else, came to it.
     #[track_caller]
     pub fn assert_not_vouched(&self) -> &Self {
         let expected: Vec<String> = without_list_index(&self.given);
@@ -814,21 +825,72 @@ impl Session<'_> {
     }
 }
 
-/// The only difference that the wrapper makes.
+/// The only difference that the wrapper makes, for the namespace called inbox.
 fn without_list_index(given: &[Vec<u8>]) -> Vec<String> {
-    let mut first_keys = true;
-    given
+    const OWN: &str = "NAMESPACE/INBOX/LOCATION";
+    const OF_2_4: [&str; 3] = [
+        "NAMESPACE/INBOX/MAILBOX_LIST_INDEX=no",
+        "NAMESPACE/INBOX/MAILBOX_LIST_INDEX_PREFIX=",
+        "MAILBOX_LIST_INDEX_PREFIX=",
+    ];
+    let given: Vec<String> = given.iter().map(|entry| escaped(entry)).collect();
+    let value = |key: &str| {
+        let mut values = given.iter().filter_map(|entry| entry.strip_prefix(key));
+        values.find_map(|rest| rest.strip_prefix('='))
+    };
+    let keys = value("USERDB_KEYS");
+    let field = |key: &str| {
+        let named = keys.is_none_or(|keys| keys.split(' ').any(|name| name == key));
+        value(key).filter(|_| named)
+    };
+    let location = [OWN, "MAIL_LOCATION", "MAIL"].into_iter().find_map(field);
+    let of_2_4 = ["MAIL_DRIVER", "MAIL_PATH", "MAILBOX_LIST_INDEX_PREFIX"];
+    let is_of_2_4 = of_2_4.into_iter().any(|key| field(key).is_some());
+    let mut added = Vec::new();
+    if let Some(location) = location {
+        if !is_of_2_4 || field(OWN).is_some() {
+            added.push(format!("{OWN}={location}:LISTINDEX="));
+        }
+        added.push(format!("MAIL_LOCATION={location}:LISTINDEX="));
+    }
+    if is_of_2_4 || location.is_none() {
+        added.extend(OF_2_4.map(str::to_owned));
+    }
+    let names: Vec<&str> = added
         .iter()
-        .filter(|entry| !entry.starts_with(b"MAILBOX_LIST_INDEX="))
-        .map(|entry| {
-            if entry.starts_with(b"USERDB_KEYS=") && std::mem::take(&mut first_keys) {
-                escaped(entry) + "MAILBOX_LIST_INDEX "
-            } else {
-                escaped(entry)
+        .filter_map(|entry| Some(entry.split_once('=')?.0))
+        .collect();
+    let mut first_keys = true;
+    let mut expected = Vec::new();
+    for entry in &given {
+        let name = entry.split('=').next().unwrap_or_default();
+        if names.contains(&name.strip_prefix("SET/").unwrap_or(name)) {
+            continue;
+        }
+        let mut entry = entry.clone();
+        if name == "USERDB_KEYS" && std::mem::take(&mut first_keys) {
+            for name in &names {
+                if !entry["USERDB_KEYS=".len()..]
+                    .split(' ')
+                    .any(|key| key == *name)
+                {
+                    let separator = if entry.ends_with([' ', '=']) { "" } else { " " };
+                    entry = format!("{entry}{separator}{name} ");
+                }
             }
-        })
-        .chain(["MAILBOX_LIST_INDEX=no".to_owned()])
-        .collect()
+        }
+        expected.push(entry);
+    }
+    expected.extend(added);
+    expected
+}
+
+/// Whether this is the environment of a session that must not use its list index.
+pub fn is_switched_off(environment: &[String]) -> bool {
+    environment.iter().any(|entry| {
+        entry == "NAMESPACE/INBOX/MAILBOX_LIST_INDEX=no"
+            || (entry.starts_with("MAIL_LOCATION=") && entry.ends_with(":LISTINDEX="))
+    })
 }
 
 /// A line in syslog.

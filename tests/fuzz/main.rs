@@ -86,7 +86,7 @@ fn inputs(target: &str) -> Vec<Vec<u8>> {
         let text = |field: &str| row[field].as_str().unwrap_or_default();
         match target {
             "age" => text("input").into(),
-            _ => [text("user"), text("home"), text("mail_location")]
+            _ => [text("user"), text("home"), text("expanded")]
                 .join("\0")
                 .into(),
         }

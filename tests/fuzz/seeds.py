@@ -26,6 +26,6 @@ def write(target, inputs):
             file.write(data)
 
 
-write("location", [b"\0".join(value(row, field) for field in ("user", "home", "mail_location"))
-                   for name in ("paths-2.3.jsonl", "autodetect-2.3.jsonl") for row in rows(name)])
+write("location", [b"\0".join(value(row, field) for field in ("user", "home", "expanded"))
+                   for row in rows("paths-2.3.jsonl")])
 write("age", [row["input"].encode() for row in rows("times-2.3.jsonl")])

@@ -6,111 +6,25 @@ use std::path::Path;
 
 use nfs_hostchange::config::{Configuration, ConfigurationError};
 use nfs_hostchange::dovecot::age::parse_age;
-use nfs_hostchange::dovecot::environment::Environment;
-use nfs_hostchange::dovecot::location::{
-    self, Lookup, Setting, Tracked, Tracking, UserdbField, Variables, source,
-};
+use nfs_hostchange::dovecot::environment::{Environment, Namespace, of_userdb_fields};
+use nfs_hostchange::dovecot::location::{Tracked, Tracking, resolve};
 use nfs_hostchange::local::record::Content;
 use nfs_hostchange::login::command_line;
 use nfs_hostchange::names::DEFAULT_CONFIGURATION;
 use nfs_hostchange::nfs::claim::ClaimText;
 use nfs_hostchange::nfs::host::HostName;
 
-/// A user, a home and a template, with NUL bytes in between.
+/// A user, a home and an expanded location of Dovecot 2.3, with NUL bytes in between.
 pub fn location(data: &[u8]) {
     let mut fields = data.splitn(3, |&byte| byte == 0);
-    let mut field = || fields.next().unwrap_or_default();
-    let (user, home, template) = (field(), field(), field());
-    let home = (!home.is_empty()).then_some(home);
-    let variables = Variables {
-        user,
-        home,
-        auth_user: None,
-        uid: Some(999),
-        gid: Some(995),
-        service: Some(b"imap"),
-        local_ip: Some(b"192.0.2.1"),
-        remote_ip: Some(b"2001:db8::1"),
-        session: None,
-        pid: None,
-        lookup: &Nobody,
-    };
-    let _ = location::expand(template, Setting::MailHome, &variables);
-    if let Ok(expanded) = location::expand(template, Setting::MailLocation, &variables) {
-        assert!(!expanded.contains(&0), "a path cannot hold NUL");
-        check_location(&expanded, user, home);
-    }
-    // As the userdb hands it over, it is not expanded again.
-    check_location(template, user, home);
-    check_user(user, &variables);
-}
-
-fn check_location(text: &[u8], user: &[u8], home: Option<&[u8]>) {
-    let Ok(parsed) = location::parse(text, home, &|name| Some([b"/home/", name].concat())) else {
+    let mut field = || fields.next().unwrap_or_default().to_vec();
+    let user = field();
+    let fields = [("home", field()), ("mail_location", field())];
+    let fields = fields.map(|(name, value)| (name.into(), value));
+    let Ok(entries) = of_userdb_fields(&user, fields) else {
         return;
     };
-    let tracking = location::tracking(&parsed, user, home, None);
-    // What it says is for a log line.
-    let _ = tracking.to_string();
-    if let Tracking::Tracked(tracked) = tracking {
-        check_tracked(&tracked, user);
-    }
-}
-
-/// Wherever a login works, the paths say so themselves: absolute, and nowhere up again.
-fn check_tracked(tracked: &Tracked, user: &[u8]) {
-    for path in [&tracked.index_dir, &tracked.list_index_dir] {
-        assert!(path.starts_with(b"/"), "{}", path.escape_ascii());
-        let mut names = path.split(|&byte| byte == b'/');
-        assert!(names.all(|name| name != b".."), "{}", path.escape_ascii());
-    }
-    let prefix = &tracked.prefix;
-    let is_name = !prefix.is_empty() && !prefix.contains(&b'/');
-    assert!(is_name && prefix != b"..", "{}", prefix.escape_ascii());
-    assert!(prefix != b".lasthost", "the record's name");
-    assert!(
-        !matches!(user, b"" | b"." | b"..") && !user.contains(&b'/'),
-        "{}",
-        user.escape_ascii()
-    );
-}
-
-/// With the documented template a user gets to the directory of that name, or nowhere at all.
-fn check_user(user: &[u8], variables: &Variables) {
-    if user.contains(&b':') {
-        // That begins the next key, for Dovecot too; its auth_username_chars forbids it.
-        return;
-    }
-    let template = b"mdbox:/nfs/%u:LISTINDEX=/dev/shm/li/%2.256Nu/%u/dovecot.list.index";
-    let expanded = location::expand(template, Setting::MailLocation, variables);
-    let Ok(parsed) = location::parse(&expanded.unwrap_or_default(), None, &|_| None) else {
-        return;
-    };
-    if let Tracking::Tracked(tracked) = location::tracking(&parsed, user, None, None) {
-        let directory = tracked.list_index_dir.strip_prefix(b"/dev/shm/li/");
-        let directory = directory.expect("the template says so");
-        assert_eq!(&directory[2..3], b"/", "two digits are the hash");
-        assert_eq!(&directory[3..], user, "another user's directory");
-        assert_eq!(tracked.index_dir, [b"/nfs/", user].concat());
-        assert_eq!(tracked.prefix, b"dovecot.list.index");
-    }
-}
-
-struct Nobody;
-
-impl Lookup for Nobody {
-    fn host_domain(&self) -> Option<Vec<u8>> {
-        Some(b"mx1.example.org".to_vec())
-    }
-    fn host_name(&self) -> Option<Vec<u8>> {
-        Some(b"mx1".to_vec())
-    }
-    fn environment(&self, name: &[u8]) -> Option<Vec<u8>> {
-        Some(name.to_vec())
-    }
-    fn userdb(&self, _field: &[u8]) -> Option<UserdbField> {
-        Some(UserdbField::Absent)
-    }
+    check_environment(&entries, &Namespace::default());
 }
 
 /// A configuration, and an environment behind the first NUL byte.
@@ -119,35 +33,60 @@ pub fn login(data: &[u8]) {
     let text = strings.next().unwrap_or_default();
     let configuration = Configuration::parse(Path::new("x"), text).unwrap_or_default();
     let entries: Vec<CString> = strings.map(c_string).collect();
+    check_environment(&entries, &configuration.inbox_namespace);
+}
+
+fn check_environment(entries: &[CString], inbox: &Namespace) {
     let entries: Vec<&CStr> = entries.iter().map(CString::as_c_str).collect();
     let environment = Environment::new(&entries);
-    match source::of_login(&environment, &configuration) {
+    match resolve(&environment, inbox) {
         Ok(Tracking::Tracked(tracked)) => {
             check_tracked(&tracked, environment.get(b"USER").unwrap_or_default());
         }
+        // What it says is for a log line.
         Ok(other) => drop(other.to_string()),
         Err(error) => drop(error.to_string()),
     }
-    check_without_list_index(&entries, &environment.without_list_index());
+    check_without_list_index(&entries, inbox);
 }
 
-/// Nothing is lost or added but the one field and its name.
-fn check_without_list_index(given: &[&CStr], made: &[CString]) {
-    let is_field = |entry: &CStr| entry.to_bytes().starts_with(b"MAILBOX_LIST_INDEX=");
-    let kept = given.iter().filter(|entry| !is_field(entry));
-    let (field, rest) = made.split_last().expect("the field is in it");
-    assert_eq!(field.as_c_str(), c"MAILBOX_LIST_INDEX=no");
-    assert_eq!(kept.clone().count(), rest.len());
-    let mut changed = kept
-        .zip(rest)
-        .filter(|(given, made)| **given != made.as_c_str());
-    if let Some((given, made)) = changed.next() {
-        assert!(given.to_bytes().starts_with(b"USERDB_KEYS="));
-        let added = made.to_bytes().strip_prefix(given.to_bytes());
-        let added = added.expect("the keys stay as they are");
-        assert_eq!(added.trim_ascii(), b"MAILBOX_LIST_INDEX");
+/// Wherever a login works, the paths say so themselves: absolute, and nowhere up again.
+fn check_tracked(tracked: &Tracked, user: &[u8]) {
+    for path in [tracked.index_dir(), tracked.list_index_dir()] {
+        let path = path.as_os_str().as_encoded_bytes();
+        assert!(path.starts_with(b"/"), "{}", path.escape_ascii());
+        let mut names = path.split(|&byte| byte == b'/');
+        assert!(names.all(|name| name != b".."), "{}", path.escape_ascii());
     }
-    assert_eq!(changed.next(), None);
+    let prefix = tracked.prefix().to_bytes();
+    let is_name = !prefix.is_empty() && !prefix.contains(&b'/');
+    assert!(is_name && prefix != b"..", "{}", prefix.escape_ascii());
+    assert!(!prefix.starts_with(b".lasthost"), "the record's name");
+    assert!(
+        !matches!(user, b"" | b"." | b"..") && !user.contains(&b'/'),
+        "{}",
+        user.escape_ascii()
+    );
+}
+
+/// A login that goes by the fields which are made has no list index, and everything else is as it
+/// was, in its order.
+fn check_without_list_index(given: &[&CStr], inbox: &Namespace) {
+    let made = Environment::new(given).without_list_index(inbox);
+    let made: Vec<&CStr> = made.iter().map(CString::as_c_str).collect();
+    let tracking = resolve(&Environment::new(&made), inbox);
+    assert!(!matches!(tracking, Ok(Tracking::Tracked(_))), "{made:?}");
+    let is_other = |entry: &&&CStr| {
+        let name = entry.to_bytes().split(|&byte| byte == b'=').next();
+        let name = name.unwrap_or_default();
+        let name = name.strip_prefix(b"SET/").unwrap_or(name);
+        name != b"USERDB_KEYS"
+            && name != b"MAIL_LOCATION"
+            && name != b"MAILBOX_LIST_INDEX_PREFIX"
+            && !name.starts_with(b"NAMESPACE/")
+    };
+    let kept = made.iter().filter(is_other);
+    assert!(kept.eq(given.iter().filter(is_other)));
 }
 
 /// A record is whole, or none.

@@ -20,7 +20,8 @@
 #                  in $SITE/HOST/syslog.messages
 #         command:COMMAND  that command line, which is to end in script-login
 #         PATH     that script, with the backend's directory for list indexes as argument
-# SITE_MAIL_LOCATION and SITE_SETTINGS from the environment go into dovecot.conf.
+# SITE_SETTINGS, SITE_USERDB (in userdb { }) and SITE_HOOK_SETTINGS (in the post-login
+# services) from the environment go into dovecot.conf.
 start_site() {
     local name=$1 host
     SITE=$WORK/$name
@@ -68,7 +69,8 @@ configure_wrapper() {
 
 start_backend() {
     local host=$1 dir=$SITE/$1 hook_command hook_user='' executable=' imap-postlogin' pop3_executable=' pop3-postlogin'
-    local become=() location=${SITE_MAIL_LOCATION:-mdbox:~/mdbox}
+    local become=()
+    local userdb=${SITE_USERDB:-}
     local wrapper="$SITE/bin/nfs-hostchange-login --config=$dir/hostchange.toml"
     # A copy: the build tree may be in a home that mail users cannot enter.
     [ -z "${WRAPPER:-}" ] || install -m 0755 "$WRAPPER" "$SITE/bin/nfs-hostchange-login"
@@ -97,6 +99,7 @@ start_backend() {
         drop) hook_command="-d $hook_command" ;;
         vmail) hook_user='user = mail' ;;
     esac
+    hook_user+=$'\n'${SITE_HOOK_SETTINGS:-}
 
     read -r IMAP POP3 LMTP < <("$PYTHON" "$REPO/tests/lib/mailclient.py" ports 3)
     printf 'IMAP=%s POP3=%s LMTP=%s\n' "$IMAP" "$POP3" "$LMTP" >"$dir/ports"
@@ -120,7 +123,7 @@ mailbox_list_index = yes
 # Believes the list index instead of looking at every folder: what local list
 # indexes are for, and what makes stale ones visible.
 mailbox_list_index_very_dirty_syncs = yes
-mail_location = ${location//@LOCAL@/$SITE_SHM/$host}
+mail_location = mdbox:~/mdbox
 mail_home = $SITE/store/%u
 postmaster_address = postmaster@example.org
 ${SITE_SETTINGS:-}
@@ -131,6 +134,7 @@ passdb {
 userdb {
   driver = passwd-file
   args = $dir/users/%u
+  ${userdb//@LOCAL@/$SITE_SHM/$host}
 }
 service imap-login {
   process_min_avail = 0

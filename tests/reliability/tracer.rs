@@ -162,7 +162,7 @@ impl<'a> Process<'a> {
         let environment = read("environ");
         let without = environment
             .split(|&byte| byte == 0)
-            .any(|entry| entry == b"MAILBOX_LIST_INDEX=no");
+            .any(|entry| entry.starts_with(b"MAIL_LOCATION=") && entry.ends_with(b":LISTINDEX="));
         let status = String::from_utf8_lossy(&read("status")).into_owned();
         let ids = status.lines().filter(|line| {
             ["Uid:", "Gid:", "Groups:"]

@@ -63,9 +63,20 @@ impl Scratch {
         path
     }
 
+    /// A doveadm that answers this, in place of the machine's own.
+    pub fn doveadm(&self, answer: &str) {
+        let program = self.0.join("doveadm");
+        fs::write(program.with_extension("answer"), answer).expect("write");
+        let _nobody_is_started = starting();
+        fs::write(&program, "#!/bin/sh\ncat \"$0.answer\"\n").expect("write");
+        fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("chmod");
+    }
+
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(self.program());
         command.args(arguments).current_dir("/");
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", self.0.display()));
         command
     }
 

@@ -29,17 +29,12 @@ pub fn check(settings: &Settings, post_logins: &[PostLogin<'_>], findings: &mut 
             .iter()
             .filter(|service| service.configuration == file)
             .map(|service| service.user);
-        check_file(settings, &file, readers, findings);
+        check_file(&file, readers, findings);
     }
     userdb_agrees(settings, findings);
 }
 
-fn check_file<'a>(
-    settings: &Settings,
-    path: &Path,
-    readers: impl Iterator<Item = &'a str>,
-    findings: &mut Findings,
-) {
+fn check_file<'a>(path: &Path, readers: impl Iterator<Item = &'a str>, findings: &mut Findings) {
     let configuration = match Configuration::read(path) {
         Ok(configuration) => configuration,
         Err(error) => {
@@ -55,12 +50,6 @@ fn check_file<'a>(
         readable(path, readers, findings);
     }
     let configuration = configuration.unwrap_or_default();
-    mail_location(
-        settings,
-        path,
-        configuration.mail_location.as_deref(),
-        findings,
-    );
     if configuration.migration == Migration::On {
         findings.add(
             Severity::Hint,
@@ -109,50 +98,13 @@ fn may_read(user: &str, status: &Metadata) -> bool {
         || (status.mode() & 0o040 != 0 && status.gid() != 0)
 }
 
-fn mail_location(settings: &Settings, path: &Path, own: Option<&str>, findings: &mut Findings) {
-    let (dovecots, _) = settings.location();
-    let value = location::wanted(settings)
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"");
-    let remedy = Remedy::Write(path.to_owned(), format!("mail_location = \"{value}\""));
-    match (own, settings.userdb_location()) {
-        (Some(own), _) if own != dovecots => findings.add(
-            Severity::Error,
-            "other_location",
-            format_args!(
-                "mail_location in {} is '{own}', Dovecot's is '{dovecots}'",
-                path.display()
-            ),
-            remedy,
-        ),
-        (Some(_), _) | (None, UserdbLocation::Given(_)) => {}
-        (None, UserdbLocation::Missing) => findings.add(
-            Severity::Error,
-            "no_location",
-            format_args!(
-                "the wrapper does not know where list indexes are: mail_location is neither in the userdb's answer nor in {}",
-                path.display()
-            ),
-            remedy,
-        ),
-        (None, UserdbLocation::Unknown) => findings.add(
-            Severity::Hint,
-            "unknown_location",
-            format_args!(
-                "unless the userdb returns mail_location for every user, {} needs it",
-                path.display()
-            ),
-            remedy,
-        ),
-    }
-}
-
-/// What the userdb returns is what the wrapper believes; but Dovecot prefers a namespace's own.
+/// What the userdb returns is all that the wrapper sees; but Dovecot prefers a namespace's own.
 fn userdb_agrees(settings: &Settings, findings: &mut Findings) {
-    if let (UserdbLocation::Given(given), (used, LocationSource::Namespace(name))) =
-        (settings.userdb_location(), settings.location())
-    {
-        if given != used {
+    let remedy = settings.write(location::userdb_lines(&location::wanted(settings)));
+    match (settings.userdb_location(), settings.location()) {
+        (UserdbLocation::Given(given), (used, LocationSource::Namespace(name)))
+            if given != used =>
+        {
             findings.add(
                 Severity::Error,
                 "other_location",
@@ -160,5 +112,18 @@ fn userdb_agrees(settings: &Settings, findings: &mut Findings) {
                 settings.write(format!("namespace {name} {{\n  location = {given}\n}}")),
             );
         }
+        (UserdbLocation::Given(_), _) => {}
+        (UserdbLocation::Missing, _) => findings.add(
+            Severity::Error,
+            "no_location",
+            "the wrapper does not know where list indexes are: the userdb does not return mail_location",
+            remedy,
+        ),
+        (UserdbLocation::Unknown, _) => findings.add(
+            Severity::Hint,
+            "unknown_location",
+            "the wrapper needs mail_location from the userdb for every user: does the database return it?",
+            remedy,
+        ),
     }
 }

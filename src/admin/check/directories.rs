@@ -50,7 +50,7 @@ impl Plan {
     pub fn new(
         settings: &Settings,
         post_logins: &[PostLogin<'_>],
-        list_indexes: &ListIndexes<'_>,
+        list_indexes: &ListIndexes,
     ) -> Plan {
         let base = list_indexes.base.clone();
         let mut users = settings.mail_users(post_logins.iter().map(|service| service.user));
@@ -110,7 +110,7 @@ impl Plan {
 
 /// The base directory, and hash directories as `%2.256Nu` makes them: everything that does not depend
 /// on who the users are.
-fn of_many_users(list_indexes: &ListIndexes<'_>) -> BTreeMap<PathBuf, Planned> {
+fn of_many_users(list_indexes: &ListIndexes) -> BTreeMap<PathBuf, Planned> {
     let planned = |mode| Planned {
         mode,
         owner: ("root".to_owned(), 0),
@@ -128,34 +128,49 @@ fn of_many_users(list_indexes: &ListIndexes<'_>) -> BTreeMap<PathBuf, Planned> {
 }
 
 /// The directories that users' own are in, if they are a certain number and not one.
-fn hash_directories(list_indexes: &ListIndexes<'_>) -> BTreeSet<PathBuf> {
-    /// After so many users the directories of a hash repeat; those of a domain never do.
-    const USERS: usize = 500;
+fn hash_directories(list_indexes: &ListIndexes) -> BTreeSet<PathBuf> {
     const MOST: usize = 4096;
-    let mut found = BTreeSet::new();
-    let mut seen_last = 0;
-    for (number, directory) in (1..).zip(list_indexes.of_some_users()) {
-        if directory
-            .parent()
-            .is_some_and(|parent| found.insert(parent.to_owned()))
-        {
-            seen_last = number;
-        }
-        if found.len() > MOST || (number == USERS && found.len() == USERS) {
+    let mut found = BTreeSet::from([list_indexes.base.clone()]);
+    let below = list_indexes.directory.strip_prefix(&list_indexes.base);
+    let mut names: Vec<_> = below.into_iter().flat_map(Path::iter).collect();
+    // The last one is the user's own.
+    names.pop();
+    for name in names {
+        let Some(names) = names_of(&name.to_string_lossy()) else {
+            return BTreeSet::new();
+        };
+        if names.len() * found.len() > MOST {
             return BTreeSet::new();
         }
-        // One that is missing still would have come up with all but certainty.
-        if number > seen_last + 100 + 8 * found.len() {
-            break;
-        }
+        found = found
+            .iter()
+            .flat_map(|directory| names.iter().map(|name| directory.join(name)))
+            .collect();
     }
+    found.remove(&list_indexes.base);
     found
+}
+
+/// Every name that a part of a path stands for, if that does not depend on who the users are: the
+/// part itself without %variables, or all digits of a hash (`%2.256Nu`).
+fn names_of(part: &str) -> Option<Vec<String>> {
+    let Some(variable) = part.strip_prefix('%') else {
+        return (!part.contains('%')).then(|| vec![part.to_owned()]);
+    };
+    let (width, rest) = variable.split_once('.')?;
+    let (modulus, variable) = rest.split_once(['N', 'H'])?;
+    let (width, modulus): (usize, u32) = (width.parse().ok()?, modulus.parse().ok()?);
+    (variable.len() == 1 && modulus <= 4096).then(|| {
+        (0..modulus)
+            .map(|number| format!("{number:0width$x}"))
+            .collect()
+    })
 }
 
 /// Looks at the directories themselves, and at what makes them at boot.
 pub fn check(
     settings: &Settings,
-    list_indexes: &ListIndexes<'_>,
+    list_indexes: &ListIndexes,
     plan: &Plan,
     findings: &mut Findings,
 ) {

@@ -170,24 +170,6 @@ impl Settings {
             .map(|(name, ..)| name)
     }
 
-    /// Every other namespace that is not switched off, with its location.
-    pub fn other_namespaces(&self) -> impl Iterator<Item = (&str, &str)> {
-        let inbox = self.inbox();
-        self.below("namespace")
-            .filter(move |(name, setting, value)| {
-                *setting == "disabled" && *value == "no" && Some(*name) != inbox
-            })
-            .map(|(name, ..)| {
-                let own = self.get(&format!("namespace/{name}/location"));
-                let location = if own.is_empty() {
-                    self.location().0
-                } else {
-                    own
-                };
-                (name, location)
-            })
-    }
-
     /// What the userdbs' own settings say about every user's location.
     pub fn userdb_location(&self) -> UserdbLocation<'_> {
         let given = ["namespace/inbox/location", "mail_location", "mail"]

@@ -1,13 +1,12 @@
 //! List indexes are local, and nothing else than a cache.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::ffi::{CStr, CString};
+use std::path::{Component, Path, PathBuf};
 
 use super::dovecot::{LocationSource, Settings};
 use super::{Findings, Remedy, Severity};
-use crate::admin::locate::{LocateAnswer, LocateError, LocateRequest, locate};
-use crate::dovecot::location::{Layout, Shared, Tracked, Tracking, Unvouchable};
+use crate::dovecot::environment::{Environment, Namespace, of_userdb_fields};
+use crate::dovecot::location::{Layout, Location, Shared, Tracking, Unvouchable};
 use crate::local::directory::open_without_links;
 use crate::system::file_system::FileSystem;
 
@@ -15,38 +14,20 @@ use crate::system::file_system::FileSystem;
 const LOCAL: &str = "LISTINDEX=/dev/shm/dovecot-listindex/%2.256Nu/%u/dovecot.list.index";
 
 /// Where the list indexes of all users are.
-pub struct ListIndexes<'a> {
-    /// The location, with its %variables.
-    template: &'a str,
+pub struct ListIndexes {
+    /// The directory of one user, with %variables for names.
+    pub directory: PathBuf,
     /// The directory above all that depends on the user.
     pub base: PathBuf,
     /// What puts them where they should be.
     pub remedy: Option<Remedy>,
 }
 
-impl ListIndexes<'_> {
-    /// The LISTINDEX directories of some users.
-    pub fn of_some_users(&self) -> impl Iterator<Item = PathBuf> {
-        some_users().map_while(|user| match locate_for(self.template, &user) {
-            Ok(answer) => Some(path(&tracked(&answer)?.list_index_dir)),
-            Err(_) => None,
-        })
-    }
-}
-
-/// Users of whom no two have the same name, domain or, mostly, first letter.
-fn some_users() -> impl Iterator<Item = String> {
-    let letters = ('a'..='z').cycle();
-    (0_u32..)
-        .zip(letters)
-        .map(|(number, letter)| format!("{letter}{number}@{number}.example.org"))
-}
-
 /// Looks at the location of the namespace with the inbox, and at the other namespaces. `None` if no
 /// list index is local.
-pub fn check<'a>(settings: &'a Settings, findings: &mut Findings) -> Option<ListIndexes<'a>> {
+pub fn check(settings: &Settings, findings: &mut Findings) -> Option<ListIndexes> {
     let (template, source) = settings.location();
-    let answer = match locate_for(template, "user") {
+    let (location, tracking) = match read(template) {
         Ok(answer) => answer,
         Err(error) => {
             findings.add(Severity::Error, "location", error, None);
@@ -62,13 +43,12 @@ pub fn check<'a>(settings: &'a Settings, findings: &mut Findings) -> Option<List
         );
     }
     let write = |location: String| write_location(settings, source, &location);
-    let tracking = answer.tracking();
-    let (severity, id) = match tracking {
-        Tracking::Tracked(_) => {
-            index_is_shared(settings, template, findings);
-            other_namespaces(settings, findings);
-            let base = base_of(template, |tracked| &tracked.list_index_dir)?;
-            if base == path(&tracked(&answer)?.list_index_dir) {
+    let (severity, id) = match &tracking {
+        Tracking::Tracked(tracked) => {
+            index_is_shared(settings, tracked.index_dir(), findings);
+            let directory = tracked.list_index_dir().to_owned();
+            let base = base_of(&directory);
+            if base == directory {
                 findings.add(
                     Severity::Error,
                     "one_directory",
@@ -81,13 +61,13 @@ pub fn check<'a>(settings: &'a Settings, findings: &mut Findings) -> Option<List
                 return None;
             }
             return Some(ListIndexes {
-                template,
+                directory,
                 base,
-                remedy: write(local(template)),
+                remedy: Some(write(local(template))),
             });
         }
         Tracking::LayoutIndex => (Severity::Error, "layout_index"),
-        Tracking::Shared(_) if answer.layout() == Layout::Index => (Severity::Hint, "layout_index"),
+        Tracking::Shared(_) if location.layout == Layout::Index => (Severity::Hint, "layout_index"),
         Tracking::Shared(Shared::NotSet) => (Severity::Warning, "no_list_index"),
         Tracking::Shared(Shared::Relative | Shared::SameDirectory) => {
             (Severity::Warning, "shared_list_index")
@@ -98,24 +78,24 @@ pub fn check<'a>(settings: &'a Settings, findings: &mut Findings) -> Option<List
         Tracking::Unvouchable(Unvouchable::IndexInMemory) => (Severity::Error, "index_in_memory"),
         Tracking::Unvouchable(_) => (Severity::Error, "location"),
     };
-    let remedy = mended(template, &answer).and_then(write);
-    findings.add(severity, id, tracking, remedy);
+    let remedy = mended(template, &location, &tracking).map(write);
+    findings.add(severity, id, &tracking, remedy);
     None
 }
 
 /// The location as it should be: Dovecot's, or what this check says to write instead.
 pub fn wanted(settings: &Settings) -> String {
     let (template, _) = settings.location();
-    let mended = locate_for(template, "user").map(|answer| mended(template, &answer));
+    let mended = read(template).map(|(location, tracking)| mended(template, &location, &tracking));
     mended.ok().flatten().unwrap_or_else(|| template.to_owned())
 }
 
 /// What makes the list index local, or, if it is no cache, leaves it in INDEX; `None` if nothing is
 /// wrong, or more than a word.
-fn mended(template: &str, answer: &LocateAnswer) -> Option<String> {
-    match answer.tracking() {
+fn mended(template: &str, location: &Location, tracking: &Tracking) -> Option<String> {
+    match tracking {
         Tracking::LayoutIndex => Some(without(template, "LISTINDEX=")),
-        Tracking::Shared(_) if answer.layout() == Layout::Index => None,
+        Tracking::Shared(_) if location.layout == Layout::Index => None,
         Tracking::Shared(Shared::Memory) | Tracking::Unvouchable(Unvouchable::IndexInMemory) => {
             Some(local(&without(template, "INDEX=MEMORY")))
         }
@@ -129,10 +109,8 @@ fn local(template: &str) -> String {
 }
 
 /// The claim must be where every backend sees it.
-fn index_is_shared(settings: &Settings, template: &str, findings: &mut Findings) {
-    let Some(mut base) = base_of(template, |tracked| &tracked.index_dir) else {
-        return;
-    };
+fn index_is_shared(settings: &Settings, index_dir: &Path, findings: &mut Findings) {
+    let mut base = base_of(index_dir);
     if base.starts_with(HOMES) {
         let home = settings.userdb_field("home");
         let home = home.unwrap_or_else(|| settings.get("mail_home"));
@@ -157,59 +135,35 @@ fn index_is_shared(settings: &Settings, template: &str, findings: &mut Findings)
     }
 }
 
-/// A session that must not use its list index gets MAILBOX_LIST_INDEX=no, which is for all
-/// namespaces, and Dovecot refuses those with LAYOUT=index then (index_list_init() in
-/// mailbox-list-index-backend.c).
-fn other_namespaces(settings: &Settings, findings: &mut Findings) {
-    for (name, location) in settings.other_namespaces() {
-        let is_layout_index =
-            locate_for(location, "user").is_ok_and(|answer| answer.layout() == Layout::Index);
-        let key = format!("namespace/{name}/ignore_on_failure");
-        if is_layout_index && settings.get(&key) == "no" {
-            findings.add(
-                Severity::Error,
-                "other_layout_index",
-                format_args!("namespace {name} has LAYOUT=index: logins fail when the list index must be left alone, unless that namespace may be missing then"),
-                settings.write(format!("namespace {name} {{\n  ignore_on_failure = yes\n}}")),
-            );
-        }
-    }
-}
-
 /// Home directories of the users who are asked about.
 const HOMES: &str = "/homes";
 
-fn locate_for(template: &str, user: &str) -> Result<LocateAnswer, LocateError> {
-    locate(&LocateRequest {
-        user: user.as_bytes().to_vec(),
-        home: Some(format!("{HOMES}/{user}").into_bytes()),
-        mail_home: None,
-        mail_location: template.as_bytes().to_vec(),
-        uid: 1000,
-        gid: 1000,
+/// What a login would make of a location, if its %variables were names.
+fn read(template: &str) -> Result<(Location, Tracking), String> {
+    let home = (b"home".to_vec(), format!("{HOMES}/%u").into_bytes());
+    let location = (b"mail_location".to_vec(), template.as_bytes().to_vec());
+    let entries = of_userdb_fields(b"user", [home, location]).map_err(|error| error.to_string())?;
+    let entries: Vec<&CStr> = entries.iter().map(CString::as_c_str).collect();
+    let environment = Environment::new(&entries);
+    let location =
+        Location::read(&environment, &Namespace::default()).map_err(|error| error.to_string())?;
+    let tracking = location.tracking(&environment);
+    Ok((location, tracking))
+}
+
+fn write_location(settings: &Settings, source: LocationSource<'_>, location: &str) -> Remedy {
+    settings.write(match source {
+        LocationSource::MailLocation => format!("mail_location = {location}"),
+        LocationSource::Namespace(name) => {
+            format!("namespace {name} {{\n  location = {location}\n}}")
+        }
+        LocationSource::Userdb => userdb_lines(location),
     })
 }
 
-fn tracked(answer: &LocateAnswer) -> Option<&Tracked> {
-    match answer.tracking() {
-        Tracking::Tracked(tracked) => Some(tracked),
-        _ => None,
-    }
-}
-
-/// Only a line of Dovecot's own configuration can be written down.
-fn write_location(
-    settings: &Settings,
-    source: LocationSource<'_>,
-    location: &str,
-) -> Option<Remedy> {
-    match source {
-        LocationSource::MailLocation => Some(settings.write(format!("mail_location = {location}"))),
-        LocationSource::Namespace(name) => {
-            Some(settings.write(format!("namespace {name} {{\n  location = {location}\n}}")))
-        }
-        LocationSource::Userdb => None,
-    }
+/// What lets every userdb return the location to a login, within the block that is there already.
+pub fn userdb_lines(location: &str) -> String {
+    format!("userdb {{\n  default_fields = mail_location={location}\n}}")
 }
 
 fn without(template: &str, beginning: &str) -> String {
@@ -220,24 +174,7 @@ fn without(template: &str, beginning: &str) -> String {
 }
 
 /// The deepest directory that all users have in common.
-fn base_of(template: &str, directory: fn(&Tracked) -> &Vec<u8>) -> Option<PathBuf> {
-    /// So few would hardly all be in one hash directory.
-    const USERS: usize = 16;
-    let mut base: Option<PathBuf> = None;
-    for user in some_users().take(USERS) {
-        let answer = locate_for(template, &user).ok()?;
-        let path = path(directory(tracked(&answer)?));
-        base = Some(match base {
-            Some(base) => base
-                .ancestors()
-                .find(|ancestor| path.starts_with(ancestor))?
-                .to_owned(),
-            None => path,
-        });
-    }
-    base
-}
-
-fn path(bytes: &[u8]) -> PathBuf {
-    PathBuf::from(OsStr::from_bytes(bytes))
+fn base_of(directory: &Path) -> PathBuf {
+    let is_constant = |name: &Component<'_>| !name.as_os_str().as_encoded_bytes().contains(&b'%');
+    directory.components().take_while(is_constant).collect()
 }

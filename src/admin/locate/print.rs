@@ -1,71 +1,90 @@
 //! `nfs-hostchange locate`.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::fmt;
 
-use nix::unistd::{getegid, geteuid};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::{Answer, LocateError, locate};
 use crate::admin::command_line::Locate;
-use crate::admin::locate::{self, LocateAnswer, LocateRequest};
-use crate::admin::output::{Exit, complain, say, say_as_it_is};
-use crate::config::{Account, Configuration};
-use crate::login::user::resolve;
-use crate::system::accounts;
+use crate::admin::output::{Exit, complain, insert_path, printable, say, say_as_it_is};
+use crate::dovecot::location::{ListIndex, Tracking};
 
 /// Prints where one user's indexes are, or why that is not known.
-pub fn run(options: Locate) -> Exit {
-    let json = options.json;
+pub fn run(options: &Locate) -> Exit {
     match locate(options) {
-        Ok(answer) if json => say(Value::from(&answer)),
+        Ok(answer) if options.json => say(Value::from(&answer)),
         Ok(answer) => say_as_it_is(&answer.to_string()),
-        Err((exit, reason)) => {
-            if json {
-                say(json!({ "error": reason }));
+        Err(error) => {
+            if options.json {
+                say(json!({ "error": error.to_string() }));
             } else {
-                complain(reason);
+                complain(&error);
             }
-            return exit;
+            return Exit::from(&error);
         }
     }
     Exit::Ok
 }
 
-fn locate(options: Locate) -> Result<LocateAnswer, (Exit, String)> {
-    let wrong = |reason| (Exit::Configuration, reason);
-    let configuration = Configuration::read(&options.configuration.path)
-        .map_err(|error| wrong(error.to_string()))?
-        .unwrap_or_default();
-    let bytes = |option: Option<OsString>, setting: Option<String>| {
-        option
-            .map(OsStringExt::into_vec)
-            .or(setting.map(String::into_bytes))
-    };
-    let mail_location = bytes(options.location, configuration.mail_location).ok_or_else(|| {
-        let reason =
-            "mail_location is not set: give --location, or set it in the configuration file";
-        wrong(reason.to_owned())
-    })?;
-    let id = |account: Option<Account>, look_up: fn(&str) -> Option<u32>, own| match account {
-        Some(account) => resolve(&account, look_up).map_err(|error| wrong(error.to_string())),
-        // As in Dovecot, where nobody says whose.
-        None => Ok(own),
-    };
-    let request = LocateRequest {
-        user: options.user.into_vec(),
-        home: bytes(options.home, None),
-        mail_home: bytes(None, configuration.mail_home),
-        mail_location,
-        uid: id(
-            configuration.mail_uid,
-            accounts::user_id,
-            geteuid().as_raw(),
-        )?,
-        gid: id(
-            configuration.mail_gid,
-            accounts::group_id,
-            getegid().as_raw(),
-        )?,
-    };
-    locate::locate(&request).map_err(|error| (Exit::Data, error.to_string()))
+impl From<&LocateError> for Exit {
+    fn from(error: &LocateError) -> Self {
+        match error {
+            LocateError::Configuration(_) => Self::Configuration,
+            LocateError::Doveadm(error) => error.into(),
+            LocateError::Location(_) => Self::Data,
+        }
+    }
+}
+
+impl Answer {
+    fn list_index(&self) -> (Option<&[u8]>, Option<&[u8]>) {
+        match &self.location.list_index {
+            ListIndex::File {
+                directory, prefix, ..
+            } => (Some(directory), Some(prefix)),
+            ListIndex::Memory { prefix } => (None, Some(prefix)),
+            ListIndex::Disabled => (None, None),
+        }
+    }
+
+    fn is_tracked(&self) -> bool {
+        matches!(self.tracking, Tracking::Tracked(_))
+    }
+}
+
+/// For people: one line for each value.
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (list_index_dir, prefix) = self.list_index();
+        let path = |path: Option<&[u8]>| path.map_or_else(|| "none".to_owned(), printable);
+        writeln!(f, "INDEX      {}", path(self.location.index_dir.as_deref()))?;
+        writeln!(f, "LISTINDEX  {}", path(list_index_dir))?;
+        writeln!(f, "prefix     {}", path(prefix))?;
+        writeln!(f, "layout     {}", self.location.layout.name())?;
+        writeln!(
+            f,
+            "tracked    {}",
+            if self.is_tracked() { "yes" } else { "no" }
+        )?;
+        writeln!(f, "reason     {}", self.tracking)
+    }
+}
+
+/// For programs.
+impl From<&Answer> for Value {
+    fn from(answer: &Answer) -> Self {
+        let (list_index_dir, prefix) = answer.list_index();
+        let mut map = Map::new();
+        for (name, value) in [
+            ("index_dir", answer.location.index_dir.as_deref()),
+            ("list_index_dir", list_index_dir),
+            ("list_index_prefix", prefix),
+        ] {
+            insert_path(&mut map, name, value);
+        }
+        map.insert("layout".to_owned(), answer.location.layout.name().into());
+        map.insert("tracked".to_owned(), answer.is_tracked().into());
+        map.insert("reason".to_owned(), answer.tracking.to_string().into());
+        Self::Object(map)
+    }
 }

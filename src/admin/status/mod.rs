@@ -3,17 +3,15 @@
 mod print;
 
 use std::collections::BTreeSet;
-use std::ffi::{CStr, CString, OsString};
+use std::ffi::CStr;
 use std::fmt;
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use crate::config::Configuration;
 use crate::dovecot::environment::Environment;
-use crate::dovecot::location::source::{self, SourceError};
-use crate::dovecot::location::{Tracked, Tracking};
+use crate::dovecot::location::{LocationError, Tracked, Tracking, resolve};
 use crate::local::directory::{DirectoryError, ListIndexDirectory};
 use crate::local::files::Size;
 use crate::local::lock::{Lock, LockError, Shared};
@@ -114,7 +112,7 @@ pub struct UserStatus {
 #[derive(Debug)]
 pub enum StatusError {
     /// Where the list index is.
-    Source(SourceError),
+    Location(LocationError),
     /// It is shared, or nobody may vouch for it.
     NotTracked(Tracking),
     /// Whose rights to use.
@@ -128,7 +126,7 @@ pub enum StatusError {
 impl fmt::Display for StatusError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StatusError::Source(error) => error.fmt(f),
+            StatusError::Location(error) => error.fmt(f),
             StatusError::NotTracked(tracking) => tracking.fmt(f),
             StatusError::User(error) => error.fmt(f),
             StatusError::Index(error) => error.fmt(f),
@@ -145,18 +143,16 @@ pub fn of_user(
     environment: &Environment<'_>,
     configuration: &Configuration,
 ) -> Result<UserStatus, StatusError> {
-    let tracked = match source::of_login(environment, configuration) {
+    let tracked = match resolve(environment, &configuration.inbox_namespace) {
         Ok(Tracking::Tracked(tracked)) => tracked,
         Ok(other) => return Err(StatusError::NotTracked(other)),
-        Err(error) => return Err(StatusError::Source(error)),
+        Err(error) => return Err(StatusError::Location(error)),
     };
     // Whatever a login does with the user's rights, this does too.
-    let actor = actor(environment, configuration).map_err(StatusError::User)?;
-    // Made of C strings and of a file's text that was checked for NUL.
-    let name = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
+    let actor = actor(environment).map_err(StatusError::User)?;
     let index = Index {
-        path: PathBuf::from(OsString::from_vec(tracked.index_dir.clone())),
-        claim_name: name(tracked.claim_name.as_bytes()),
+        path: tracked.index_dir().to_owned(),
+        claim_name: tracked.claim_name().to_owned(),
         migration: configuration.migration,
     };
     let (directory, look) = index.look().map_err(StatusError::Index)?;
@@ -166,12 +162,12 @@ pub fn of_user(
             .map_or_else(String::new, |text| text.host);
         (host, claim.age_at(SystemTime::now()))
     });
-    let path = PathBuf::from(OsString::from_vec(tracked.list_index_dir.clone()));
     let own = configuration.hostname.clone();
     let here = own.unwrap_or_else(HostName::of_system);
-    let local = match ListIndexDirectory::open(&path, actor.user()) {
-        Ok(directory) => Local::of(&directory, &name(&tracked.prefix), Some(&here))
-            .map_err(StatusError::Local)?,
+    let local = match ListIndexDirectory::open(tracked.list_index_dir(), actor.user()) {
+        Ok(directory) => {
+            Local::of(&directory, tracked.prefix(), Some(&here)).map_err(StatusError::Local)?
+        }
         Err(DirectoryError::Missing(_)) => None,
         Err(error) => return Err(StatusError::Local(error.into())),
     };

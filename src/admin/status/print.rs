@@ -1,11 +1,9 @@
 //! `nfs-hostchange status`.
 
-use std::borrow::Cow;
 use std::ffi::{CString, OsStr};
-use std::fmt::{Display, Write};
+use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -19,6 +17,7 @@ use crate::admin::output::{
 };
 use crate::admin::status::{self, AGES, Local, StatusError, Step, TreeStatus, UserStatus};
 use crate::config::Configuration;
+use crate::dovecot::doveadm;
 use crate::dovecot::environment::Environment;
 use crate::local::directory::{ListIndexDirectory, open_without_links};
 use crate::system::credentials::RootThread;
@@ -47,22 +46,20 @@ fn one_user(options: &Status, name: &OsStr) -> Exit {
             return Exit::Configuration;
         }
     };
-    let entries = match environment_of(options, name) {
+    let entries = match doveadm::environment_of(name, options.dovecot_config.as_deref()) {
         Ok(entries) => entries,
-        Err(exit) => return exit,
+        Err(error) => {
+            unknown(options, name, &error);
+            complain(format_args!("{}: {error}", Path::new(name).display()));
+            return Exit::from(&error);
+        }
     };
     let entries: Vec<_> = entries.iter().map(CString::as_c_str).collect();
     match status::of_user(&Environment::new(&entries), &configuration) {
         Ok(status) => print_user(options, name, &status),
         Err(error) => {
             let reason = error.to_string();
-            if options.json {
-                let mut object = Map::new();
-                insert_path(&mut object, "user", Some(name.as_bytes()));
-                object.insert("in_step".to_owned(), Value::Null);
-                object.insert("reason".to_owned(), reason.as_str().into());
-                say(Value::Object(object));
-            }
+            unknown(options, name, &reason);
             match error {
                 // Nothing is wrong with such a user.
                 StatusError::NotTracked(_) => {
@@ -80,65 +77,24 @@ fn one_user(options: &Status, name: &OsStr) -> Exit {
     }
 }
 
+/// For programs, that it is not known whether the user is in step.
+fn unknown(options: &Status, name: &OsStr, reason: &dyn std::fmt::Display) {
+    if options.json {
+        let mut object = Map::new();
+        insert_path(&mut object, "user", Some(name.as_bytes()));
+        object.insert("in_step".to_owned(), Value::Null);
+        object.insert("reason".to_owned(), reason.to_string().into());
+        say(Value::Object(object));
+    }
+}
+
 fn exit_of(error: &StatusError) -> Exit {
     match error {
         StatusError::NotTracked(_) => Exit::Ok,
-        StatusError::Source(_) | StatusError::User(_) => Exit::Configuration,
+        StatusError::Location(_) | StatusError::User(_) => Exit::Configuration,
         StatusError::Index(_) => Exit::NoInput,
         StatusError::Local(error) => error.into(),
     }
-}
-
-/// What script-login would tell the wrapper about this user: the userdb's fields, by doveadm. Where
-/// doveadm cannot ask Dovecot, the name alone, and the rest is in the configuration file.
-fn environment_of(options: &Status, name: &OsStr) -> Result<Vec<CString>, Exit> {
-    let mut doveadm = Command::new("doveadm");
-    if let Some(file) = &options.dovecot_config {
-        doveadm.arg("-c").arg(file);
-    }
-    let output = doveadm
-        .arg("user")
-        .arg("--")
-        .arg(name)
-        .stdin(Stdio::null())
-        .output();
-    let mut entries = vec![[b"USER=", name.as_bytes()].concat()];
-    match output {
-        Ok(output) if output.status.success() => {
-            let mut keys = b"USERDB_KEYS=".to_vec();
-            for line in output.stdout.split(|&byte| byte == b'\n').skip(1) {
-                let mut fields = line.splitn(2, |&byte| byte == b'\t');
-                if let (Some(field), Some(value)) = (fields.next(), fields.next()) {
-                    let field = field.to_ascii_uppercase();
-                    keys.extend_from_slice(&field);
-                    keys.push(b' ');
-                    entries.push([field.as_slice(), b"=", value].concat());
-                }
-            }
-            entries.push(keys);
-        }
-        // EX_NOUSER
-        Ok(output) if output.status.code() == Some(67) => {
-            complain(format_args!("{}: no such user", Path::new(name).display()));
-            return Err(Exit::NoInput);
-        }
-        Ok(output) => complain_of_doveadm(first_line(&output.stderr)),
-        Err(error) => complain_of_doveadm(error),
-    }
-    entries
-        .into_iter()
-        .map(|entry| CString::new(entry).map_err(|_| Exit::Data))
-        .collect()
-}
-
-fn complain_of_doveadm(reason: impl Display) {
-    complain(format_args!(
-        "asking the configuration file alone, since doveadm cannot say: {reason}"
-    ));
-}
-
-fn first_line(text: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(text.split(|&byte| byte == b'\n').next().unwrap_or_default())
 }
 
 fn print_user(options: &Status, name: &OsStr, status: &UserStatus) -> Exit {
@@ -147,8 +103,12 @@ fn print_user(options: &Status, name: &OsStr, status: &UserStatus) -> Exit {
         let mut object = Map::new();
         insert_path(&mut object, "user", Some(name.as_bytes()));
         let tracked = &status.tracked;
-        insert_path(&mut object, "list_index_dir", Some(&tracked.list_index_dir));
-        insert_path(&mut object, "index_dir", Some(&tracked.index_dir));
+        for (field, path) in [
+            ("list_index_dir", tracked.list_index_dir()),
+            ("index_dir", tracked.index_dir()),
+        ] {
+            insert_path(&mut object, field, Some(path.as_os_str().as_bytes()));
+        }
         let claim = status.claim.as_ref();
         object.insert(
             "claimed_by".to_owned(),
@@ -175,12 +135,12 @@ fn print_user(options: &Status, name: &OsStr, status: &UserStatus) -> Exit {
     say(format_args!("user        {}", Path::new(name).display()));
     say(format_args!(
         "INDEX       {}",
-        printable(&status.tracked.index_dir)
+        printable(status.tracked.index_dir().as_os_str().as_bytes())
     ));
     say(format_args!("claimed by  {claim}"));
     say(format_args!(
         "LISTINDEX   {}",
-        printable(&status.tracked.list_index_dir)
+        printable(status.tracked.list_index_dir().as_os_str().as_bytes())
     ));
     print_local(status.local.as_ref());
     let answer = if in_step { "yes" } else { "no" };

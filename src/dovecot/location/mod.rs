@@ -1,50 +1,28 @@
-//! Where INDEX and LISTINDEX are: `mail_location` as Dovecot 2.3 reads it.
+//! Where INDEX and LISTINDEX are, by the userdb fields that Dovecot hands over.
 //!
-//! The steps are Dovecot's own, and come in its order:
+//! There are two readers, one for each spelling: [`expanded`] for the location of Dovecot 2.3, in
+//! which every %variable is replaced already, and [`settings`] for the settings of 2.4. Both make
+//! the same [`Location`], and [`Location::tracking`] decides what a login may do with it. Nothing
+//! is guessed: what the fields do not say is an error that names the line to write.
 //!
-//! 1. [`expand`] replaces the %variables of the template in the configuration
-//!    file. Values from the userdb have been expanded already, and an expanded
-//!    value is never expanded again.
-//! 2. [`parse`] splits the result into the driver and the keys, and puts in the
-//!    home directories for `~/` and `~name/`.
-//! 3. [`tracking`] decides what a login may do with the outcome.
-//!
-//! Nothing in here looks at the file system, and no input makes it panic.
-//! Paths are bytes, and are returned as Dovecot would use them: `//`, `/./` and
-//! `/../` stay.
+//! Paths are bytes, as Dovecot would use them: `//` and `/./` stay. But for the homes of system
+//! users nothing in here looks at the file system, and no input makes it panic.
 
-mod condition;
-mod expand;
-mod field;
-mod hash;
-mod parse;
-pub mod source;
-mod variables;
+mod expanded;
+mod settings;
 
+use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
+use crate::dovecot::environment::{Environment, Namespace};
 use crate::names::LOCK_FILE;
 
-pub use expand::{ExpandError, expand};
-pub use parse::{ParseError, parse};
-pub use variables::{Lookup, Setting, UserdbField, Variables};
+pub use expanded::ParseError;
+pub use settings::SettingError;
 
-/// The mail storage driver, the part of `mail_location` before the first colon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Driver {
-    /// `maildir`
-    Maildir,
-    /// `mbox`
-    Mbox,
-    /// `mdbox`
-    Mdbox,
-    /// `sdbox`, also called `dbox`
-    Sdbox,
-    /// `raw`
-    Raw,
-}
-
-/// How mailbox names become directories, the `LAYOUT` key.
+/// How mailbox names become directories: `LAYOUT` in Dovecot 2.3, `mailbox_list_layout` in 2.4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// `maildir++`: a dot name is a folder's name
@@ -62,18 +40,16 @@ pub enum Layout {
 /// Where the index files of one user's inbox namespace are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
-    /// The mail storage driver
-    pub driver: Driver,
     /// The directory layout
     pub layout: Layout,
-    /// The root mail directory
-    pub root_dir: Vec<u8>,
     /// INDEX; `None` means that indexes are in memory
     pub index_dir: Option<Vec<u8>>,
     /// The mailbox list index
     pub list_index: ListIndex,
     /// Every file in INDEX shows up as a mailbox (mbox with ITERINDEX)
-    pub lists_index_files: bool,
+    lists_index_files: bool,
+    /// The other spelling says something else
+    is_contradicted: bool,
 }
 
 /// Where the mailbox list index is.
@@ -85,7 +61,7 @@ pub enum ListIndex {
         directory: Vec<u8>,
         /// The file names' first part
         prefix: Vec<u8>,
-        /// How LISTINDEX named the directory
+        /// How the directory was given
         given: Given,
     },
     /// In memory, because INDEX is
@@ -93,33 +69,19 @@ pub enum ListIndex {
         /// The file names' first part, which nothing uses
         prefix: Vec<u8>,
     },
-    /// There is none: LISTINDEX has an empty file part, or with LAYOUT=none
+    /// There is none: its path has an empty file part, or the layout is none
     Disabled,
 }
 
 /// How the directory of the list index was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Given {
-    /// LISTINDEX is not set
-    NotAtAll,
-    /// LISTINDEX has no directory, or one below INDEX
+    /// Not at all
+    Not,
+    /// There is no directory, or one below INDEX
     Relative,
-    /// LISTINDEX has an absolute directory
+    /// As an absolute directory
     Absolute,
-}
-
-impl Layout {
-    /// The name as in `LAYOUT=`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::MaildirPlusPlus => "maildir++",
-            Self::Fs => "fs",
-            Self::Index => "index",
-            Self::Imapdir => "imapdir",
-            Self::None => "none",
-        }
-    }
 }
 
 /// What a login may do with the list index.
@@ -129,24 +91,88 @@ pub enum Tracking {
     Tracked(Tracked),
     /// Nothing is local, nothing to do
     Shared(Shared),
-    /// LAYOUT=index: never deleted, never switched off
+    /// Layout index: never deleted, never switched off
     LayoutIndex,
     /// The list index is local, but nobody can vouch for it: it is left alone,
     /// and this session must not use it
     Unvouchable(Unvouchable),
 }
 
-/// What reconciling needs to know.
+/// Where a list index is that can be kept in step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tracked {
-    /// INDEX, on NFS
-    pub index_dir: Vec<u8>,
-    /// The directory of LISTINDEX, local
-    pub list_index_dir: Vec<u8>,
-    /// The file names' first part in LISTINDEX
-    pub prefix: Vec<u8>,
-    /// What the claim is called in INDEX
-    pub claim_name: &'static str,
+    index_dir: PathBuf,
+    list_index_dir: PathBuf,
+    prefix: CString,
+    claim_name: &'static CStr,
+}
+
+impl Tracked {
+    fn new(
+        index_dir: &[u8],
+        list_index_dir: &[u8],
+        prefix: &[u8],
+        claim_name: &'static CStr,
+    ) -> Result<Self, Unvouchable> {
+        if !index_dir.starts_with(b"/") {
+            return Err(Unvouchable::IndexRelative);
+        }
+        if !list_index_dir.starts_with(b"/") {
+            return Err(Unvouchable::ListIndexRelative);
+        }
+        if has_parent(index_dir) {
+            return Err(Unvouchable::IndexParent);
+        }
+        if has_parent(list_index_dir) || prefix == b".." {
+            return Err(Unvouchable::ListIndexParent);
+        }
+        if index_dir.contains(&0) || list_index_dir.contains(&0) {
+            return Err(Unvouchable::Nul);
+        }
+        Ok(Self {
+            index_dir: path(index_dir),
+            list_index_dir: path(list_index_dir),
+            prefix: list_index_name(prefix).ok_or(Unvouchable::Prefix)?,
+            claim_name,
+        })
+    }
+
+    /// INDEX, on NFS: an absolute path without `..` and NUL.
+    #[must_use]
+    pub fn index_dir(&self) -> &Path {
+        &self.index_dir
+    }
+
+    /// The directory of LISTINDEX, local: an absolute path without `..` and NUL.
+    #[must_use]
+    pub fn list_index_dir(&self) -> &Path {
+        &self.list_index_dir
+    }
+
+    /// The first part of the file names in LISTINDEX, which can be a file's name.
+    #[must_use]
+    pub fn prefix(&self) -> &CStr {
+        &self.prefix
+    }
+
+    /// What the claim is called in INDEX.
+    #[must_use]
+    pub fn claim_name(&self) -> &'static CStr {
+        self.claim_name
+    }
+}
+
+/// A name that a list index may have: a file's, and none of this program's own.
+#[must_use]
+pub fn list_index_name(name: &[u8]) -> Option<CString> {
+    let is_reserved = matches!(name, b"" | b"." | b"..")
+        || name.contains(&b'/')
+        || name.starts_with(LOCK_FILE.to_bytes());
+    if is_reserved {
+        None
+    } else {
+        CString::new(name).ok()
+    }
 }
 
 /// Why nothing is local.
@@ -160,7 +186,7 @@ pub enum Shared {
     SameDirectory,
     /// The list index is in memory
     Memory,
-    /// LISTINDEX has an empty file part, or LAYOUT=none: there is no list index
+    /// The path of the list index has an empty file part, or the layout is none
     Disabled,
 }
 
@@ -169,86 +195,138 @@ pub enum Shared {
 pub enum Unvouchable {
     /// The user name is empty, `.` or `..`, or has a `/` or NUL
     UserName,
-    /// INDEX=MEMORY: nowhere to claim
+    /// INDEX is in memory: nowhere to claim
     IndexInMemory,
     /// INDEX is relative to the process's directory
     IndexRelative,
+    /// LISTINDEX is relative to the process's directory
+    ListIndexRelative,
     /// INDEX has a `..` component
     IndexParent,
     /// LISTINDEX has a `..` component
     ListIndexParent,
+    /// A path has a NUL byte
+    Nul,
     /// The user is chrooted, so the paths are not ours
     Chrooted,
-    /// The prefix is `.lasthost`, the name of the record
-    PrefixIsRecord,
+    /// The list index has a name of this program's own, or none that a file can have
+    Prefix,
     /// The claim would show up as a mailbox
     ClaimIsMailbox,
+    /// The fields of Dovecot 2.3 and 2.4 say different things
+    Contradiction,
 }
 
-/// Decides what a login may do with a user's list index.
+/// What a login may do with the list index of the user whose userdb fields these are.
 ///
-/// `home` and `chroot` are what the userdb returned: a `/./` in the home or a
-/// chroot directory means that the user's paths are below another root.
-///
-/// Nothing is wrong with any user whose list index is shared, so that is asked
-/// first; and LAYOUT=index must not be touched, whatever else is wrong.
-#[must_use]
-pub fn tracking(
-    location: &Location,
-    user: &[u8],
-    home: Option<&[u8]>,
-    chroot: Option<&[u8]>,
-) -> Tracking {
-    let (directory, prefix) = match &location.list_index {
-        ListIndex::Memory { .. } => return Tracking::Shared(Shared::Memory),
-        ListIndex::Disabled => return Tracking::Shared(Shared::Disabled),
-        ListIndex::File {
-            directory,
-            prefix,
-            given,
-        } => match given {
-            Given::NotAtAll => return Tracking::Shared(Shared::NotSet),
-            Given::Relative => return Tracking::Shared(Shared::Relative),
-            Given::Absolute => (directory, prefix),
-        },
-    };
-    let index_dir = location.index_dir.as_deref();
-    if index_dir.is_some_and(|index_dir| is_same_path(index_dir, directory)) {
-        return Tracking::Shared(Shared::SameDirectory);
-    }
-    if location.layout == Layout::Index {
-        return Tracking::LayoutIndex;
+/// # Errors
+/// If the fields do not say where it is, or Dovecot would refuse them.
+pub fn resolve(
+    environment: &Environment<'_>,
+    inbox: &Namespace,
+) -> Result<Tracking, LocationError> {
+    Ok(Location::read(environment, inbox)?.tracking(environment))
+}
+
+impl Location {
+    /// Where the indexes of the user are whose userdb fields these are.
+    ///
+    /// # Errors
+    /// As [`resolve`].
+    pub fn read(environment: &Environment<'_>, inbox: &Namespace) -> Result<Self, LocationError> {
+        let of_2_3 = || {
+            let (field, location) = environment.location(inbox)?;
+            let home = environment.userdb_field(b"HOME");
+            let location = expanded::parse(location, home)
+                .map_err(|error| LocationError::Location(field, error));
+            Some(location)
+        };
+        if !environment.is_of_2_4(inbox) {
+            return of_2_3().ok_or(LocationError::Nowhere)?;
+        }
+        let mut location = settings::read(environment, inbox)?;
+        // Which of the two Dovecot takes depends on its version. What 2.3 would refuse was not meant
+        // for it: `mail` may be somebody's address.
+        if let Some(Ok(other)) = of_2_3() {
+            location.is_contradicted = other != location;
+            if other.layout == Layout::Index {
+                location.layout = other.layout;
+            }
+        }
+        Ok(location)
     }
 
-    let has_parent = |path: &[u8]| path.split(|&byte| byte == b'/').any(|name| name == b"..");
-    let Some(index_dir) = index_dir else {
-        return Tracking::Unvouchable(Unvouchable::IndexInMemory);
+    /// Decides what a login may do with the list index.
+    ///
+    /// Nothing is wrong with any user whose list index is shared, so that is asked
+    /// first; and layout index must not be touched, whatever else is wrong.
+    #[must_use]
+    pub fn tracking(&self, environment: &Environment<'_>) -> Tracking {
+        if self.is_contradicted && self.layout == Layout::Index {
+            return Tracking::LayoutIndex;
+        }
+        if self.is_contradicted {
+            return Tracking::Unvouchable(Unvouchable::Contradiction);
+        }
+        let (directory, prefix) = match &self.list_index {
+            ListIndex::Memory { .. } => return Tracking::Shared(Shared::Memory),
+            ListIndex::Disabled => return Tracking::Shared(Shared::Disabled),
+            ListIndex::File {
+                directory,
+                prefix,
+                given,
+            } => match given {
+                Given::Not => return Tracking::Shared(Shared::NotSet),
+                Given::Relative => return Tracking::Shared(Shared::Relative),
+                Given::Absolute => (directory, prefix),
+            },
+        };
+        let index_dir = self.index_dir.as_deref();
+        if index_dir.is_some_and(|index_dir| is_same_path(index_dir, directory)) {
+            return Tracking::Shared(Shared::SameDirectory);
+        }
+        if self.layout == Layout::Index {
+            return Tracking::LayoutIndex;
+        }
+        let tracked = match index_dir {
+            None => Err(Unvouchable::IndexInMemory),
+            Some(_) if !is_user_name(environment.get(b"USER").unwrap_or_default()) => {
+                Err(Unvouchable::UserName)
+            }
+            Some(_) if is_chrooted(environment) => Err(Unvouchable::Chrooted),
+            Some(_) if self.lists_index_files => Err(Unvouchable::ClaimIsMailbox),
+            Some(index_dir) => Tracked::new(index_dir, directory, prefix, self.layout.claim_name()),
+        };
+        tracked.map_or_else(Tracking::Unvouchable, Tracking::Tracked)
+    }
+}
+
+fn is_user_name(name: &[u8]) -> bool {
+    !matches!(name, b"" | b"." | b"..") && !name.iter().any(|byte| b"/\0".contains(byte))
+}
+
+/// A `/./` in the home or a directory to chroot to means that the user's paths are below another
+/// root.
+fn is_chrooted(environment: &Environment<'_>) -> bool {
+    let is_set = |key: &[u8]| {
+        environment
+            .userdb_field(key)
+            .is_some_and(|directory| !directory.is_empty())
     };
-    let reason = if matches!(user, b"" | b"." | b"..") || user.iter().any(|b| b"/\0".contains(b)) {
-        Unvouchable::UserName
-    } else if chroot.is_some_and(|chroot| !chroot.is_empty())
-        || home.is_some_and(|home| home.windows(3).any(|part| part == b"/./"))
-    {
-        Unvouchable::Chrooted
-    } else if !index_dir.starts_with(b"/") {
-        Unvouchable::IndexRelative
-    } else if has_parent(index_dir) {
-        Unvouchable::IndexParent
-    } else if has_parent(directory) || prefix == b".." {
-        Unvouchable::ListIndexParent
-    } else if prefix == LOCK_FILE.to_bytes() {
-        Unvouchable::PrefixIsRecord
-    } else if location.lists_index_files {
-        Unvouchable::ClaimIsMailbox
-    } else {
-        return Tracking::Tracked(Tracked {
-            index_dir: index_dir.to_vec(),
-            list_index_dir: directory.clone(),
-            prefix: prefix.clone(),
-            claim_name: location.layout.claim_name(),
-        });
+    let has_root = |key: &[u8]| {
+        environment
+            .userdb_field(key)
+            .is_some_and(|home| home.windows(3).any(|part| part == b"/./"))
     };
-    Tracking::Unvouchable(reason)
+    is_set(b"CHROOT") || is_set(b"MAIL_CHROOT") || has_root(b"HOME") || has_root(b"MAIL_HOME")
+}
+
+fn has_parent(path: &[u8]) -> bool {
+    path.split(|&byte| byte == b'/').any(|name| name == b"..")
+}
+
+fn path(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(bytes))
 }
 
 /// Compares two paths without their `//`, `/./` and trailing slashes.
@@ -260,16 +338,94 @@ fn is_same_path(one: &[u8], other: &[u8]) -> bool {
     one.starts_with(b"/") == other.starts_with(b"/") && names(one).eq(names(other))
 }
 
+/// Puts the home directory in for a `~` at the beginning; `None` if there is none, or another
+/// user's is meant.
+fn in_home(path: &[u8], home: Option<&[u8]>) -> Option<Vec<u8>> {
+    match path.strip_prefix(b"~") {
+        None => Some(path.to_vec()),
+        Some(below) if below.is_empty() || below.starts_with(b"/") => Some([home?, below].concat()),
+        Some(_) => None,
+    }
+}
+
+/// A path as Dovecot takes it: one trailing slash means nothing.
+fn without_slash(path: &[u8]) -> &[u8] {
+    match path.strip_suffix(b"/") {
+        Some(cut) if !cut.is_empty() => cut,
+        _ => path,
+    }
+}
+
 impl Layout {
+    /// The layout of that name, in any case.
+    fn named(name: &[u8]) -> Option<Self> {
+        Some(match name.to_ascii_lowercase().as_slice() {
+            b"maildir++" => Self::MaildirPlusPlus,
+            b"fs" => Self::Fs,
+            b"index" => Self::Index,
+            b"imapdir" => Self::Imapdir,
+            b"none" => Self::None,
+            _ => return None,
+        })
+    }
+
+    /// Its name in Dovecot's configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MaildirPlusPlus => "maildir++",
+            Self::Fs => "fs",
+            Self::Index => "index",
+            Self::Imapdir => "imapdir",
+            Self::None => "none",
+        }
+    }
+
     /// What the claim is called in INDEX.
     ///
     /// In Maildir++ a dot name is a folder's name: a claim called `.lasthost` shows
     /// up as a folder on some NFS mounts, and collides with a folder of that name.
     #[must_use]
-    pub fn claim_name(self) -> &'static str {
+    pub fn claim_name(self) -> &'static CStr {
         match self {
-            Self::MaildirPlusPlus => "dovecot.lasthost",
-            Self::Fs | Self::Index | Self::Imapdir | Self::None => ".lasthost",
+            Self::MaildirPlusPlus => c"dovecot.lasthost",
+            Self::Fs | Self::Index | Self::Imapdir | Self::None => LOCK_FILE,
+        }
+    }
+}
+
+/// The mail storage driver, as far as it decides anything here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Driver {
+    Maildir,
+    Mbox,
+    Mdbox,
+    Sdbox,
+    Raw,
+}
+
+impl Driver {
+    /// The driver of that name, in any case.
+    fn named(name: &[u8]) -> Option<Self> {
+        Some(match name.to_ascii_lowercase().as_slice() {
+            b"maildir" => Self::Maildir,
+            b"mbox" => Self::Mbox,
+            b"mdbox" => Self::Mdbox,
+            b"sdbox" | b"dbox" => Self::Sdbox,
+            b"raw" => Self::Raw,
+            _ => return None,
+        })
+    }
+
+    fn is_dbox(self) -> bool {
+        matches!(self, Self::Mdbox | Self::Sdbox)
+    }
+
+    /// The layout unless another one is set.
+    fn layout(self) -> Layout {
+        match self {
+            Self::Maildir => Layout::MaildirPlusPlus,
+            Self::Mbox | Self::Mdbox | Self::Sdbox | Self::Raw => Layout::Fs,
         }
     }
 }
@@ -286,13 +442,49 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
+/// Why it is not known where a user's list index is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocationError {
+    /// The userdb returns no location.
+    Nowhere,
+    /// The location in the field of that name cannot be understood.
+    Location(String, ParseError),
+    /// The settings of Dovecot 2.4 cannot be.
+    Setting(SettingError),
+}
+
+impl std::error::Error for LocationError {}
+
+impl From<SettingError> for LocationError {
+    fn from(error: SettingError) -> Self {
+        Self::Setting(error)
+    }
+}
+
+impl fmt::Display for LocationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nowhere => f.write_str(
+                "the userdb does not return the location of the mail; in dovecot.conf write, for \
+                 Dovecot 2.3, 'default_fields = mail_location=...' in userdb { }, for 2.4, \
+                 'mail_driver = $SET:mail_driver', 'mail_path = $SET:mail_path' and \
+                 'mailbox_list_index_prefix = $SET:mailbox_list_index_prefix' in userdb_fields { }",
+            ),
+            Self::Location(field, error) => {
+                write!(f, "userdb field {}: {error}", field.to_ascii_lowercase())
+            }
+            Self::Setting(error) => error.fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for Tracking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tracked(_) => f.write_str("the list index is local"),
             Self::Shared(reason) => reason.fmt(f),
             Self::LayoutIndex => f.write_str(
-                "with LAYOUT=index the list index is the only map from mailbox names to \
+                "with layout index the list index is the only map from mailbox names to \
                  directories: it must not be local",
             ),
             Self::Unvouchable(reason) => reason.fmt(f),
@@ -304,7 +496,9 @@ impl fmt::Display for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotSet => "LISTINDEX is not set: the list index is in INDEX",
-            Self::Relative => "LISTINDEX is a relative path: the list index is below INDEX",
+            Self::Relative => {
+                "the path of the list index is relative: the list index is in or below INDEX"
+            }
             Self::SameDirectory => "LISTINDEX and INDEX are the same directory",
             Self::Memory => "the list index is in memory",
             Self::Disabled => "the location switches the list index off",
@@ -316,13 +510,24 @@ impl fmt::Display for Unvouchable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::UserName => "the user name is empty, '.' or '..', or contains '/' or NUL",
-            Self::IndexInMemory => "with INDEX=MEMORY there is no shared directory for the claim",
+            Self::IndexInMemory => {
+                "with indexes in memory there is no shared directory for the claim"
+            }
             Self::IndexRelative => "INDEX is a relative path",
+            Self::ListIndexRelative => "LISTINDEX is a relative path",
             Self::IndexParent => "INDEX contains '..'",
             Self::ListIndexParent => "LISTINDEX contains '..'",
+            Self::Nul => "INDEX or LISTINDEX contains a NUL byte",
             Self::Chrooted => "the user is chrooted: the paths are below another root",
             Self::ClaimIsMailbox => "mbox with ITERINDEX shows every file in INDEX as a mailbox",
-            Self::PrefixIsRecord => "the list index has the name of the record, '.lasthost'",
+            Self::Prefix => {
+                "the list index has a name that no file can have, or one of this program's own \
+                 ('.lasthost...')"
+            }
+            Self::Contradiction => {
+                "the userdb returns fields of Dovecot 2.3 (mail_location, mail) and of 2.4 \
+                 (mail_driver, mail_path, ...) that lead to different places"
+            }
         })
     }
 }

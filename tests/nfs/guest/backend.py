@@ -178,7 +178,7 @@ class Backend:
             if status:
                 raise RuntimeError(f"the wrapper ended with {status}: {said}")
             seen = dict(line.split("=", 1) for line in output.read().decode(errors="replace").splitlines())
-        return Outcome(seen.get("MAILBOX_LIST_INDEX") != "no", said, began, time.monotonic())
+        return Outcome(not seen.get("MAIL_LOCATION", "").endswith(":LISTINDEX="), said, began, time.monotonic())
 
     # -- what can be seen from here
 

@@ -1,4 +1,4 @@
-//! The text of `mail_location` after its %variables are gone.
+//! `mail_location` of Dovecot 2.3, as userdb field: its %variables are expanded already.
 //!
 //! The rules are those of Dovecot's `mailbox-list.c`
 //! (`mailbox_list_settings_parse`, `mailbox_list_create`), `mail-storage.c`
@@ -6,7 +6,8 @@
 
 use std::fmt;
 
-use super::{Driver, Given, Layout, ListIndex, Location, Shown};
+use super::{Driver, Given, Layout, ListIndex, Location, Shown, in_home, without_slash};
+use crate::system::accounts;
 
 const DEFAULT_PREFIX: &[u8] = b"dovecot.list.index";
 
@@ -22,28 +23,21 @@ struct Keys {
     iterate_index: bool,
 }
 
-/// Reads a `mail_location` whose %variables are expanded.
+/// Reads an expanded location.
 ///
-/// `home` is the user's home directory if there is one, `system_home` finds that
-/// of a system user (for `~name/`).
+/// `home` is the user's home directory, if there is one. An empty one counts as none.
 ///
 /// # Errors
 ///
 /// Where Dovecot refuses the location, where it runs into an assertion with it,
 /// and where it would guess the driver from the files that exist.
-pub fn parse(
-    expanded: &[u8],
-    home: Option<&[u8]>,
-    system_home: &dyn Fn(&[u8]) -> Option<Vec<u8>>,
-) -> Result<Location, ParseError> {
+pub(super) fn parse(expanded: &[u8], home: Option<&[u8]>) -> Result<Location, ParseError> {
     let home = home.filter(|home| !home.is_empty());
     if let Some(relative) = home.filter(|home| home[0] != b'/') {
         return Err(ParseError::RelativeHome(relative.to_vec()));
     }
-    let paths = Paths { home, system_home };
-
     let (driver, rest) = split_driver(expanded)?;
-    let (root_dir, keys) = paths.split_keys(rest)?;
+    let (root_dir, keys) = Paths { home }.split_keys(rest)?;
     check_and_resolve(driver, root_dir, keys)
 }
 
@@ -59,14 +53,7 @@ fn split_driver(expanded: &[u8]) -> Result<(Driver, &[u8]), ParseError> {
     if name == b"auto" {
         return Err(ParseError::NoDriver);
     }
-    let driver = match name.to_ascii_lowercase().as_slice() {
-        b"maildir" => Driver::Maildir,
-        b"mbox" => Driver::Mbox,
-        b"mdbox" => Driver::Mdbox,
-        b"sdbox" | b"dbox" => Driver::Sdbox,
-        b"raw" => Driver::Raw,
-        _ => return Err(ParseError::Driver(name.to_vec())),
-    };
+    let driver = Driver::named(name).ok_or_else(|| ParseError::Driver(name.to_vec()))?;
     Ok((driver, rest))
 }
 
@@ -88,7 +75,6 @@ fn split_colons(text: &[u8]) -> impl Iterator<Item = Vec<u8>> {
 /// What `~/` and `~name/` stand for.
 struct Paths<'a> {
     home: Option<&'a [u8]>,
-    system_home: &'a dyn Fn(&[u8]) -> Option<Vec<u8>>,
 }
 
 impl Paths<'_> {
@@ -145,22 +131,16 @@ impl Paths<'_> {
 
     /// Cuts one trailing slash off and puts in the home directory.
     fn fix(&self, path: &[u8], key: &'static str) -> Result<Vec<u8>, ParseError> {
-        let path = match path.strip_suffix(b"/") {
-            Some(cut) if !cut.is_empty() => cut,
-            _ => path,
+        let path = without_slash(path);
+        let behind = match path.strip_prefix(b"~") {
+            Some(behind) if !behind.is_empty() && behind[0] != b'/' => behind,
+            _ => return in_home(path, self.home).ok_or(ParseError::NoHome { key }),
         };
-        let Some(behind) = path.strip_prefix(b"~") else {
-            return Ok(path.to_vec());
-        };
-        if behind.is_empty() || behind[0] == b'/' {
-            let home = self.home.ok_or(ParseError::NoHome { key })?;
-            return Ok([home, behind].concat());
-        }
         let (name, below) = match behind.iter().position(|&byte| byte == b'/') {
             Some(slash) => (&behind[..slash], &behind[slash + 1..]),
             None => (behind, &[][..]),
         };
-        let home = (self.system_home)(name).ok_or_else(|| ParseError::NoSystemHome {
+        let home = accounts::home_of(name).ok_or_else(|| ParseError::NoSystemHome {
             name: name.to_vec(),
             key,
         })?;
@@ -197,12 +177,15 @@ fn check_and_resolve(
         return Err(ParseError::RelativeInMemory);
     }
 
-    let layout = layout(driver, &keys)?;
+    let layout = match &keys.layout {
+        None => driver.layout(),
+        Some(name) => Layout::named(name).ok_or_else(|| ParseError::Layout(name.clone()))?,
+    };
     let root_dir = root_dir.unwrap_or_default();
     if root_dir.is_empty() && !matches!(layout, Layout::Index | Layout::None) {
         return Err(ParseError::NoRoot);
     }
-    let dbox = matches!(driver, Driver::Mdbox | Driver::Sdbox);
+    let dbox = driver.is_dbox();
     if matches!(layout, Layout::MaildirPlusPlus | Layout::Imapdir) {
         // dbox has a name for its mail directories even without DIRNAME.
         if dbox || !keys.dirname.is_empty() {
@@ -220,12 +203,11 @@ fn check_and_resolve(
             return Err(ParseError::Assertion("LAYOUT=none has no directories"));
         }
         return Ok(Location {
-            driver,
             layout,
             index_dir: None,
             list_index: ListIndex::Disabled,
-            root_dir,
             lists_index_files: false,
+            is_contradicted: false,
         });
     }
     // An INDEX equal to the root counts as not given, even if both are empty.
@@ -272,7 +254,7 @@ fn check_and_resolve(
                 directory: [&directory, own_directory].concat(),
                 prefix: prefix.to_vec(),
                 given: match &keys.list_index {
-                    None => Given::NotAtAll,
+                    None => Given::Not,
                     Some(_) if absolute => Given::Absolute,
                     Some(_) => Given::Relative,
                 },
@@ -280,30 +262,12 @@ fn check_and_resolve(
         }
     };
     Ok(Location {
-        driver,
         layout,
         index_dir: index_path.map(|index| [&index, own_directory].concat()),
         list_index,
-        root_dir,
         lists_index_files: driver == Driver::Mbox && keys.iterate_index,
+        is_contradicted: false,
     })
-}
-
-fn layout(driver: Driver, keys: &Keys) -> Result<Layout, ParseError> {
-    let Some(name) = &keys.layout else {
-        return Ok(match driver {
-            Driver::Maildir => Layout::MaildirPlusPlus,
-            Driver::Mbox | Driver::Mdbox | Driver::Sdbox | Driver::Raw => Layout::Fs,
-        });
-    };
-    match name.to_ascii_lowercase().as_slice() {
-        b"maildir++" => Ok(Layout::MaildirPlusPlus),
-        b"fs" => Ok(Layout::Fs),
-        b"index" => Ok(Layout::Index),
-        b"imapdir" => Ok(Layout::Imapdir),
-        b"none" => Ok(Layout::None),
-        _ => Err(ParseError::Layout(name.clone())),
-    }
 }
 
 /// Why a location leads nowhere.
@@ -367,7 +331,7 @@ impl fmt::Display for ParseError {
             Self::NoRoot => write!(f, "the location has no root mail directory"),
             Self::NoHome { key } => write!(
                 f,
-                "the user has no home directory, but {key} of the location begins with ~/"
+                "the userdb returns no home, but {key} of the location begins with ~/: return 'home' too"
             ),
             Self::NoSystemHome { name, key } => write!(
                 f,
