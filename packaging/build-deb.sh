@@ -21,10 +21,6 @@ cp -a "$tree/packaging/debian" "$tree/debian"
 # A toolchain from rustup is no package; otherwise the build dependencies are checked.
 options=()
 [[ $(command -v cargo) == /usr/bin/cargo ]] || options=(--no-check-builddeps)
-# std for musl takes a minute: one that has been built here is used again.
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$(dirname "$here")/target}
-mkdir "$work/target"
-find "$CARGO_TARGET_DIR" -maxdepth 1 -name 'musl-sysroot-*' ! -name '*.new' -exec cp -a -t "$work/target" {} + || true
 export CARGO_TARGET_DIR=$work/target
 
 # Without network, where this system lets one be without.

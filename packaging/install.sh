@@ -2,7 +2,7 @@
 # Puts the built programs and everything that belongs to them below $DESTDIR.
 # The Debian package, the RPM and an installation by hand all use this.
 #
-#   PACKAGE=      what packaging/build.sh made (default: target/package)
+#   DIST=         what packaging/build.sh made (default: target/dist)
 #   DESTDIR=      root of the installation (default: /)
 #   LIBEXECDIR=   Dovecot's libexec directory (default: /usr/lib/dovecot)
 #   UNITDIR=      systemd's unit directory (default: /usr/lib/systemd/system)
@@ -13,7 +13,7 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-PACKAGE=${PACKAGE:-$here/../target/package}
+DIST=${DIST:-${CARGO_TARGET_DIR:-$here/../target}/dist}
 DESTDIR=${DESTDIR:-}
 LIBEXECDIR=${LIBEXECDIR:-/usr/lib/dovecot}
 UNITDIR=${UNITDIR:-/usr/lib/systemd/system}
@@ -29,8 +29,8 @@ put() {
     chmod "$1" "$DESTDIR$3"
 }
 
-install -D -m 0755 "$PACKAGE/nfs-hostchange-login" "$DESTDIR$LIBEXECDIR/nfs-hostchange-login"
-install -D -m 0755 "$PACKAGE/nfs-hostchange" "$DESTDIR/usr/bin/nfs-hostchange"
+install -D -m 0755 "$DIST/nfs-hostchange-login" "$DESTDIR$LIBEXECDIR/nfs-hostchange-login"
+install -D -m 0755 "$DIST/nfs-hostchange" "$DESTDIR/usr/bin/nfs-hostchange"
 # For "doveadm exec nfs-hostchange".
 ln -s ../../bin/nfs-hostchange "$DESTDIR$LIBEXECDIR/nfs-hostchange"
 
@@ -41,12 +41,12 @@ put 0644 "$here/systemd/nfs-hostchange-sweep.timer" "$UNITDIR/nfs-hostchange-swe
 
 put 0644 "$here/man/nfs-hostchange-login.8" /usr/share/man/man8/nfs-hostchange-login.8
 put 0644 "$here/man/nfs-hostchange.toml.5" /usr/share/man/man5/nfs-hostchange.toml.5
-for page in "$PACKAGE/generated"/*.8; do
+for page in "$DIST/generated"/*.8; do
     put 0644 "$page" "/usr/share/man/man8/${page##*/}"
 done
-put 0644 "$PACKAGE/generated/nfs-hostchange.bash" /usr/share/bash-completion/completions/nfs-hostchange
-put 0644 "$PACKAGE/generated/_nfs-hostchange" "$ZSHDIR/_nfs-hostchange"
-put 0644 "$PACKAGE/generated/nfs-hostchange.fish" /usr/share/fish/vendor_completions.d/nfs-hostchange.fish
+put 0644 "$DIST/generated/nfs-hostchange.bash" /usr/share/bash-completion/completions/nfs-hostchange
+put 0644 "$DIST/generated/_nfs-hostchange" "$ZSHDIR/_nfs-hostchange"
+put 0644 "$DIST/generated/nfs-hostchange.fish" /usr/share/fish/vendor_completions.d/nfs-hostchange.fish
 
 for page in "$here"/../docs/*.md; do
     put 0644 "$page" "$DOCDIR/${page##*/}"

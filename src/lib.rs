@@ -16,6 +16,10 @@
 
 #![deny(unsafe_code)]
 
+// Inode numbers, sizes and times of files are 64-bit everywhere here.
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("nfs-hostchange is for 64-bit systems");
+
 pub mod actor;
 #[cfg(feature = "admin")]
 pub mod admin;

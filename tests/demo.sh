@@ -46,7 +46,7 @@ need_root
 step "installing what is needed (tests/setup.sh)"
 "$REPO/tests/setup.sh"
 step "building"
-build_wrapper || die "it does not build"
+build_release || die "it does not build"
 make_work_dirs
 step "moving without the wrapper"
 journey none

@@ -185,8 +185,7 @@ scenario loaded "a last sweep leaves no file and no directory of a user's" a_swe
 scenario plain "without the wrapper, looks are wrong" without_it_looks_are_wrong
 
 need_root
-[ -n "$WRAPPER" ] || $LIST || build_wrapper || die "it does not build"
-[ -n "$COMMAND" ] || $LIST || build_command || die "it does not build"
+$LIST || { [ -n "$WRAPPER" ] && [ -n "$COMMAND" ]; } || build_release || die "it does not build"
 # In memory: a disk's fsync would be all that is measured.
 TMPDIR=/dev/shm make_work_dirs
 run_scenarios

@@ -178,10 +178,9 @@ selinux_module_compiles() {
 build_rpm() {
     local top=$WORK/rpmbuild spec=$REPO/packaging/rpm/dovecot-nfs-hostchange.spec version
     version=$("$REPO/packaging/source-tarballs.sh" "$top/SOURCES")
-    PACKAGE=$WORK/built "$REPO/packaging/build.sh"
     rpmbuild --define "_topdir $top" --nodeps -bp "$spec"
     mkdir "$top/BUILD/dovecot-nfs-hostchange-$version/target"
-    cp -r "$WORK/built" "$top/BUILD/dovecot-nfs-hostchange-$version/target/package"
+    cp -r "$DIST" "$top/BUILD/dovecot-nfs-hostchange-$version/target/"
     rpmbuild --define "_topdir $top" --nodeps -bi --short-circuit "$spec"
     rpmbuild --define "_topdir $top" --nodeps -bb --short-circuit "$spec"
     cp "$top"/RPMS/*/*.rpm "$PACKAGES/"

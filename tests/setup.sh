@@ -35,11 +35,8 @@ if ! find_cargo; then
 fi
 note "$(cargo --version), $(command -v cargo)"
 
-# The wrapper is to be a static musl program. rustup has that target ready made;
-# Debian's Rust has what packaging/cargo-musl.sh makes it from.
-if [ "$(command -v cargo)" = /usr/bin/cargo ]; then
-    install_packages rust-web-src musl-tools
-elif command -v rustup >/dev/null; then
+# With musl the wrapper starts faster; without, it is built with glibc.
+if command -v rustup >/dev/null; then
     musl=$(uname -m)-unknown-linux-musl
     note "rustup target add $musl"
     rustup --quiet target add "$musl" || note "$musl is not to be had"

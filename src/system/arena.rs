@@ -38,6 +38,21 @@ impl Arena {
         }
     }
 
+    /// Takes a part of the block, and says where it begins; a size that does not fit takes nothing.
+    fn take(&self, layout: Layout) -> Option<usize> {
+        let block = self.block.get().addr();
+        let place = |used: usize| (block + used).next_multiple_of(layout.align()) - block;
+        let end = |used| {
+            place(used)
+                .checked_add(layout.size())
+                .filter(|&end| end <= SIZE)
+        };
+        let before = self
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, end);
+        before.ok().map(place)
+    }
+
     fn owns(&self, pointer: *mut u8) -> bool {
         pointer.addr().wrapping_sub(self.block.get().addr()) < SIZE
     }
@@ -47,18 +62,11 @@ impl Arena {
 // again; everything else is the system's allocator.
 unsafe impl GlobalAlloc for Arena {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let block = self.block.get().cast::<u8>();
-        // Every part is taken with room for the alignment.
-        let taken = layout.size() + layout.align() - 1;
-        let from = self.used.fetch_add(taken, Ordering::Relaxed);
-        if from > SIZE || taken > SIZE - from {
+        match self.take(layout) {
+            // SAFETY: `take` only gives out places within the block.
+            Some(place) => unsafe { self.block.get().cast::<u8>().add(place) },
             // SAFETY: the caller's promises are those that the system's allocator asks for.
-            return unsafe { System.alloc(layout) };
-        }
-        // SAFETY: `from + taken` is within the block, and aligning skips less than the alignment.
-        unsafe {
-            let free = block.add(from);
-            free.add(free.align_offset(layout.align()))
+            None => unsafe { System.alloc(layout) },
         }
     }
 
@@ -67,5 +75,35 @@ unsafe impl GlobalAlloc for Arena {
             // SAFETY: it is not the block's, so the system's allocator gave it out.
             unsafe { System.dealloc(pointer, layout) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_aligned_and_do_not_overlap() {
+        let arena = Arena::new();
+        let mut end = 0;
+        for (size, align) in [(1, 1), (8, 8), (3, 1), (64, 64), (5, 4), (SIZE / 2, 16)] {
+            let layout = Layout::from_size_align(size, align).expect("it is a layout");
+            let place = arena.take(layout).expect("there is room");
+            assert!(place >= end);
+            assert_eq!((arena.block.get().addr() + place) % align, 0);
+            end = place + size;
+        }
+    }
+
+    #[test]
+    fn a_size_that_does_not_fit_takes_nothing() {
+        let arena = Arena::new();
+        let layout = |size| Layout::from_size_align(size, 1).expect("it is a layout");
+        for _ in 0..10 {
+            assert_eq!(arena.take(layout(SIZE + 1)), None);
+            assert_eq!(arena.take(layout(isize::MAX as usize)), None);
+        }
+        assert_eq!(arena.take(layout(SIZE)), Some(0));
+        assert_eq!(arena.take(layout(1)), None);
     }
 }

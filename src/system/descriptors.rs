@@ -16,15 +16,21 @@ const LONGEST_LINE: usize = 4096;
 ///
 /// The fillers are close-on-exec: the executed program finds the descriptors closed, as we did.
 pub fn occupy_standard() {
-    let standard = [0, 1, 2].map(borrow);
-    let mut polled = standard.map(|fd| PollFd::new(fd, PollFlags::empty()));
+    // By number: what may be closed cannot be borrowed.
+    let mut polled = [0, 1, 2].map(|fd| libc::pollfd {
+        fd,
+        events: 0,
+        revents: 0,
+    });
+    // SAFETY: the array lives while poll looks at it, and it has that length.
+    let found = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, 0) };
     // A failing poll says nothing about the descriptors; then nothing needs to be filled.
-    if !matches!(poll(&mut polled, PollTimeout::ZERO), Ok(1..)) {
+    if found < 1 {
         return;
     }
-    for (fd, polled) in polled.iter().enumerate() {
-        if polled.revents() == Some(PollFlags::POLLNVAL) {
-            fill(fd as RawFd);
+    for polled in polled {
+        if polled.revents == libc::POLLNVAL {
+            fill(polled.fd);
         }
     }
 }
@@ -66,7 +72,9 @@ pub fn socket_of_client() -> Option<u64> {
 }
 
 fn borrow(number: RawFd) -> BorrowedFd<'static> {
-    // SAFETY: nothing in this program closes 0, 1 or 2; if one was closed before we began, the
-    // kernel answers EBADF or POLLNVAL, which the callers expect.
+    // SAFETY: 0, 1 and 2 are open, since `occupy_standard` in the wrapper and Rust's start in the
+    // command fill those that were closed, and nothing closes them. Should filling have failed, no
+    // number can come to mean another file behind our back either: there is one thread when lines
+    // are written, and the kernel answers EBADF or POLLNVAL, which the callers expect.
     unsafe { BorrowedFd::borrow_raw(number) }
 }

@@ -60,6 +60,12 @@ build_comparisons() {
     install -m 0755 "$BIN/new/"* "$BENCH"/start/*.sh "$BENCH/change/prepare.sh" "$BIN/"
     install -m 0755 "$WRAPPER" "$BIN/nfs-hostchange-login"
     install -m 0755 "$COMMAND" "$BIN/nfs-hostchange"
+    # What a toolchain without the musl target makes of it.
+    local target
+    target=$(uname -m)-unknown-linux-gnu
+    RUSTFLAGS="${RUSTFLAGS-} -C target-feature=+crt-static" nice cargo build --manifest-path "$REPO/Cargo.toml" \
+        --release --locked --target "$target" --no-default-features --bin nfs-hostchange-login
+    install -m 0755 "$CARGO_TARGET_DIR/$target/release/nfs-hostchange-login" "$BIN/nfs-hostchange-login.glibc"
 }
 
 # The highest priority, among processes and among sessions (sched(7), autogroup).
@@ -105,7 +111,7 @@ step "installing what is needed"
 "$REPO/tests/setup.sh"
 install_packages musl-tools dash systemd
 step "building"
-[ -n "${WRAPPER:-}" ] && [ -n "${COMMAND:-}" ] || build_release || die "it does not build"
+build_release || die "it does not build"
 make_work_dirs
 BIN=$WORK/bin
 RESULTS=$WORK/results

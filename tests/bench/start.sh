@@ -29,6 +29,7 @@ END
         candidate job.musl "$BIN/job.musl" "$end"
         candidate job.static "$BIN/job.static" "$end"
         candidate wrapper "$wrapper" "--config=$WORK/nfs-hostchange.toml" "$end"
+        candidate wrapper.glibc "$wrapper.glibc" "--config=$WORK/nfs-hostchange.toml" "$end"
         candidate wrapper.defaults "$wrapper" "--config=$WORK/none.toml" "$end"
         # Nothing is local: it decides that, and executes.
         candidate wrapper.idle "MAIL_LOCATION=mdbox:~/mdbox" "$wrapper" "--config=$WORK/none.toml" "$end"
@@ -44,7 +45,7 @@ END
     note "as root"
     with_environment "$environment" "$BIN/spawn" "$(rounds 3000 150)" "$candidates.root" >"$RESULTS/start.root"
 
-    note "system calls, instructions, page faults, memory"
+    note "system calls, instructions"
     while IFS=$'\t' read -r name words; do
         IFS=$'\t' read -r -a words <<<"$words"
         case $name in

@@ -1052,7 +1052,7 @@ pub fn release_wrapper() -> &'static Path {
             return executable_by_all(path.into());
         }
         let script = "source tests/lib/common.sh && source tests/lib/build.sh && \
-                      build_wrapper >&2 && echo \"$WRAPPER\"";
+                      build_release >&2 && echo \"$WRAPPER\"";
         let output = Command::new("bash")
             .args(["-c", script])
             .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -1,7 +1,7 @@
 //! A login under ptrace(2): its system calls are seen, counted, made to fail, or its last.
 
 use std::ffi::c_long;
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
@@ -141,18 +141,6 @@ impl<'a> Traced<'a> {
             .write(true)
             .open(path)
             .expect("it is traced")
-    }
-
-    /// Bytes of its memory that are really there, from the page tables.
-    pub fn resident(&self) -> u64 {
-        let path = format!("/proc/{}/smaps_rollup", self.pid);
-        let text = fs::read_to_string(path).expect("it is alive");
-        let line = text.lines().find_map(|line| line.strip_prefix("Rss:"));
-        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        let kilobytes: u64 = kilobytes
-            .and_then(|text| text.parse().ok())
-            .expect("proc(5)");
-        kilobytes * 1024
     }
 
     /// Lets it go on by itself, to its end.

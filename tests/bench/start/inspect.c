@@ -2,11 +2,10 @@
  * inspect PROGRAM [ARG...]: what a wrapper does from its start to its execve,
  * as one line:
  *
- *	CALLS INSTRUCTIONS FAULTS RSS
+ *	CALLS INSTRUCTIONS
  *
  * CALLS counts its system calls, the execve at the end included; INSTRUCTIONS
- * those executed in user mode; FAULTS the page faults; RSS is the resident
- * memory in KiB at the execve. Processes that it starts itself are not looked
+ * those executed in user mode. Processes that it starts itself are not looked
  * into, so for shell scripts only the shell's own part is seen.
  *
  * Everything is counted by tracing, so it is the same on an idle and on a busy
@@ -60,40 +59,6 @@ static void end(pid_t child)
 	waitpid(child, NULL, 0);
 }
 
-static long field_of_stat(pid_t child, int field)
-{
-	char path[64], line[1024], *at;
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", child);
-	file = fopen(path, "r");
-	if (!file || !fgets(line, sizeof(line), file))
-		die(path);
-	fclose(file);
-	/* The second field is a name in parentheses, which may hold spaces. */
-	at = strrchr(line, ')');
-	for (int i = 2; at && i < field; i++)
-		at = strchr(at + 1, ' ');
-	return at ? atol(at + 1) : -1;
-}
-
-static long resident_kib(pid_t child)
-{
-	char path[64], line[256];
-	long kib = -1;
-	FILE *file;
-
-	/* Not VmRSS of status: that is allowed to be off by some pages per thread. */
-	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", child);
-	file = fopen(path, "r");
-	if (!file)
-		die(path);
-	while (kib < 0 && fgets(line, sizeof(line), file))
-		sscanf(line, "Rss: %ld", &kib);
-	fclose(file);
-	return kib;
-}
-
 /* Runs to the next stop; the signal that made it, without the marks of PTRACE_O_TRACESYSGOOD. */
 static int resume(pid_t child, enum __ptrace_request how, int signal)
 {
@@ -111,13 +76,12 @@ static int resume(pid_t child, enum __ptrace_request how, int signal)
 #define AT_CALL (SIGTRAP | 0x80)
 #define AT_EXEC (SIGTRAP | PTRACE_EVENT_EXEC << 8)
 
-static void count_calls(char **argv, long *calls, long *faults, long *rss)
+static long count_calls(char **argv)
 {
 	pid_t child = start(argv);
-	long faults_before = field_of_stat(child, 10);
+	long calls = 0;
 	int signal = 0, stop;
 
-	*calls = *faults = *rss = 0;
 	/* The first stop may still be the end of the execve that started it. */
 	while ((stop = resume(child, PTRACE_SYSCALL, signal)) != AT_EXEC) {
 		signal = 0;
@@ -127,15 +91,10 @@ static void count_calls(char **argv, long *calls, long *faults, long *rss)
 		}
 		struct __ptrace_syscall_info info;
 		ptrace(PTRACE_GET_SYSCALL_INFO, child, (void *)sizeof(info), &info);
-		if (info.op != PTRACE_SYSCALL_INFO_ENTRY)
-			continue;
-		++*calls;
-		if (info.entry.nr == SYS_execve) {
-			*faults = field_of_stat(child, 10) - faults_before;
-			*rss = resident_kib(child);
-		}
+		calls += info.op == PTRACE_SYSCALL_INFO_ENTRY;
 	}
 	end(child);
+	return calls;
 }
 
 static unsigned long long program_counter(pid_t child)
@@ -172,13 +131,11 @@ static long count_instructions(char **argv)
 
 int main(int argc, char **argv)
 {
-	long calls, faults, rss;
-
 	if (argc < 2) {
 		fputs("usage: inspect PROGRAM [ARG...]\n", stderr);
 		return 64;
 	}
-	count_calls(argv + 1, &calls, &faults, &rss);
-	printf("%ld %ld %ld %ld\n", calls, count_instructions(argv + 1), faults, rss);
+	printf("%ld ", count_calls(argv + 1));
+	printf("%ld\n", count_instructions(argv + 1));
 	return 0;
 }
