@@ -18,7 +18,7 @@ import mailclient  # noqa: E402
 
 PLUGIN = "lib90_nfs_hostchange_plugin.so"
 FIRST_UID = 200000
-USERS = 400
+USERS = 200
 
 # driver: location of 2.3, settings of 2.4
 DRIVERS = {
@@ -74,7 +74,8 @@ class Failed(Exception):
 
 class Site:
     """OPTIONS: driver, plugin (its file or None), more (lines of dovecot.conf), list_index (where, with
-    @LOCAL@ for the backend's own directory), per_backend (a function from the name to more lines)."""
+    @LOCAL@ for the backend's own directory), per_backend (a function from the name to more lines),
+    one_uid (all users share one)."""
 
     def __init__(self, machines, **options):
         self.options = {"driver": "mdbox", "plugin": None, "more": "", "per_backend": lambda name: "", **options}
@@ -107,6 +108,9 @@ class Site:
 
     def home(self, user):
         return self.store / user
+
+    def uid_of(self, number):
+        return FIRST_UID + (0 if self.options.get("one_uid") else number)
 
     def truth(self, user):
         return self.backends["a"].truth(user)
@@ -143,7 +147,7 @@ class Backend:
         with os.fdopen(os.open(self.log_file, os.O_CREAT | os.O_WRONLY, 0o666), "w"):
             self.log_file.chmod(0o666)
         users = "".join(
-            f"user{i}:{{PLAIN}}pw:{FIRST_UID + i}:{FIRST_UID + i}::{site.store}/user{i}::\n"
+            f"user{i}:{{PLAIN}}pw:{site.uid_of(i)}:{site.uid_of(i)}::{site.store}/user{i}::\n"
             for i in range(1, USERS + 1)
         )
         (self.dir / "users").write_text(users)
@@ -362,8 +366,8 @@ service auth {{
         options = ["-o", "mailbox_list_index=no"]
         if self.site.options["plugin"]:
             options += ["-o", "mail_plugins/nfs_hostchange=no" if self.machine.is_24 else "mail_plugins="]
-        out = self.doveadm(*options, "-f", "tab", "mailbox", "status", "-u", user, "messages", "*")
-        return sorted(line.replace("\t", " ") for line in out.splitlines()[1:])
+        out = self.doveadm(*options, "-f", "tab", "mailbox", "status", "-u", user, "messages", "*", "*/*")
+        return sorted({line.replace("\t", " ") for line in out.splitlines()[1:]})
 
     # What it leaves.
 

@@ -227,3 +227,183 @@ def _(context):
         wait_until(lambda: site.a.log().count("Logged out") >= 2, "the session has ended")
         expect_look(site.b, user, "the other backend")
         expect_quiet(site)
+
+
+# --- who only reads ------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def nothing_claimed(site, user):
+    """While backend a has the user, nothing that is done here may take him from it."""
+    claim = operations.claim_of(site, user)
+    before = claim.read_text(), claim.stat().st_ino, claim.stat().st_mtime_ns
+    yield
+    expect((claim.read_text(), claim.stat().st_ino, claim.stat().st_mtime_ns), before, "the claim")
+    expect(before[0], "a.example.org\n", "who has the user")
+
+
+READERS = {
+    "a report by doveadm over all users": lambda b, user: b.doveadm("mailbox", "status", "-A", "messages", "*"),
+    "a POP3 session that deletes nothing": lambda b, user: mailclient.pop3(b.pop3_port, user),
+    "a POP3 session that deletes a mail": lambda b, user: b.pop3_dele(user),
+    "a delivery to INBOX by LMTP": lambda b, user: b.lmtp(user),
+    "a delivery to INBOX by LDA": lambda b, user: b.lda(user),
+    "doveadm fetch": lambda b, user: b.doveadm("fetch", "-u", user, "text", "mailbox", "work"),
+    "doveadm search": lambda b, user: b.doveadm("search", "-u", user, "mailbox", "*", "text", "hello"),
+    "doveadm index": lambda b, user: b.doveadm("index", "-u", user, "*"),
+    "doveadm mailbox list": lambda b, user: b.doveadm("mailbox", "list", "-u", user),
+    "doveadm mailbox subscribe": lambda b, user: b.doveadm("mailbox", "subscribe", "-u", user, "work"),
+    "doveadm purge": lambda b, user: b.doveadm("purge", "-u", user),
+}
+
+
+@case("whoever changes nothing that a list index shows takes no user from another backend")
+def _(context):
+    with context.site() as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+        for what, read in READERS.items():
+            with nothing_claimed(site, user):
+                with contextlib.redirect_stdout(None):
+                    read(site.b, user)
+            expect_look(site.a, user, what)
+        expect(list(site.b.local.iterdir()), [site.b.local / user], "list indexes on b")
+        expect_quiet(site)
+
+
+@case("deliveries to INBOX are seen on the other backend where INBOX is in the list index")
+def _(context):
+    with context.site(more="mailbox_list_index_include_inbox = yes") as site:
+        expect(operations.stale(site), [], "stale operations")
+        expect_quiet(site)
+
+
+@case("what doveadm force-resync and other changes of whole folders do is seen on the other backend")
+def _(context):
+    def deleted_by_hand(b, user):
+        """What a folder's index does not know until it is made anew."""
+        for path in (b.site.home(user) / "sdbox/mailboxes/work/dbox-Mails").glob("u.*"):
+            path.unlink()
+        b.doveadm("force-resync", "-u", user, "work")
+
+    changes = {
+        "force-resync": deleted_by_hand,
+        "expunge": lambda b, user: b.doveadm("expunge", "-u", user, "mailbox", "work", "all"),
+        "delete": lambda b, user: b.doveadm("mailbox", "delete", "-u", user, "work"),
+        "rename": lambda b, user: b.doveadm("mailbox", "rename", "-u", user, "work", "play"),
+        "move": lambda b, user: b.doveadm("move", "-u", user, "work", "mailbox", "INBOX", "all"),
+        "copy": lambda b, user: b.doveadm("copy", "-u", user, "work", "mailbox", "INBOX", "all"),
+        "IMAP expunge": lambda b, user: b.imap(user, "expunge:work"),
+    }
+    with context.site(driver="sdbox") as site:
+        for what, change in changes.items():
+            user = site.new_user()
+            operations.prepare(site, user)
+            change(site.b, user)
+            expect_look(site.a, user, what)
+
+
+# --- namespaces ----------------------------------------------------------------------------------
+
+
+def namespace(context, name, v23, v24, more=""):
+    lines = v24 if context.machine.is_24 else v23
+    return f"namespace {name} {{\n  prefix = {name}/\n  separator = /\n{more}\n{lines}\n}}\n"
+
+
+def archive(context, list_index):
+    return namespace(
+        context,
+        "archive",
+        f"location = mdbox:~/archive:LISTINDEX=@LOCAL@/%u/{list_index}",
+        f"mail_path = ~/archive\nmailbox_list_index_prefix = @LOCAL@/%{{user}}/{list_index}",
+    )
+
+
+def of_two_namespaces(list_index):
+    def run(context):
+        with context.site(more=archive(context, list_index)) as site:
+            user = site.new_user()
+            site.b.imap(user, "create:work", "append:work", "create:archive/old", "append:archive/old")
+            for _ in range(3):
+                site.a.look(user)
+            with nothing_claimed(site, user):
+                site.b.doveadm("mailbox", "create", "-u", user, "archive/made")
+                site.b.lmtp(f"{user}+archive/old")
+                expect_look(site.a, user, "changes in the other namespace")
+                site.a.look(user)
+            site.b.lmtp(f"{user}+work")
+            site.b.doveadm("mailbox", "create", "-u", user, "archive/again")
+            expect_look(site.a, user, "changes in both")
+            expect(site.a.has_list_index(user), True, "the inbox's list index is in use")
+            expect((site.a.local / user / f"{list_index}.log").exists(), True, "the other one is in use")
+            site.a.forget_log()
+            site.a.look(user)
+            expect("nfs_hostchange" in site.a.log(), False, "both are in step")
+            expect_quiet(site)
+
+    return run
+
+
+case("two namespaces with a directory each for their list indexes do not disturb each other")(
+    of_two_namespaces("archive/dovecot.list.index")
+)
+case("two namespaces with their list indexes in one directory do not disturb each other")(
+    of_two_namespaces("archive.list.index")
+)
+
+
+@case("a namespace with LAYOUT=index is left alone while the one beside it is protected")
+def _(context):
+    more = namespace(
+        context,
+        "archive",
+        "location = mdbox:~/archive:LAYOUT=index",
+        "mail_path = ~/archive\nmailbox_list_layout = index\nmailbox_list_index_prefix = dovecot.list.index",
+    )
+    with context.site(more=more) as site:
+        user = site.new_user()
+        site.b.imap(user, "create:work", "create:archive/old", "append:archive/old")
+        for backend in (site.a, site.b, site.a):
+            shown = backend.imap(user, "append:work", "append:archive/old", "look")
+            expect("archive/old" in [line.rsplit(" ", 1)[0] for line in shown], True, "the other namespace's folder")
+        expect("archive/old 4" in site.a.look(user), True, "all mails in the other namespace")
+        site.b.lmtp(f"{user}+work")
+        expect("work 4" in site.a.look(user), True, "a delivery into the protected one")
+        expect_quiet(site)
+
+
+@case("a local list index with LAYOUT=index is an error that is said, and nothing is lost")
+def _(context):
+    more = namespace(
+        context,
+        "archive",
+        "location = mdbox:~/archive:LAYOUT=index:LISTINDEX=@LOCAL@/%u/archive/dovecot.list.index",
+        "mail_path = ~/archive\nmailbox_list_layout = index\n"
+        "mailbox_list_index_prefix = @LOCAL@/%{user}/archive/dovecot.list.index",
+    )
+    with context.site(more=more) as site:
+        user = site.new_user()
+        site.a.imap(user, "create:archive/old", "append:archive/old")
+        expect("archive/old 1" in site.a.look(user), True, "the folder")
+        expect("it must not be local" in "".join(site.a.problems()), True, "the error is said")
+
+
+@case("a public namespace runs without list index, so that nobody makes another's void")
+def _(context):
+    more = namespace(
+        context,
+        "public",
+        "type = public\nlocation = mdbox:@STORE@/public:LISTINDEX=@LOCAL@/public/dovecot.list.index",
+        "type = public\nmail_path = @STORE@/public\nmailbox_list_index_prefix = @LOCAL@/public/dovecot.list.index",
+    )
+    with context.site(more=more, one_uid=True) as site:
+        one, other = site.new_user(), site.new_user()
+        site.b.imap(one, "create:public/news", "append:public/news")
+        expect("public/news 1" in site.a.look(other), True, "the other user's look on the other backend")
+        site.a.imap(other, "append:public/news", "create:public/more")
+        shown = [line for line in site.b.look(one) if line.startswith("public/")]
+        expect(shown, ["public/more 0", "public/news 2"], "the first user's look")
+        expect([(b.local / "public").exists() for b in (site.a, site.b)], [False, False], "local list indexes")
+        expect((site.store / "public/.lasthost").exists(), False, "a claim")
+        expect_quiet(site)
