@@ -189,12 +189,7 @@ build_rpm() {
 # count_cases COMMAND...: one that shows cases of its own, and in the last line how many.
 count_cases() {
     "$@" | tee "$LOG" || true
-    if [[ $(tail -n 1 "$LOG") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
-        PASSED=$((PASSED + BASH_REMATCH[1]))
-        FAILED=$((FAILED + BASH_REMATCH[2]))
-    else
-        FAILED=$((FAILED + 1))
-    fi
+    count_result "$(tail -n 1 "$LOG")" || FAILED=$((FAILED + 1))
 }
 
 if [ -z "$PACKAGES" ]; then

@@ -10,10 +10,13 @@ set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
 source "$(dirname "$0")/lib/common.sh"
+# shellcheck source=tests/lib/cases.sh
+source "$REPO/tests/lib/cases.sh"
+# shellcheck source=tests/lib/roots.sh
+source "$REPO/tests/lib/roots.sh"
 
 ONLY=()
 QUICK=()
-ROOTS=${XDG_CACHE_HOME:-$HOME/.cache}/nfs-hostchange/roots
 DOVECOTS=()
 while [ "$#" -gt 0 ]; do
     case $1 in
@@ -38,8 +41,6 @@ fi
 [ "${#DOVECOTS[@]}" -gt 0 ] || die "no Dovecot with headers; install dovecot-dev or run tests/setup.sh roots"
 
 make_work_dirs
-PASSED=0
-FAILED=0
 for name in "${DOVECOTS[@]}"; do
     case $name in
         machine) root=() include=/usr/include/dovecot ;;
@@ -48,12 +49,7 @@ for name in "${DOVECOTS[@]}"; do
     DOVECOT_INCLUDE=$include MODULES=$WORK/$name "$REPO/packaging/build-plugin.sh"
     "$PYTHON" -B "$REPO/tests/plugin/run.py" "${root[@]}" "${ONLY[@]}" "${QUICK[@]}" \
         --plugin "$WORK/$name/lib90_nfs_hostchange_plugin.so" | tee "$WORK/result" || true
-    if [[ $(tail -n 1 "$WORK/result") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
-        PASSED=$((PASSED + BASH_REMATCH[1]))
-        FAILED=$((FAILED + BASH_REMATCH[2]))
-    else
-        FAILED=$((FAILED + 1))
-    fi
+    count_result "$(tail -n 1 "$WORK/result")" || FAILED=$((FAILED + 1))
 done
-say "$PASSED passed, $FAILED failed"
+print_result
 [ "$FAILED" = 0 ]

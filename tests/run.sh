@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every test of this project. The last line counts them: "N passed, N failed".
+# Every test of this project. The last line counts them: "N passed, N failed, N skipped".
 #
 #   tests/run.sh [--quick]
 #
@@ -11,6 +11,8 @@ set -euo pipefail
 source "$(dirname "$0")/lib/common.sh"
 # shellcheck source=tests/lib/build.sh
 source "$REPO/tests/lib/build.sh"
+# shellcheck source=tests/lib/cases.sh
+source "$REPO/tests/lib/cases.sh"
 
 QUICK=false
 case ${1:-} in
@@ -19,15 +21,8 @@ case ${1:-} in
     *) die "usage: ${0##*/} [--quick]" ;;
 esac
 
-PASSED=0
-FAILED=0
 LOG=$(mktemp)
 on_exit rm -f "$LOG"
-
-count() {
-    PASSED=$((PASSED + $1))
-    FAILED=$((FAILED + $2))
-}
 
 # run COMMAND...: shows what it says and keeps it in LOG.
 run() {
@@ -47,53 +42,56 @@ timed() {
 
 # check COMMAND...: counts as one test.
 check() {
-    if run "$@"; then count 1 0; else count 0 1; fi
+    if run "$@"; then PASSED=$((PASSED + 1)); else FAILED=$((FAILED + 1)); fi
 }
 
-# A tool that only comes with rustup is no reason to fail elsewhere.
+# left_out WHY: a part that cannot be run here.
+left_out() {
+    say "   skipped: $1"
+    SKIPPED=$((SKIPPED + 1))
+}
+
 check_cargo() {
     if cargo "$1" --version >/dev/null 2>&1; then
         check cargo "$@"
     else
-        say "   skipped: there is no cargo $1 here"
+        left_out "there is no cargo $1 here"
     fi
 }
 
 check_shell() {
     local scripts
-    if ! command -v shellcheck >/dev/null; then
-        say "   skipped: there is no shellcheck here"
-        return
-    fi
     mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
     check shellcheck -x "${scripts[@]}"
 }
 
-# The tests in Rust; each test program says "test result: ok. N passed; N failed; ...".
+# The tests in Rust; each test program says "test result: ok. N passed; N failed; N ignored; ...".
 check_rust() {
-    local passed failed status=0
+    local passed failed ignored status=0
     run env NFS_HOSTCHANGE_LOGIN="$WRAPPER" cargo test --locked --no-fail-fast || status=$?
-    read -r passed failed < <(awk '/^test result:/ { p += $4; f += $6 } END { print p + 0, f + 0 }' "$LOG")
+    read -r passed failed ignored < <(
+        awk '/^test result:/ { p += $4; f += $6; i += $8 } END { print p + 0, f + 0, i + 0 }' "$LOG"
+    )
     # Failed without a failed test: it did not build, or died.
     [ "$status" = 0 ] || [ "$failed" -gt 0 ] || failed=1
-    count "$passed" "$failed"
+    count_result "$passed passed, $failed failed, $ignored skipped"
 }
 
-# check_script SCRIPT [OPTION...]: a script of ours, whose last line is "N passed, N failed".
+# check_script SCRIPT [OPTION...]: a script of ours, whose last line counts its tests.
 check_script() {
-    local status=0
+    local status=0 failed_before=$FAILED
     run "$REPO/tests/$1" "${@:2}" || status=$?
-    if [[ $(tail -n 1 "$LOG") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
-        count "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}"
-        [ "$status" = 0 ] || [ "${BASH_REMATCH[2]}" -gt 0 ] || count 0 1
-    else
+    if ! count_result "$(tail -n 1 "$LOG")"; then
         say "   $1 ended without a result, with exit status $status"
-        count 0 1
+        FAILED=$((FAILED + 1))
+    elif [ "$status" != 0 ] && [ "$FAILED" = "$failed_before" ]; then
+        say "   $1 ended with exit status $status"
+        FAILED=$((FAILED + 1))
     fi
 }
 
 cd "$REPO"
-timed "setup" "$REPO/tests/setup.sh"
+timed "setup" "$REPO/tests/setup.sh" roots
 find_cargo || die "no cargo"
 timed "building" build_release || die "it does not build"
 export WRAPPER COMMAND
@@ -115,5 +113,5 @@ else
     timed "benchmarks" check "$REPO/tests/bench/run.sh" --quick
 fi
 say "== all parts: $SECONDS s"
-say "$PASSED passed, $FAILED failed"
+print_result
 [ "$FAILED" = 0 ]

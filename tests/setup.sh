@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what building and testing need on Debian 12: Dovecot, a C compiler for
+# Installs what building and testing need on Debian 12 or 13: Dovecot, a C compiler for
 # linking, a few tools, and Rust unless a new enough one is there. Asks nothing,
 # starts no service, and does nothing where everything is there already.
 #
@@ -22,25 +22,40 @@ PACKAGES=(
     ca-certificates gcc libc6-dev
     dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd
     dovecot-managesieved dovecot-submissiond
-    python3 strace procps systemd util-linux
+    git python3 shellcheck strace procps systemd util-linux
 )
 
 step "packages"
 install_packages "${PACKAGES[@]}"
 
+# Debian 13's Rust is new enough; Debian 12 has a newer one beside its own.
 step "Rust"
 if ! find_cargo; then
-    install_packages rustc-web cargo-web
-    find_cargo || die "cargo-web is not new enough either"
+    install_packages ca-certificates
+    if dpkg --compare-versions "$(candidate cargo)" ge "1.$RUST_MINOR_NEEDED"; then
+        install_packages cargo rustc
+    else
+        install_packages cargo-web rustc-web
+    fi
+    find_cargo || die "there is no Rust 1.$RUST_MINOR_NEEDED or newer"
 fi
+case $(command -v cargo) in
+    /usr/bin/cargo)
+        if is_installed cargo-web; then
+            install_packages rust-web-clippy rustfmt-web
+        else
+            install_packages rust-clippy rustfmt
+        fi
+        ;;
+    *)
+        # With musl the wrapper starts faster; without, it is built with glibc.
+        if command -v rustup >/dev/null; then
+            rustup --quiet component add clippy rustfmt || note "rustup has no clippy or no rustfmt"
+            rustup --quiet target add "$(uname -m)-unknown-linux-musl" || note "rustup has no target for musl"
+        fi
+        ;;
+esac
 note "$(cargo --version), $(command -v cargo)"
-
-# With musl the wrapper starts faster; without, it is built with glibc.
-if command -v rustup >/dev/null; then
-    musl=$(uname -m)-unknown-linux-musl
-    note "rustup target add $musl"
-    rustup --quiet target add "$musl" || note "$musl is not to be had"
-fi
 
 for part in "$@"; do
     case $part in
@@ -51,7 +66,7 @@ for part in "$@"; do
             ;;
         packaging)
             step "packaging"
-            install_packages build-essential debhelper debootstrap dh-apparmor iproute2 lintian rpm
+            install_packages build-essential debhelper debootstrap dh-apparmor iproute2 lintian rpm selinux-policy-dev
             ;;
         *) die "usage: ${0##*/} [roots] [packaging]" ;;
     esac

@@ -11,6 +11,12 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/nfs-hostchange
 # Debian's own interpreter: another one on PATH may lack modules or be slow.
 PYTHON=/usr/bin/python3
 
+# Nothing is left in the source tree.
+export PYTHONDONTWRITEBYTECODE=1
+
+# In a chroot / often is no mount point, and then no mount there can be hidden from others.
+[ ! -e /proc/self/mountinfo ] || mountpoint -q / || exec "$REPO/tests/lib/own-root.sh" "$0" "$@"
+
 say() { printf '%s\n' "$*"; }
 step() { printf '== %s\n' "$*"; }
 note() { printf '   %s\n' "$*"; }

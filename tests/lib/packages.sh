@@ -19,6 +19,9 @@ forbid_service_starts() {
     chmod 0755 "$policy"
 }
 
+# candidate PACKAGE: the version that apt would install, or "(none)".
+candidate() { apt-cache policy "$1" | awk '$1 == "Candidate:" { print $2 }'; }
+
 install_packages() {
     local package missing=() log
     for package in "$@"; do

@@ -12,7 +12,7 @@ source "$REPO/tests/lib/packages.sh"
 source "$REPO/tests/nfs/cache.sh"
 
 PACKAGES=(
-    dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd
+    busybox-static dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd
     e2fsprogs iproute2 kmod nfs-common nfs-kernel-server python3 python3-venv qemu-system-x86 rpcbind util-linux
 )
 
