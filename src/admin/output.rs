@@ -14,27 +14,27 @@ use crate::dovecot::doveadm::DoveadmError;
 /// the greatest counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
-    /// All is well
+    /// All is well.
     Ok = 0,
-    /// Something was found that should be mended
+    /// Something was found that should be mended.
     Findings = 1,
-    /// The command line is wrong (EX_USAGE)
+    /// The command line is wrong (EX_USAGE).
     Usage = 64,
-    /// What was asked about is wrong (EX_DATAERR)
+    /// What was asked about is wrong (EX_DATAERR).
     Data = 65,
-    /// What was asked about is not there (EX_NOINPUT)
+    /// What was asked about is not there (EX_NOINPUT).
     NoInput = 66,
-    /// A program that is needed is not there (EX_UNAVAILABLE)
+    /// A program that is needed is not there (EX_UNAVAILABLE).
     Unavailable = 69,
-    /// The system is short of something, or refuses to change ids (EX_OSERR)
+    /// The system is short of something, or refuses to change ids (EX_OSERR).
     System = 71,
-    /// Reading or writing failed (EX_IOERR)
+    /// Reading or writing failed (EX_IOERR).
     InputOutput = 74,
-    /// It may work later (EX_TEMPFAIL)
+    /// It may work later (EX_TEMPFAIL).
     TryAgain = 75,
-    /// Not permitted (EX_NOPERM)
+    /// Not permitted (EX_NOPERM).
     Permission = 77,
-    /// The configuration is wrong, or a setting is missing (EX_CONFIG)
+    /// The configuration is wrong, or a setting is missing (EX_CONFIG).
     Configuration = 78,
 }
 

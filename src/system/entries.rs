@@ -31,11 +31,11 @@ pub struct Entries(Vec<u8>);
 /// What an entry is, as far as the file system says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryType {
-    /// A directory
+    /// A directory.
     Directory,
-    /// Anything else
+    /// Anything else.
     Other,
-    /// Not said: fstatat(2) knows it
+    /// Not said: fstatat(2) knows it.
     Unknown,
 }
 

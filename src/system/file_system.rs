@@ -7,11 +7,11 @@ use nix::sys::statfs::fstatfs;
 /// What matters about a file system that holds list indexes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileSystem {
-    /// Memory of this host: tmpfs or ramfs
+    /// Memory of this host: tmpfs or ramfs.
     Memory,
-    /// Anything else that is this host's own
+    /// Anything else that is this host's own.
     Disk,
-    /// Shared with other hosts, or it may be
+    /// Shared with other hosts, or it may be.
     Network,
 }
 

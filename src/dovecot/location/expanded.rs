@@ -273,41 +273,41 @@ fn check_and_resolve(
 /// Why a location leads nowhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ParseError {
-    /// Dovecot would look which files exist
+    /// Dovecot would look which files exist.
     NoDriver,
-    /// The driver is unknown, or keeps no mail here
+    /// The driver is unknown, or keeps no mail here.
     Driver(Vec<u8>),
-    /// The layout is unknown
+    /// The layout is unknown.
     Layout(Vec<u8>),
-    /// The key is unknown (keys are upper case)
+    /// The key is unknown (keys are upper case).
     Key(Vec<u8>),
-    /// There is no root directory
+    /// There is no root directory.
     NoRoot,
-    /// `~/` without a home directory
+    /// `~/` without a home directory.
     NoHome {
-        /// The key whose value it is
+        /// The key whose value it is.
         key: &'static str,
     },
-    /// `~name/` without such a system user
+    /// `~name/` without such a system user.
     NoSystemHome {
-        /// The user's name
+        /// The user's name.
         name: Vec<u8>,
-        /// The key whose value it is
+        /// The key whose value it is.
         key: &'static str,
     },
-    /// The home directory does not begin with a slash
+    /// The home directory does not begin with a slash.
     RelativeHome(Vec<u8>),
-    /// BROKENCHAR is not one byte
+    /// BROKENCHAR is not one byte.
     BrokenChar,
-    /// ITERINDEX without INDEX
+    /// ITERINDEX without INDEX.
     IterateIndex,
-    /// A relative LISTINDEX directory with INDEX=MEMORY
+    /// A relative LISTINDEX directory with INDEX=MEMORY.
     RelativeInMemory,
-    /// DIRNAME, or dbox, with a layout that has no such directories
+    /// DIRNAME, or dbox, with a layout that has no such directories.
     DirName(Layout),
-    /// ALT with a layout that has none
+    /// ALT with a layout that has none.
     Alt(Layout),
-    /// Dovecot stops at an assertion
+    /// Dovecot stops at an assertion.
     Assertion(&'static str),
 }
 

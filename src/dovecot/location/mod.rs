@@ -25,76 +25,76 @@ pub use settings::SettingError;
 /// How mailbox names become directories: `LAYOUT` in Dovecot 2.3, `mailbox_list_layout` in 2.4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
-    /// `maildir++`: a dot name is a folder's name
+    /// `maildir++`: a dot name is a folder's name.
     MaildirPlusPlus,
-    /// `fs`
+    /// `fs`.
     Fs,
-    /// `index`: the list index is the only map from names to directories
+    /// `index`: the list index is the only map from names to directories.
     Index,
-    /// `imapdir`
+    /// `imapdir`.
     Imapdir,
-    /// `none`: no directories at all
+    /// `none`: no directories at all.
     None,
 }
 
 /// Where the index files of one user's inbox namespace are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
-    /// The directory layout
+    /// The directory layout.
     pub layout: Layout,
-    /// INDEX; `None` means that indexes are in memory
+    /// INDEX; `None` means that indexes are in memory.
     pub index_dir: Option<Vec<u8>>,
-    /// The mailbox list index
+    /// The mailbox list index.
     pub list_index: ListIndex,
-    /// Every file in INDEX shows up as a mailbox (mbox with ITERINDEX)
+    /// Every file in INDEX shows up as a mailbox (mbox with ITERINDEX).
     lists_index_files: bool,
-    /// The other spelling says something else
+    /// The other spelling says something else.
     is_contradicted: bool,
 }
 
 /// Where the mailbox list index is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListIndex {
-    /// Files called `<prefix>`, `<prefix>.log` and so on
+    /// Files called `<prefix>`, `<prefix>.log` and so on.
     File {
-        /// The directory as Dovecot uses it
+        /// The directory as Dovecot uses it.
         directory: Vec<u8>,
-        /// The file names' first part
+        /// The file names' first part.
         prefix: Vec<u8>,
-        /// How the directory was given
+        /// How the directory was given.
         given: Given,
     },
-    /// In memory, because INDEX is
+    /// In memory, because INDEX is.
     Memory {
-        /// The file names' first part, which nothing uses
+        /// The file names' first part, which nothing uses.
         prefix: Vec<u8>,
     },
-    /// There is none: its path has an empty file part, or the layout is none
+    /// There is none: its path has an empty file part, or the layout is none.
     Disabled,
 }
 
 /// How the directory of the list index was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Given {
-    /// Not at all
+    /// Not at all.
     Not,
-    /// There is no directory, or one below INDEX
+    /// There is no directory, or one below INDEX.
     Relative,
-    /// As an absolute directory
+    /// As an absolute directory.
     Absolute,
 }
 
 /// What a login may do with the list index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tracking {
-    /// The list index is local: reconcile it
+    /// The list index is local: reconcile it.
     Tracked(Tracked),
-    /// Nothing is local, nothing to do
+    /// Nothing is local, nothing to do.
     Shared(Shared),
-    /// Layout index: never deleted, never switched off
+    /// Layout index: never deleted, never switched off.
     LayoutIndex,
     /// The list index is local, but nobody can vouch for it: it is left alone,
-    /// and this session must not use it
+    /// and this session must not use it.
     Unvouchable(Unvouchable),
 }
 
@@ -178,42 +178,42 @@ pub fn list_index_name(name: &[u8]) -> Option<CString> {
 /// Why nothing is local.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shared {
-    /// LISTINDEX is not set
+    /// LISTINDEX is not set.
     NotSet,
-    /// LISTINDEX is below INDEX
+    /// LISTINDEX is below INDEX.
     Relative,
-    /// LISTINDEX and INDEX are the same directory
+    /// LISTINDEX and INDEX are the same directory.
     SameDirectory,
-    /// The list index is in memory
+    /// The list index is in memory.
     Memory,
-    /// The path of the list index has an empty file part, or the layout is none
+    /// The path of the list index has an empty file part, or the layout is none.
     Disabled,
 }
 
 /// Why a local list index cannot be vouched for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unvouchable {
-    /// The user name is empty, `.` or `..`, or has a `/` or NUL
+    /// The user name is empty, `.` or `..`, or has a `/` or NUL.
     UserName,
-    /// INDEX is in memory: nowhere to claim
+    /// INDEX is in memory: nowhere to claim.
     IndexInMemory,
-    /// INDEX is relative to the process's directory
+    /// INDEX is relative to the process's directory.
     IndexRelative,
-    /// LISTINDEX is relative to the process's directory
+    /// LISTINDEX is relative to the process's directory.
     ListIndexRelative,
-    /// INDEX has a `..` component
+    /// INDEX has a `..` component.
     IndexParent,
-    /// LISTINDEX has a `..` component
+    /// LISTINDEX has a `..` component.
     ListIndexParent,
-    /// A path has a NUL byte
+    /// A path has a NUL byte.
     Nul,
-    /// The user is chrooted, so the paths are not ours
+    /// The user is chrooted, so the paths are not ours.
     Chrooted,
-    /// The list index has a name of this program's own, or none that a file can have
+    /// The list index has a name of this program's own, or none that a file can have.
     Prefix,
-    /// The claim would show up as a mailbox
+    /// The claim would show up as a mailbox.
     ClaimIsMailbox,
-    /// The fields of Dovecot 2.3 and 2.4 say different things
+    /// The fields of Dovecot 2.3 and 2.4 say different things.
     Contradiction,
 }
 

@@ -133,23 +133,23 @@ pub(super) fn read(
 /// Why the settings lead nowhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SettingError {
-    /// The userdb does not return these
+    /// The userdb does not return these.
     Missing(Vec<&'static str>),
-    /// The driver is unknown, or keeps no mail here, or would be guessed from the files that exist
+    /// The driver is unknown, or keeps no mail here, or would be guessed from the files that exist.
     Driver(Vec<u8>),
-    /// The layout is unknown
+    /// The layout is unknown.
     Layout(Vec<u8>),
-    /// The layout does not go with this
+    /// The layout does not go with this.
     Unsupported(Layout, &'static str),
-    /// mail_path is empty
+    /// mail_path is empty.
     NoPath,
-    /// `~/` without a home directory, in that setting
+    /// `~/` without a home directory, in that setting.
     NoHome(&'static str),
-    /// The home directory does not begin with a slash
+    /// The home directory does not begin with a slash.
     RelativeHome(Vec<u8>),
-    /// The list index is in a directory relative to mail_index_path, which is not set
+    /// The list index is in a directory relative to mail_index_path, which is not set.
     RelativeListIndex,
-    /// mdbox has no indexes in memory
+    /// mdbox has no indexes in memory.
     MdboxInMemory,
 }
 
