@@ -8,6 +8,8 @@ pub const DEFAULT_CONFIGURATION: &str = "/etc/dovecot/nfs-hostchange.toml";
 /// The lock file of LISTINDEX, which holds the record. No list index may have a name
 /// that begins so.
 pub const LOCK_FILE: &CStr = c".lasthost";
+/// The sign beside it that sessions run without a list index.
+pub const SIGN_FILE: &CStr = c".lasthost.without";
 
 /// The names that a Dovecot without LISTINDEX gives to the list index in INDEX.
 pub const SHARED_PREFIX: &CStr = c"dovecot.list.index";

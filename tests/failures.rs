@@ -41,7 +41,6 @@ fn assert_refused(lab: &Lab, session: &Session<'_>, parts: &[&str]) {
         .assert_not_vouched()
         .assert_logged(&[&["user=alice: session without list index: "], parts].concat());
     assert_eq!(lab.record(HERE), None, "{}", session.told());
-    assert_eq!(lab.planted(HERE), [""; 0], "{}", session.told());
 }
 
 /// What is wrong was mended.
@@ -55,7 +54,7 @@ fn assert_right_again(lab: &Lab) {
 // INDEX
 
 #[test]
-fn a_missing_index_is_not_made_and_nothing_local_survives() {
+fn a_missing_index_is_not_made_and_nothing_local_is_trusted_after_it() {
     let lab = Lab::new();
     let (index, elsewhere) = (lab.index(), lab.path("elsewhere"));
     for login in [0, 1] {
@@ -106,7 +105,6 @@ fn a_claim_that_the_user_may_not_look_at_is_an_error() {
         .assert_not_vouched()
         .assert_logged(&["session without list index: ", &claim]);
     assert_eq!(lab.record(HERE), None);
-    assert_eq!(lab.planted(HERE), [""; 0]);
 }
 
 #[test]
@@ -515,7 +513,8 @@ fn a_lock_that_is_not_had_in_time_is_taken_out_of_the_way() {
         let record = lab.record(HERE).expect("there is one");
         let began = Instant::now();
         let session = both(&lab).into_iter().nth(login).expect("two").run();
-        assert!(began.elapsed() >= Duration::from_secs(1));
+        let waited = began.elapsed();
+        assert!(waited >= Duration::from_millis(700), "{waited:?}");
         let path = lab.record_file(HERE).display().to_string();
         session.assert_not_vouched();
         session.assert_logged(&["session without list index: ", "timed out", &path]);
@@ -535,7 +534,7 @@ fn the_lock_is_waited_for_for_five_seconds_unless_configured() {
     lab.login().run().assert_not_vouched();
     let waited = began.elapsed();
     assert!(
-        waited >= Duration::from_secs(5) && waited < Duration::from_secs(10),
+        waited >= Duration::from_secs(4) && waited < Duration::from_secs(6),
         "{waited:?}"
     );
 }
@@ -551,7 +550,7 @@ fn a_lock_that_is_given_back_in_time_is_waited_for() {
 }
 
 #[test]
-fn logins_that_give_up_on_the_lock_together_all_leave_a_note_of_their_sessions() {
+fn logins_that_give_up_on_the_lock_together_all_leave_the_sign_of_their_sessions() {
     for _ in 0..3 {
         let lab = Lab::with_settled_user();
         lab.configure("lock_timeout = '1 s'\n");
@@ -561,12 +560,9 @@ fn logins_that_give_up_on_the_lock_together_all_leave_a_note_of_their_sessions()
             .collect();
         let sessions: Vec<_> = running.into_iter().map(|login| login.wait()).collect();
         common::close(held);
-        let note = fs::read_to_string(lab.record_file(HERE)).expect("they made it");
-        assert_eq!(
-            note.split_whitespace().count(),
-            1 + sessions.len(),
-            "{note}"
-        );
+        let sign = lab.list_index(HERE).join(".lasthost.without");
+        let notes = fs::read_to_string(sign).expect("they made it");
+        assert_eq!(notes.lines().count(), sessions.len(), "{notes}");
         for session in &sessions {
             session.assert_not_vouched();
         }
@@ -594,7 +590,7 @@ fn whoever_had_a_record_has_room_for_one_on_a_full_tmpfs() {
 }
 
 #[test]
-fn a_login_that_was_given_up_on_leaves_a_note_of_its_session_too() {
+fn a_login_that_was_given_up_on_leaves_the_sign_of_its_session_too() {
     let lab = moved_user();
     lab.configure("lock_timeout = '1 s'\n");
     let mut slow = lab.login().staying_open().trace();

@@ -41,7 +41,10 @@ fn the_first_login_claims_the_user_and_records_the_claim() {
             assert_eq!(status.mode() & 0o7777, 0o600, "{}", file.display());
         }
         assert_eq!(names_in(&lab.index()), [".lasthost"]);
-        assert_eq!(names_in(&lab.list_index(HERE)), [".lasthost"]);
+        assert_eq!(
+            names_in(&lab.list_index(HERE)),
+            [".lasthost", ".lasthost.without"]
+        );
     }
 }
 
@@ -274,6 +277,7 @@ fn the_record_is_emptied_then_the_list_index_deleted_then_claimed_then_recorded(
             "sync",
             "set times",
             "rename .lasthost.backend-a .lasthost",
+            "create .lasthost.without",
             "write",
             "truncate",
             "set times",
@@ -508,30 +512,41 @@ fn killed_at_any_system_call_of_a_move_the_next_login_is_right() {
 }
 
 #[test]
-fn a_list_index_that_is_still_open_is_not_followed_by_one_of_the_same_second() {
-    // Dovecot could not tell one from the other.
+fn a_list_index_that_a_session_has_open_is_neither_deleted_nor_followed_by_another() {
     let lab = Lab::with_settled_user();
-    let sleeps = || {
-        lab.login_at(THERE).run().assert_vouched();
-        let mut login = lab.login().trace();
-        let sleep = login.run_to(|_, call| call.number == libc::SYS_clock_nanosleep);
-        login.finish().assert_vouched();
-        sleep.is_some()
-    };
-    let open = || {
-        lab.plant_list_index(HERE);
-        let log = lab.list_index(HERE).join(format!("{PREFIX}.log"));
-        let log = File::options().append(true).open(log).expect("it is there");
-        // Written to for a while yet, should this machine be slow.
-        let later = SystemTime::now() + Duration::from_secs(60);
-        log.set_modified(later).expect("it is the lab's own");
-        log
-    };
-    let log = open();
-    assert!(sleeps());
+    let log = lab.list_index(HERE).join(format!("{PREFIX}.log"));
+    let log = File::options().append(true).open(log).expect("it is there");
+    lab.login_at(THERE).run().assert_vouched();
+    for _ in 0..2 {
+        let beside = lab.login().run();
+        beside
+            .assert_not_vouched()
+            .assert_logged(&["still has the list index open"]);
+        assert_eq!(lab.planted(HERE), list_index_names());
+        assert!(!lab.is_recorded(HERE));
+    }
     common::close(log);
-    common::close(open());
-    assert!(!sleeps());
+    lab.login().run().assert_vouched();
+    assert_eq!(lab.planted(HERE), [""; 0]);
+    assert!(lab.is_recorded(HERE));
+}
+
+#[test]
+fn a_login_that_fails_leaves_the_list_index_of_an_open_session_alone() {
+    let lab = Lab::with_settled_user();
+    let log = lab.list_index(HERE).join(format!("{PREFIX}.log"));
+    let log = File::options().append(true).open(log).expect("it is there");
+    // NFS is away for a moment.
+    fs::rename(lab.index(), lab.path("elsewhere")).expect("it is there");
+    lab.login().run().assert_not_vouched();
+    fs::rename(lab.path("elsewhere"), lab.index()).expect("it is there");
+    assert_eq!(lab.planted(HERE), list_index_names());
+    assert!(!lab.is_recorded(HERE));
+    lab.login().run().assert_not_vouched();
+    assert_eq!(lab.planted(HERE), list_index_names());
+    common::close(log);
+    lab.login().run().assert_vouched();
+    assert_eq!(lab.planted(HERE), [""; 0]);
 }
 
 #[test]
@@ -601,6 +616,7 @@ fn only_files_of_exactly_this_prefix_are_deleted() {
         [
             ".bob",
             ".lasthost",
+            ".lasthost.without",
             "Bob",
             "bo",
             "bob-old",

@@ -3,8 +3,8 @@
 mod support;
 
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, symlink};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
 
@@ -218,25 +218,26 @@ fn a_list_index_that_a_session_has_open_is_kept_whatever_its_age() {
 }
 
 #[test]
-fn a_note_of_a_session_without_list_index_is_kept_while_that_is_open() {
+fn the_sign_of_a_session_without_list_index_is_kept_while_that_is_open() {
     let scratch = Scratch::new();
     let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);
-    let (connection, _client) = UnixStream::pair().expect("socketpair");
-    let inode = fs::metadata(format!(
-        "/proc/self/fd/{}",
-        std::os::fd::AsRawFd::as_raw_fd(&connection)
-    ))
-    .expect("stat")
-    .ino();
-    fs::write(user.join(".lasthost"), format!("sessions {inode}\n")).expect("write");
-    set_age(&user.join(".lasthost"), WEEK_OLD);
+    let mut mail_process = std::process::Command::new("sleep")
+        .arg("1000")
+        .spawn()
+        .expect("coreutils");
+    let note = format!("1 4 0 0 0 {}.0 -", mail_process.id());
+    let sign = user.join(".lasthost.without");
+    fs::write(&sign, format!("{note:255}\n")).expect("write");
+    give(&sign, ALICE);
+    set_age(&sign, WEEK_OLD);
     let before = snapshot(&user);
 
     let run = scratch.run(clean(&user));
 
     assert_eq!(run.status, Some(75), "{run:?}");
     assert_eq!(before, snapshot(&user));
-    close(connection);
+    mail_process.kill().expect("a child of this test");
+    mail_process.wait().expect("a child of this test");
     assert_eq!(scratch.run(clean(&user)).status, Some(0));
     assert!(!user.exists());
 }

@@ -18,6 +18,7 @@ use super::output::{
 use crate::local::directory::DirectoryError;
 use crate::local::files::DeleteError;
 use crate::local::lock::LockError;
+use crate::local::sessions::SignError;
 use crate::usercache::clean::{CleanError, Cleaner, Directory, Outcome, Rules};
 use crate::usercache::sweep::{self, Totals};
 use crate::usercache::tree::{RootError, Tree, guard};
@@ -271,7 +272,10 @@ impl From<&CleanError> for Exit {
                     Exit::from(*errno)
                 }
             },
-            CleanError::Lease(_, errno) => Exit::from(*errno),
+            CleanError::Sign(SignError::NotAFile(_)) => Exit::Data,
+            CleanError::Sign(SignError::Failed(_, errno)) | CleanError::Lease(_, errno) => {
+                Exit::from(*errno)
+            }
         }
     }
 }

@@ -97,30 +97,15 @@ pub fn belongs(name: &[u8], prefix: &[u8]) -> bool {
         .is_some_and(|rest| SUFFIXES.contains(&rest.strip_prefix(MIGRATING).unwrap_or(rest)))
 }
 
-/// Whether a session has a list index open that was written to in the second `now` (since the
-/// epoch), or may have.
-///
-/// Dovecot tells a list index from the one before it by the second in which it was made. If both
-/// are made in the same one, that session takes the new one for its own, and writes nonsense to it.
-pub fn is_watched(directory: &ListIndexDirectory, prefix: &CStr, now: i64) -> bool {
+/// Whether a process has the list index open. Where the kernel does not say, nobody has.
+pub fn is_in_use(directory: &ListIndexDirectory, prefix: &CStr) -> bool {
     let Ok(entries) = entries(directory.as_fd(), prefix.to_bytes()) else {
-        return true;
+        return false;
     };
     entries
         .filter_map(Result::ok)
         .filter(|(_, status)| file_type(status) == SFlag::S_IFREG)
-        .any(|(name, status)| is_open(directory, &name).unwrap_or(true) && status.st_mtime >= now)
-}
-
-/// Whether some process has the list index open, or may have.
-pub fn is_any_open(directory: &ListIndexDirectory, prefix: &CStr) -> bool {
-    let Ok(entries) = entries(directory.as_fd(), prefix.to_bytes()) else {
-        return true;
-    };
-    entries
-        .filter_map(Result::ok)
-        .filter(|(_, status)| file_type(status) == SFlag::S_IFREG)
-        .any(|(name, _)| is_open(directory, &name).unwrap_or(true))
+        .any(|(name, _)| is_open(directory, &name) == Ok(true))
 }
 
 /// Deletes the list index. Only regular files; directories are left, since IMAP cannot read a

@@ -15,17 +15,16 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::local::directory::ListIndexDirectory;
-use crate::local::record::Content;
+use crate::local::sessions::Seat;
 use crate::names::LOCK_FILE;
-use crate::system::entries::open_directory;
 use crate::system::file_status::is_regular;
 
 /// Between two attempts to get a lock.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long to wait for others that also take the directory from somebody.
-const LONGEST_TURN: Duration = Duration::from_secs(3);
+/// From then on only a few logins of one user wait for a lock that somebody keeps.
+const HELD_LONG: Duration = Duration::from_millis(1500);
 
 /// Why the lock file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,7 +180,7 @@ impl<'a, K: Kind> Lock<'a, K> {
         file: File,
         deadline: &Deadline,
     ) -> Result<Option<Lock<'a, K>>, LockError> {
-        wait_for::<K>(&file, deadline).map_err(|error| match error.kind() {
+        wait_in_line::<K>(directory, &file, deadline).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => LockError::TimedOut(path(directory)),
             _ => failed(directory, errno_of(&error)),
         })?;
@@ -268,84 +267,63 @@ impl Lock<'_, Exclusive> {
     /// If it cannot be removed, or is not in the directory any more.
     pub fn remove(self) -> Result<(), LockError> {
         if self.is_current()? {
-            remove_lock_file(self.directory)
+            take_away(self.directory)
         } else {
             Err(LockError::Lost(path(self.directory)))
         }
     }
 }
 
-/// How often a lock file is removed before giving up: each time, another login was faster with
-/// the new one.
-const MOST_REMOVALS: u32 = 10;
-
-/// How long whoever has a new lock file may take with it: a note takes no longer.
-const NOTE_TAKES: Duration = Duration::from_millis(200);
-
-/// Takes the directory from whoever holds its lock for too long and does `work` there: his lock
-/// file is removed, so that what he records is lost. `work` is told of the sessions that were
-/// noted in it.
+/// Takes the lock file away from whoever holds its lock for too long: what he records is lost.
 ///
-/// Several logins that have waited long enough do this one after the other, under a lock on the
-/// directory itself; otherwise one would remove the file in which another just leaves its note.
+/// Whoever does this must have left his [sign](crate::local::sessions) before. Then nothing that is
+/// recorded beside him lasts: what is in this file goes with it, and whoever makes the next one
+/// finds the sign.
 ///
 /// # Errors
-/// If the lock file cannot be replaced, somebody else always has the new one, or `work` fails.
-pub fn seize(
-    directory: &ListIndexDirectory,
-    work: impl Fn(&Lock<'_, Exclusive>, &[u64]) -> Result<(), LockError>,
-) -> Result<(), LockError> {
-    // Without it the lock file has to go all the same: what its holder records must be lost.
-    let _turn = wait_for_turn(directory);
-    let mut noted = Vec::new();
-    for _ in 0..MOST_REMOVALS {
-        let file = open(directory, OFlag::O_CREAT)?;
-        // The same open file, so what it says can be read when the name is gone: later than
-        // whoever wrote to it made sure that it was not.
-        let removed = file
-            .try_clone()
-            .map_err(|error| failed(directory, errno_of(&error)))?;
-        match Lock::wait(directory, file, &Deadline::after(NOTE_TAKES)) {
-            Ok(Some(lock)) => {
-                noted.extend_from_slice(lock.content().sessions());
-                work(&lock, &noted)?;
-                // Whoever did not get his turn may have removed the file before the work was
-                // done; he reads what is in it after removing it, so afterwards is soon enough.
-                if lock.is_current()? {
-                    return Ok(());
-                }
-            }
-            Ok(None) => {}
-            Err(LockError::TimedOut(_)) => {
-                remove_lock_file(directory)?;
-                noted.extend_from_slice(Content::of(&removed).sessions());
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Err(LockError::TimedOut(path(directory)))
-}
-
-/// The lock on the directory itself, which nobody holds for longer than [`seize`] takes; `None` if
-/// it is not to be had all the same.
-fn wait_for_turn(directory: &ListIndexDirectory) -> Option<File> {
-    let file = File::from(open_directory(directory.as_fd(), c".").ok()?);
-    wait_for::<Exclusive>(&file, &Deadline::after(LONGEST_TURN)).ok()?;
-    Some(file)
-}
-
-fn remove_lock_file(directory: &ListIndexDirectory) -> Result<(), LockError> {
+/// If it cannot be removed.
+pub fn take_away(directory: &ListIndexDirectory) -> Result<(), LockError> {
     match unlinkat(directory.as_fd(), LOCK_FILE, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
         Err(errno) => Err(failed(directory, errno)),
     }
 }
 
-/// Tries to lock `file` until `deadline`.
+/// Waits for the lock on `file`, as long as it is not held for so long that a whole row of logins
+/// would wait here: each of them keeps a process of Dovecot's that somebody else may want.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] if it was not to be had.
+fn wait_in_line<K: Kind>(
+    directory: &ListIndexDirectory,
+    file: &File,
+    deadline: &Deadline,
+) -> io::Result<()> {
+    let is_held = |result: &io::Result<()>| {
+        let blocks = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        result.as_ref().is_err_and(blocks) && !deadline.has_passed()
+    };
+    let first = wait_for::<K>(file, Duration::ZERO);
+    // Three others have waited for long already.
+    if !is_held(&first) || Seat::are_all_taken(directory) {
+        return first;
+    }
+    let second = wait_for::<K>(file, deadline.remaining().min(HELD_LONG));
+    if !is_held(&second) {
+        return second;
+    }
+    match Seat::take(directory) {
+        Some(_seat) => wait_for::<K>(file, deadline.remaining()),
+        None => second,
+    }
+}
+
+/// Tries to lock `file` for as long as `patience`.
 ///
 /// # Errors
 /// [`io::ErrorKind::WouldBlock`] if somebody else had it all the time.
-fn wait_for<K: Kind>(file: &File, deadline: &Deadline) -> io::Result<()> {
+fn wait_for<K: Kind>(file: &File, patience: Duration) -> io::Result<()> {
+    let deadline = Deadline::after(patience);
     let mut pause = SHORTEST_PAUSE;
     loop {
         match K::try_lock(file) {

@@ -1,5 +1,5 @@
-//! `LISTINDEX/.lasthost`: this backend's records of the claim, or a note of open sessions. The file
-//! is the directory's [lock](crate::local::lock), too.
+//! `LISTINDEX/.lasthost`: this backend's records of the claim. The file is the directory's
+//! [lock](crate::local::lock), too.
 //!
 //! A record vouches for a list index for as long as everything around both is what it was: so it
 //! names its own file, this backend and INDEX as well. A copy of either side, a store that was
@@ -22,14 +22,10 @@ use crate::system::statx::Attributes;
 /// The format's version. A record of another one counts as none.
 const VERSION: &str = "2";
 
-/// Neither a record nor a note nor a claim begins so.
+/// Neither a record nor a claim begins so.
 const NO_RECORD: &str = " \n";
 
-/// How a note of sessions begins.
-const SESSIONS: &str = "sessions";
-
-/// Whatever is written is shorter than this: a note of [`MOST`](crate::local::sessions::MOST)
-/// sessions, and the records of a few list indexes.
+/// Whatever is written is shorter than this: the records of a few list indexes.
 const LONGEST: usize = 4096;
 
 /// How many digits the length has that a file of records begins with.
@@ -193,9 +189,6 @@ impl fmt::Display for Records {
 pub enum Content {
     /// The records of the list indexes here.
     Records(Records),
-    /// `sessions <inode>...`: no record, and these sessions, known by the inode numbers of their
-    /// sockets, run without a list index.
-    Sessions(Vec<u64>),
     /// A claim: the directory is some user's INDEX, not a LISTINDEX.
     Claim,
     /// No record: empty, torn, garbled, or of another version.
@@ -210,18 +203,8 @@ impl Content {
         };
         Records::parse(content)
             .map(Content::Records)
-            .or_else(|| {
-                // What stands behind the first line is the rest of a longer text that it replaced.
-                let (line, _) = content.split_once('\n')?;
-                Content::parse_sessions(line).map(Content::Sessions)
-            })
             .or_else(|| ClaimText::is(content).then_some(Content::Claim))
             .unwrap_or(Content::Nothing)
-    }
-
-    fn parse_sessions(line: &str) -> Option<Vec<u64>> {
-        let sessions = line.strip_prefix(SESSIONS)?.strip_prefix(' ')?;
-        sessions.split(' ').map(decimal).collect()
     }
 
     /// What the lock file `file` says. One that cannot be read says nothing.
@@ -230,27 +213,12 @@ impl Content {
         let length = file.read_at(&mut buffer, 0).unwrap_or_default();
         Content::parse(&buffer[..length])
     }
-
-    /// Sessions that were without a list index when the content was written.
-    pub fn sessions(&self) -> &[u64] {
-        match self {
-            Content::Sessions(sessions) => sessions,
-            Content::Records(_) | Content::Claim | Content::Nothing => &[],
-        }
-    }
 }
 
 impl fmt::Display for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Content::Records(records) => records.fmt(f),
-            Content::Sessions(sessions) => {
-                f.write_str(SESSIONS)?;
-                for session in sessions {
-                    write!(f, " {session}")?;
-                }
-                f.write_str("\n")
-            }
             Content::Claim | Content::Nothing => f.write_str(NO_RECORD),
         }
     }
@@ -281,8 +249,7 @@ impl<K: Kind> Lock<'_, K> {
 impl Lock<'_, Exclusive> {
     /// From now on nothing vouches for any list index here.
     ///
-    /// The file keeps its length if it can: on a full tmpfs, whoever had a record has room for one,
-    /// or for a note.
+    /// The file keeps its length if it can: on a full tmpfs, whoever had a record has room for one.
     pub fn empty_records(&self) -> Result<(), LockError> {
         match self.file().metadata().map(|metadata| metadata.len()) {
             Ok(0) => Ok(()),
@@ -313,13 +280,7 @@ impl Lock<'_, Exclusive> {
             .or_else(|_| self.empty_records())
     }
 
-    /// Notes sessions that run without a list index, in place of the records.
-    pub fn note_sessions(&self, sessions: &[u64]) -> Result<(), LockError> {
-        self.write(&Content::Sessions(sessions.to_vec()).to_string())
-    }
-
-    /// In place of what is there. Only the first line of a note counts, so there is no moment without
-    /// it; and records with anything behind them are none yet.
+    /// In place of what is there. Records with anything behind them are none yet.
     fn write(&self, content: &str) -> Result<(), LockError> {
         self.file()
             .write_all_at(content.as_bytes(), 0)

@@ -12,11 +12,12 @@ use nix::errno::Errno;
 use crate::config::Configuration;
 use crate::dovecot::environment::{Environment, Namespace};
 use crate::dovecot::location::{Tracked, Tracking, resolve};
+use crate::local::sessions::Session;
 use crate::log::Log;
 use crate::login::command_line::{CommandLine, UsageError};
 use crate::login::user::actor;
 use crate::nfs::directory::Index;
-use crate::reconcile::{Reconciliation, Verdict};
+use crate::reconcile::{Outcome, Reconciliation, Verdict};
 use crate::system::start::exit;
 
 /// Decides whether the session may use its list index, after making it right if it was not. Returns
@@ -134,7 +135,7 @@ impl<'a> Login<'a> {
             Ok(actor) => actor,
             Err(error) => return self.without_list_index(error),
         };
-        Reconciliation {
+        let reconciliation = Reconciliation {
             index: Index {
                 path: tracked.index_dir().to_owned(),
                 claim_name: tracked.claim_name().to_owned(),
@@ -145,9 +146,13 @@ impl<'a> Login<'a> {
             actor: &actor,
             host: self.configuration.hostname.as_ref(),
             lock_timeout: self.configuration.lock_timeout,
+            session: Session::of_login,
             events: self.log,
+        };
+        match reconciliation.run() {
+            Outcome::Vouched => Verdict::Use,
+            Outcome::Unvouched(_) => Verdict::DoNotUse,
         }
-        .run()
     }
 
     #[cold]

@@ -6,11 +6,12 @@ use std::{ffi::CString, path::PathBuf};
 
 use nfs_hostchange::actor::Actor;
 use nfs_hostchange::event::{Events, Level};
+use nfs_hostchange::local::sessions::{Session, Sign};
 use nfs_hostchange::nfs::directory::{Index, IndexError};
 use nfs_hostchange::nfs::host::HostName;
 use nfs_hostchange::nfs::identity::Identity;
 use nfs_hostchange::reconcile::in_place::{Missing, Step};
-use nfs_hostchange::reconcile::{Doubt, Reconciliation, Verdict};
+use nfs_hostchange::reconcile::{Doubt, Outcome, Reconciliation};
 
 /// Who has the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,7 @@ impl Place {
             actor,
             host: self.host.as_ref(),
             lock_timeout: self.lock_timeout,
+            session: Session::of_process,
             events,
         }
     }
@@ -86,6 +88,8 @@ pub struct List {
     using: Use,
     /// The claim under which everything that this session knows is known to all backends.
     known: Option<Identity>,
+    /// Held as long as the session goes without.
+    sign: Option<Sign>,
     changed: bool,
 }
 
@@ -96,6 +100,7 @@ impl List {
             place,
             using: Use::Without,
             known: None,
+            sign: None,
             changed: false,
         };
         match Actor::current() {
@@ -118,8 +123,11 @@ impl List {
             Ok(Step::In(claim)) => (Use::Used, Some(claim)),
             Ok(Step::Out) if serves => match reconciliation.migrate_unopened() {
                 // What it left is in step, and will be found so.
-                Some(Verdict::Use) | None => (Use::ToTakeOver, None),
-                Some(Verdict::DoNotUse) => (Use::Without, None),
+                Some(Outcome::Vouched) | None => (Use::ToTakeOver, None),
+                Some(Outcome::Unvouched(unvouched)) => {
+                    self.sign = unvouched.sign;
+                    (Use::Without, None)
+                }
             },
             Ok(Step::NoIndex) if serves => (Use::ToTakeOver, None),
             Ok(Step::Out | Step::NoIndex) => (Use::Without, None),
@@ -203,6 +211,9 @@ impl List {
         self.leave_if(in_memory, events);
         if self.changed {
             self.check(events);
+        }
+        if let Some(sign) = self.sign.take() {
+            sign.take_back();
         }
     }
 

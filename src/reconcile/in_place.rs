@@ -6,7 +6,7 @@
 
 use crate::local::directory::{DirectoryError, ListIndexDirectory};
 use crate::local::files;
-use crate::local::lock::{Deadline, Exclusive, Kind, Lock, LockError, Shared};
+use crate::local::lock::{Deadline, Exclusive, Lock, LockError, Shared};
 use crate::local::record::Record;
 use crate::local::sessions;
 use crate::names::SHARED_LOG;
@@ -15,7 +15,7 @@ use crate::nfs::directory::{IndexError, Look, Migration, SharedListIndex};
 use crate::nfs::host::HostName;
 use crate::nfs::identity::Identity;
 use crate::reconcile::migration::Originals;
-use crate::reconcile::{Doubt, Reconciliation, Verdict, is_claimed, is_settled};
+use crate::reconcile::{Doubt, Outcome, Reconciliation, is_claimed, is_settled};
 use crate::system::signals::WriteSignalsIgnored;
 
 /// What a look at both sides showed.
@@ -93,19 +93,19 @@ impl Reconciliation<'_> {
             self.mark_used(&lock);
             return Ok(look.claim.map_or(Step::Out, Step::In));
         }
-        nobody_is_without(&lock)?;
+        self.confirm_no_open_session(&lock)?;
         Ok(Step::Out)
     }
 
     /// Takes over a list index that a Dovecot without LISTINDEX left in INDEX, if there is one and
     /// nobody has the local one open; before Dovecot opens that here.
-    pub fn migrate_unopened(&self) -> Option<Verdict> {
+    pub fn migrate_unopened(&self) -> Option<Outcome> {
         let (_, look) = self.index.look().ok()?;
         let directory =
             ListIndexDirectory::open(&self.list_index_directory, self.actor.user()).ok()?;
         let waits = look.shared_list_index == SharedListIndex::InUse
             && self.index.migration == Migration::On;
-        (waits && !files::is_any_open(&directory, &self.prefix)).then(|| self.run())
+        (waits && !files::is_in_use(&directory, &self.prefix)).then(|| self.run())
     }
 
     /// Claims the user, has Dovecot `forget` what is in the open list index, and records the claim.
@@ -160,7 +160,7 @@ impl Reconciliation<'_> {
             self.mark_used(lock);
             return Ok(claim);
         }
-        nobody_is_without(lock)?;
+        self.confirm_no_open_session(lock)?;
         lock.empty_record(&self.prefix)?;
         let standing = look
             .claim
@@ -177,7 +177,10 @@ impl Reconciliation<'_> {
             claim,
             index: look.index,
         };
+        sessions::prepare(lock.directory())?;
         lock.write_record(&self.prefix, record, &host)?;
+        // A session that could not wait for this lock may have left its sign meanwhile.
+        self.confirm_no_open_session(lock)?;
         self.tell_of_open(&host, standing.as_ref(), &look);
         Ok(claim)
     }
@@ -241,14 +244,5 @@ impl Reconciliation<'_> {
             Ok(()) | Err(LockError::DirectoryGone(_)) => {}
             Err(error) => self.events.error(error),
         }
-    }
-}
-
-/// That no session without a list index is open, which would not show in it what it does.
-fn nobody_is_without<K: Kind>(lock: &Lock<'_, K>) -> Result<(), Doubt> {
-    match sessions::still_open(lock.content().sessions()) {
-        Ok(open) if open.is_empty() => Ok(()),
-        Ok(_) => Err(Doubt::OpenSession),
-        Err(error) => Err(Doubt::UnknownSessions(error)),
     }
 }

@@ -3,11 +3,11 @@
 pub mod in_place;
 pub mod migration;
 
+use std::cell::RefCell;
 use std::ffi::CString;
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::actor::Actor;
 use crate::event::{Events, Level};
@@ -15,7 +15,7 @@ use crate::local::directory::{DirectoryError, ListIndexDirectory};
 use crate::local::files::{self, DeleteError, Size};
 use crate::local::lock::{self, Deadline, Exclusive, Kind, Lock, LockError, Shared};
 use crate::local::record::Record;
-use crate::local::sessions;
+use crate::local::sessions::{self, Session, Sign, SignError};
 use crate::names::{SHARED_LOG, SHARED_PREFIX};
 use crate::nfs::claim::ClaimText;
 use crate::nfs::directory::Migration;
@@ -27,6 +27,42 @@ use crate::system::signals::WriteSignalsIgnored;
 
 /// A claim younger than this, in seconds, means that the user alternates between backends.
 const ALTERNATES: i64 = 60;
+
+/// What is left of the time for waiting when the lock was not had: the sign may have to be waited
+/// for too, if its user keeps it.
+const TIME_FOR_THE_SIGN: Duration = Duration::from_millis(400);
+
+/// For so long a delivery that has the list index open is waited for.
+const DELIVERY_TAKES: Duration = Duration::from_millis(200);
+const SHORT_PAUSE: Duration = Duration::from_millis(10);
+
+/// What came of it, and what has to be done as long as a session without list index lasts.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The session may use the list index.
+    Vouched,
+    /// It may not.
+    Unvouched(Unvouched),
+}
+
+/// A session without list index, which changes the store without telling any list index. Every
+/// other one must know in the end.
+#[derive(Debug)]
+pub struct Unvouched {
+    /// Must be held until the session is over; `None` where there is no place for it.
+    pub sign: Option<Sign>,
+    /// What no other session's record equals since it began.
+    pub claimed: Claimed,
+}
+
+/// What stood in INDEX after a session without list index had claimed the user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claimed {
+    /// Nothing: it could not claim.
+    No,
+    /// This claim, or for want of room none.
+    As(Option<Identity>),
+}
 
 /// What the session may do with the local list index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +89,9 @@ pub enum Doubt {
     /// A session without a list index is still open on this backend.
     OpenSession,
     /// Nobody knows whether one is.
-    UnknownSessions(io::Error),
+    Sessions(SignError),
+    /// A session that was vouched for has the old list index open.
+    InUse,
     /// A list index in INDEX may have to be taken over, or not.
     UnknownMigration(PathBuf),
     /// Another backend claimed the user during the migration.
@@ -75,9 +113,12 @@ impl fmt::Display for Doubt {
             Doubt::OpenSession => {
                 f.write_str("an earlier session without list index is still open")
             }
-            Doubt::UnknownSessions(error) => write!(
+            Doubt::Sessions(error) => write!(
                 f,
                 "cannot tell whether an earlier session without list index is still open: {error}"
+            ),
+            Doubt::InUse => f.write_str(
+                "an earlier session, which another backend has overtaken, still has the list index open",
             ),
             Doubt::UnknownMigration(path) => write!(
                 f,
@@ -98,7 +139,7 @@ impl Doubt {
     pub fn level(&self) -> Level {
         match self {
             // In the life of every user: the first session, and those beside it.
-            Doubt::Index(IndexError::Missing(_)) | Doubt::OpenSession => Level::Info,
+            Doubt::Index(IndexError::Missing(_)) | Doubt::OpenSession | Doubt::InUse => Level::Info,
             _ => Level::Error,
         }
     }
@@ -113,7 +154,7 @@ macro_rules! doubt_from {
         })*
     };
 }
-doubt_from!(IndexError => Index, DirectoryError => Directory, LockError => Lock, DeleteError => Delete, MigrateError => Migrate);
+doubt_from!(IndexError => Index, DirectoryError => Directory, LockError => Lock, SignError => Sessions, DeleteError => Delete, MigrateError => Migrate);
 
 /// Where everything of one user is, and how to work on it.
 pub struct Reconciliation<'a> {
@@ -127,35 +168,45 @@ pub struct Reconciliation<'a> {
     pub actor: &'a Actor,
     /// This backend, if the configuration names it.
     pub host: Option<&'a HostName>,
-    /// How long to wait for other logins of the same user.
+    /// How long to wait for other logins of the same user, all waits together.
     pub lock_timeout: Duration,
+    /// Says who this session is, should it go without the list index.
+    pub session: fn() -> Session,
     /// Who is told what happens.
     pub events: &'a dyn Events,
 }
 
+/// Where the sign of this session is put when it has been left.
+type SignSlot = RefCell<Option<Sign>>;
+
 impl Reconciliation<'_> {
     /// Makes sure that the local list index is the user's present one, or that the session does
     /// not use it.
-    pub fn run(&self) -> Verdict {
-        match self.vouch() {
-            Ok(()) => Verdict::Use,
+    pub fn run(&self) -> Outcome {
+        let sign = SignSlot::default();
+        match self.vouch(&sign) {
+            Ok(()) => Outcome::Vouched,
             Err(doubt) => {
                 self.events.event(
                     doubt.level(),
                     &format_args!("session without list index: {doubt}"),
                 );
-                self.claim_regardless(&doubt);
-                Verdict::DoNotUse
+                let claimed = self.claim_regardless(&doubt);
+                let sign = sign.into_inner();
+                Outcome::Unvouched(Unvouched { sign, claimed })
             }
         }
     }
 
-    fn vouch(&self) -> Result<(), Doubt> {
-        let deadline = Deadline::after(self.lock_timeout);
+    fn vouch(&self, sign: &SignSlot) -> Result<(), Doubt> {
+        let deadline = Deadline::after(
+            self.lock_timeout
+                .saturating_sub(TIME_FOR_THE_SIGN.min(self.lock_timeout / 4)),
+        );
         loop {
             let attempt = match self.index.look() {
-                Ok((index, look)) => self.compare(&index, &look, &deadline),
-                Err(error) => self.give_up(error, &deadline),
+                Ok((index, look)) => self.compare(&index, &look, &deadline, sign),
+                Err(error) => self.give_up(error, &deadline, sign),
             };
             match attempt {
                 // A cleaner removed the directory between opening and locking it. It had the
@@ -171,6 +222,7 @@ impl Reconciliation<'_> {
         index: &IndexDirectory<'_>,
         look: &Look,
         deadline: &Deadline,
+        sign: &SignSlot,
     ) -> Result<(), Doubt> {
         let directory = ListIndexDirectory::open_or_make(&self.list_index_directory, self.actor)?;
         if directory.device_and_inode() == index.device_and_inode() {
@@ -178,7 +230,7 @@ impl Reconciliation<'_> {
             return Ok(());
         }
         let shared = match Lock::<Shared>::acquire(&directory, deadline) {
-            Err(error) => return Err(self.refuse(error, &directory)),
+            Err(error) => return Err(self.refuse(error, &directory, sign)),
             Ok(shared) => shared,
         };
         if is_settled(look, shared.record(&self.prefix, Some(&self.host()))) {
@@ -186,30 +238,35 @@ impl Reconciliation<'_> {
             return Ok(());
         }
         match shared.into_exclusive(deadline) {
-            Err(error) => Err(self.refuse(error, &directory)),
-            Ok(exclusive) => self.under_lock(&exclusive, |lock| self.settle(lock)),
+            Err(error) => Err(self.refuse(error, &directory, sign)),
+            Ok(lock) => self.under_lock(&lock, sign, |lock| self.settle(lock)),
         }
     }
 
     /// INDEX cannot be asked. Nothing here may be trusted by a later login either: without NFS,
     /// IMAP would strip the list index down to nothing, and this session changes what is in it.
     #[cold]
-    fn give_up(&self, error: IndexError, deadline: &Deadline) -> Result<(), Doubt> {
-        let path = &self.list_index_directory;
-        let directory = match sessions::own() {
-            // There must be a place for the note.
-            Some(_) => ListIndexDirectory::open_or_make(path, self.actor),
-            None => ListIndexDirectory::open(path, self.actor.user()),
-        };
-        let Ok(directory) = directory else {
-            return Err(error.into());
+    fn give_up(
+        &self,
+        error: IndexError,
+        deadline: &Deadline,
+        sign: &SignSlot,
+    ) -> Result<(), Doubt> {
+        // There must be a place for the sign.
+        let directory = ListIndexDirectory::open_or_make(&self.list_index_directory, self.actor);
+        let directory = match directory {
+            Ok(directory) => directory,
+            Err(unusable) => {
+                self.events.error(unusable);
+                return Err(error.into());
+            }
         };
         match Lock::<Exclusive>::acquire(&directory, deadline) {
-            Ok(lock) => self.under_lock(&lock, |_| Err(error.into())),
-            // Begun anew: the note must have a place.
+            Ok(lock) => self.under_lock(&lock, sign, |_| Err(error.into())),
+            // Begun anew: the sign must have a place.
             Err(gone @ LockError::DirectoryGone(_)) if !deadline.has_passed() => Err(gone.into()),
             Err(lock) => {
-                self.events.error(self.refuse(lock, &directory));
+                self.events.error(self.refuse(lock, &directory, sign));
                 Err(error.into())
             }
         }
@@ -218,26 +275,38 @@ impl Reconciliation<'_> {
     /// The lock cannot be had. What its holder records must be lost, since this session, without a
     /// list index, may change what is in it.
     #[cold]
-    fn refuse(&self, error: LockError, directory: &ListIndexDirectory) -> Doubt {
+    fn refuse(&self, error: LockError, directory: &ListIndexDirectory, sign: &SignSlot) -> Doubt {
+        let _ignored = WriteSignalsIgnored::new();
         if matches!(error, LockError::TimedOut(_)) {
-            let _ignored = WriteSignalsIgnored::new();
-            self.note_in_new_lock_file(directory);
+            self.leave_sign(directory, sign);
+            self.take_lock_away(directory);
         }
         error.into()
     }
 
-    #[cold]
-    fn note_in_new_lock_file(&self, directory: &ListIndexDirectory) {
-        if let Err(error) = lock::seize(directory, note_session) {
+    fn take_lock_away(&self, directory: &ListIndexDirectory) {
+        if let Err(error) = lock::take_away(directory) {
             self.events.error(error);
         }
     }
 
-    /// Does `work`; if it fails, empties the record and deletes the list index, as far as that is
-    /// possible, before the lock is given back.
+    fn leave_sign(&self, directory: &ListIndexDirectory, sign: &SignSlot) {
+        if sign.borrow().is_some() {
+            return;
+        }
+        match Sign::leave(directory, &self.prefix, (self.session)()) {
+            Ok(left) => *sign.borrow_mut() = Some(left),
+            Err(error) => self.events.error(error),
+        }
+    }
+
+    /// Does `work`; if it fails, empties the record and leaves the sign before the lock is given
+    /// back. The list index stays: a session that was vouched for may have it open, and without a
+    /// record nobody else believes it.
     fn under_lock(
         &self,
         lock: &Lock<'_, Exclusive>,
+        sign: &SignSlot,
         work: impl FnOnce(&Lock<'_, Exclusive>) -> Result<(), Doubt>,
     ) -> Result<(), Doubt> {
         let _ignored = WriteSignalsIgnored::new();
@@ -245,20 +314,13 @@ impl Reconciliation<'_> {
         if result.is_ok() {
             return result;
         }
-        let noted = note_session(lock, lock.content().sessions());
-        if lock.confirm().is_err() {
-            // The directory belongs to whoever locked the new file, and so does the list index.
-            self.note_in_new_lock_file(lock.directory());
-            return result;
-        }
-        if let Err(error) = noted {
+        if let Err(error) = lock.empty_record(&self.prefix) {
             self.events.error(error);
         }
-        match (files::delete(lock, &self.prefix), &result) {
-            // Said in a moment.
-            (Err(error), Err(Doubt::Delete(doubt))) if error == *doubt => {}
-            (Err(error), _) => self.events.error(error),
-            (Ok(_), _) => {}
+        self.leave_sign(lock.directory(), sign);
+        if lock.confirm().is_err() {
+            // The directory belongs to whoever locked the new file, before he found the sign.
+            self.take_lock_away(lock.directory());
         }
         result
     }
@@ -266,22 +328,30 @@ impl Reconciliation<'_> {
     /// A session that nobody vouches for changes the store all the same, so no backend's record
     /// may survive it: neither one elsewhere, nor one here that could not be emptied.
     #[cold]
-    fn claim_regardless(&self, doubt: &Doubt) {
+    fn claim_regardless(&self, doubt: &Doubt) -> Claimed {
         if matches!(doubt, Doubt::Overtaken) {
             // Another backend has just done so.
-            return;
+            return Claimed::As(None);
         }
-        let _ignored = WriteSignalsIgnored::new();
-        let claimed = self.index.look().and_then(|(index, look)| {
-            index
-                .claim_for(&self.host(), false, look.claim)
-                .map(drop)
-                .or_else(|_| self.unclaim(&index, &look))
-        });
-        match (claimed, doubt) {
+        match (self.claim(), doubt) {
+            (Ok(claim), _) => return Claimed::As(claim),
             // Said already.
-            (Ok(()), _) | (Err(_), Doubt::Index(_)) => {}
+            (Err(_), Doubt::Index(_)) => {}
             (Err(error), _) => self.events.error(error),
+        }
+        Claimed::No
+    }
+
+    /// Claims the user although nothing is recorded; `None` if that took away the claim that stood.
+    ///
+    /// # Errors
+    /// If INDEX cannot be written.
+    pub fn claim(&self) -> Result<Option<Identity>, IndexError> {
+        let _ignored = WriteSignalsIgnored::new();
+        let (index, look) = self.index.look()?;
+        match index.claim_for(&self.host(), false, look.claim) {
+            Ok(claim) => Ok(Some(claim)),
+            Err(_) => self.unclaim(&index, &look).map(|()| None),
         }
     }
 
@@ -328,21 +398,12 @@ impl Reconciliation<'_> {
             self.mark_used(lock);
             return Ok(());
         }
-        match sessions::still_open(lock.content().sessions()) {
-            Ok(open) if open.is_empty() => {}
-            Ok(_) => return Err(Doubt::OpenSession),
-            Err(error) => return Err(Doubt::UnknownSessions(error)),
-        }
+        self.confirm_no_open_session(lock)?;
         lock.empty_record(&self.prefix)?;
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let second = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        let is_watched = files::is_watched(lock.directory(), &self.prefix, second);
-        let deleted = files::delete(lock, &self.prefix)?;
-        if is_watched {
-            wait_for_next_second(now);
+        if self.is_in_use(lock) {
+            return Err(Doubt::InUse);
         }
+        let deleted = files::delete(lock, &self.prefix)?;
         // A claim that cannot be read is one all the same: sessions may have run under it.
         let standing = look
             .claim
@@ -352,16 +413,39 @@ impl Reconciliation<'_> {
         if let Some(originals) = &taken {
             self.confirm(claim, originals)?;
         }
+        sessions::prepare(lock.directory())?;
         let record = Record {
             claim,
             index: look.index,
         };
         lock.write_record(&self.prefix, record, &host)?;
+        // A session that could not wait for this lock may have left its sign meanwhile.
+        self.confirm_no_open_session(lock)?;
         if let Some(originals) = &taken {
             originals.delete(&index, self.events)?;
         }
         self.tell(&host, standing.as_ref(), &look, deleted, taken.as_ref());
         Ok(())
+    }
+
+    fn confirm_no_open_session<K: Kind>(&self, lock: &Lock<'_, K>) -> Result<(), Doubt> {
+        match sessions::open_session(lock.directory(), Some(&self.prefix))? {
+            None => Ok(()),
+            Some(_) => Err(Doubt::OpenSession),
+        }
+    }
+
+    /// Whether a session has the old list index open. It goes on with it, but what it writes must
+    /// not get into a new one.
+    fn is_in_use(&self, lock: &Lock<'_, Exclusive>) -> bool {
+        let began = Instant::now();
+        while files::is_in_use(lock.directory(), &self.prefix) {
+            if began.elapsed() >= DELIVERY_TAKES {
+                return true;
+            }
+            std::thread::sleep(SHORT_PAUSE);
+        }
+        false
     }
 
     fn host(&self) -> HostName {
@@ -454,23 +538,6 @@ impl Reconciliation<'_> {
             ));
         }
     }
-}
-
-/// Replaces the record by a note of the sessions that run without a list index: those that were
-/// noted `before` and are still open, and this one.
-fn note_session(lock: &Lock<'_, Exclusive>, before: &[u64]) -> Result<(), LockError> {
-    let mut sessions = sessions::still_open(before).unwrap_or_else(|_| before.to_vec());
-    sessions.extend(sessions::own());
-    if sessions.is_empty() {
-        return lock.empty_records();
-    }
-    let oldest = sessions.len().saturating_sub(sessions::MOST);
-    lock.note_sessions(&sessions[oldest..])
-}
-
-/// Waits until no list index that is deleted now is as young as one that is made afterwards.
-fn wait_for_next_second(now: Duration) {
-    std::thread::sleep(Duration::from_secs(1) - Duration::from_nanos(now.subsec_nanos().into()));
 }
 
 /// Whether the local record equals the claim.

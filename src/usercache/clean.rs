@@ -17,7 +17,7 @@ use crate::local::directory::{
 use crate::local::files::{self, DeleteError, Size};
 use crate::local::lock::{Exclusive, Lock, LockError};
 use crate::local::record::Content;
-use crate::local::sessions;
+use crate::local::sessions::{self, SignError};
 use crate::system::credentials::{RootThread, UserId, effective_user};
 use crate::system::file_status::file_type;
 use crate::system::file_system::FileSystem;
@@ -78,6 +78,8 @@ pub enum CleanError {
     Refused(PathBuf, Errno),
     /// The lock file cannot be used.
     Lock(LockError),
+    /// The sign of sessions cannot be removed.
+    Sign(SignError),
     /// A file cannot be deleted, or must not be.
     Delete(DeleteError),
     /// It is not known whether a session has the file open.
@@ -112,6 +114,7 @@ impl fmt::Display for CleanError {
                 errno.desc()
             ),
             CleanError::Lock(error) => error.fmt(f),
+            CleanError::Sign(error) => error.fmt(f),
             CleanError::Delete(error) => error.fmt(f),
             CleanError::Lease(path, errno) => write!(
                 f,
@@ -132,6 +135,12 @@ impl From<DirectoryError> for CleanError {
 impl From<LockError> for CleanError {
     fn from(error: LockError) -> CleanError {
         CleanError::Lock(error)
+    }
+}
+
+impl From<SignError> for CleanError {
+    fn from(error: SignError) -> CleanError {
+        CleanError::Sign(error)
     }
 }
 
@@ -297,7 +306,7 @@ fn clean_as_owner(
     if content == Content::Claim {
         return Err(CleanError::Index(directory.path().to_owned()));
     }
-    if survey.is_in_use || has_open_session(&content) {
+    if survey.is_in_use || has_open_session(directory) {
         return Ok(Outcome::InUse);
     }
     if rules.dry_run {
@@ -307,13 +316,16 @@ fn clean_as_owner(
     // nothing vouches for what is left of the list index.
     lock.empty_records()?;
     survey.delete(&lock, &rules.prefix)?;
+    if !sessions::remove(directory)? {
+        return Ok(Outcome::InUse);
+    }
     lock.remove()?;
     Ok(Outcome::Cleaned(survey.size, remove_directory().into()))
 }
 
-/// Whether a session without a list index is, or may be, open. The note of it must stay.
-pub fn has_open_session(content: &Content) -> bool {
-    sessions::still_open(content.sessions()).map_or(true, |open| !open.is_empty())
+/// Whether a session without a list index is, or may be, open. The sign of it must stay.
+pub fn has_open_session(directory: &ListIndexDirectory) -> bool {
+    sessions::open_session(directory, None).map_or(true, |open| open.is_some())
 }
 
 impl From<nix::Result<()>> for Directory {

@@ -99,7 +99,7 @@ pub fn record(data: &[u8]) {
             assert_eq!(ClaimText::parse(data).to_string().as_bytes(), data);
             return;
         }
-        Content::Records(_) | Content::Sessions(_) => content.to_string(),
+        Content::Records(_) => content.to_string(),
     };
     assert_eq!(Content::parse(text.as_bytes()), content);
     for torn in 0..text.len() {

@@ -18,10 +18,10 @@ DEB=$(compgen -G "/packages/${NAME}_*.deb")
 
 timer_is() { equal "timer" "$(systemctl is-enabled "$TIMER" || true) $(systemctl is-active "$TIMER" || true)" "$1"; }
 
-# list_index UID PATH [LINE]: a user's directory as logins leave it, with LINE for a record.
+# list_index UID PATH: a user's directory as logins leave it.
 list_index() {
     mkdir -p "$LISTINDEX/$2"
-    printf '%s\n' "${3:-1 17 1700000000.000000001 backend1.example.org}" >"$LISTINDEX/$2/.lasthost"
+    printf '%s\n' "1 17 1700000000.000000001 backend1.example.org" >"$LISTINDEX/$2/.lasthost"
     : >"$LISTINDEX/$2/dovecot.list.index.log"
     chmod 0700 "$LISTINDEX/$2"
     chown -R "$1:$1" "$LISTINDEX/$2"
@@ -35,14 +35,16 @@ installing_starts_nothing() {
 }
 
 # With many uids in root's directories, and with one uid in its own; and one whose note names
-# a session that has ended, for which the kernel's tables of sockets must be read.
+# a session that has ended, for which the kernel must be asked about its connection.
 service_sweeps_what_nobody_uses() {
     printf 'SWEEP_AGE=0\nSWEEP_ROOT=%s\n' "$LISTINDEX" >/etc/default/nfs-hostchange
     mkdir -p "$LISTINDEX/f5" "$LISTINDEX/own"
     chmod 0711 "$LISTINDEX"
     chmod 1733 "$LISTINDEX/f5"
     list_index 100001 f5/alice
-    list_index 100002 f5/bob "sessions 4026531840"
+    list_index 100002 f5/bob
+    printf '%-255s\n' "1 4 0 0 0 - unix:0:1:7fffffff" >"$LISTINDEX/f5/bob/.lasthost.without"
+    chown 100002:100002 "$LISTINDEX/f5/bob/.lasthost.without"
     list_index 100003 f5/in-use
     list_index 5000 own/carl
     chown 5000:5000 "$LISTINDEX/own"

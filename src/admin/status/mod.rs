@@ -55,12 +55,11 @@ impl Local {
             Err(error) => return Err(error.into()),
         };
         let survey = Survey::of(directory, prefix)?;
-        let content = lock.content();
         Ok(Some(Local {
             record: lock.record(prefix, host),
             size: survey.size,
             age: age(survey.last_written.max(last_login(lock.status()))),
-            session_open: survey.is_in_use || has_open_session(&content),
+            session_open: survey.is_in_use || has_open_session(directory),
         }))
     }
 }

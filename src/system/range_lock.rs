@@ -1,0 +1,58 @@
+//! Locks on parts of a file that belong to the open file (fcntl(2), F_OFD_SETLK): whoever inherits
+//! the descriptor has the lock, and asking who has one takes none.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+use libc::{c_int, c_short};
+use nix::errno::Errno;
+
+/// Takes the lock on the byte at `place` unless somebody has it exclusively.
+///
+/// # Errors
+/// EAGAIN if somebody has.
+pub fn try_shared(file: &File, place: u64) -> nix::Result<()> {
+    let mut lock = description(libc::F_RDLCK, place, 1)?;
+    control(file, libc::F_OFD_SETLK, &mut lock)
+}
+
+/// Takes the lock on `length` bytes from `place` on, all that follow if that is 0.
+///
+/// # Errors
+/// EAGAIN if somebody has it on one of them.
+pub fn try_exclusive(file: &File, place: u64, length: u64) -> nix::Result<()> {
+    let mut lock = description(libc::F_WRLCK, place, length)?;
+    control(file, libc::F_OFD_SETLK, &mut lock)
+}
+
+/// Gives back the lock on the byte at `place`.
+pub fn unlock(file: &File, place: u64) -> nix::Result<()> {
+    let mut lock = description(libc::F_UNLCK, place, 1)?;
+    control(file, libc::F_OFD_SETLK, &mut lock)
+}
+
+/// Whether anybody else has a lock on one of `length` bytes from `place` on.
+///
+/// # Errors
+/// If the file system has no such locks.
+pub fn is_held(file: &File, place: u64, length: u64) -> nix::Result<bool> {
+    let mut lock = description(libc::F_WRLCK, place, length)?;
+    control(file, libc::F_OFD_GETLK, &mut lock)?;
+    Ok(c_int::from(lock.l_type) != libc::F_UNLCK)
+}
+
+fn description(kind: c_int, place: u64, length: u64) -> nix::Result<libc::flock> {
+    // SAFETY: zero is a valid struct flock; l_pid must be 0 for these locks.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as c_short;
+    lock.l_whence = libc::SEEK_SET as c_short;
+    lock.l_start = place.try_into().map_err(|_| Errno::EINVAL)?;
+    lock.l_len = length.try_into().map_err(|_| Errno::EINVAL)?;
+    Ok(lock)
+}
+
+fn control(file: &File, command: c_int, lock: &mut libc::flock) -> nix::Result<()> {
+    // SAFETY: these commands read and write one struct flock.
+    Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), command, std::ptr::from_mut(lock)) })
+        .map(drop)
+}
