@@ -355,6 +355,9 @@ const FREE: [u8; SLOT] = {
 pub struct OpenSession {
     /// Since when there always was one, if its note says so.
     pub since: Option<SystemTime>,
+    /// Whether only somebody who holds the sign says so, and no note: the session may just have
+    /// ended, and he is about to let go.
+    pub is_only_held: bool,
 }
 
 /// Whether a session goes without the list index called `prefix`, or without any in this
@@ -375,7 +378,10 @@ pub fn open_session(
     let held = range_lock::is_held(&file, from, length);
     let held = held.map_err(|errno| failed(directory, errno))?;
     let noted = noted_in(&file, place).map_err(|error| failed(directory, errno_of(&error)))?;
-    Ok(noted.or(held.then_some(OpenSession { since: None })))
+    Ok(noted.or(held.then_some(OpenSession {
+        since: None,
+        is_only_held: true,
+    })))
 }
 
 fn noted_in(file: &File, place: Option<u64>) -> io::Result<Option<OpenSession>> {
@@ -386,6 +392,7 @@ fn noted_in(file: &File, place: Option<u64>) -> io::Result<Option<OpenSession>> 
     let since = ours.map(|(_, note)| note.since).min();
     Ok((since.is_some() || notes.doubtful).then(|| OpenSession {
         since: since.and_then(|since| UNIX_EPOCH.checked_add(Duration::from_secs(since))),
+        is_only_held: false,
     }))
 }
 

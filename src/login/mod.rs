@@ -1,6 +1,7 @@
 //! A login, from what Dovecot told to the verdict about the list index.
 
 pub mod command_line;
+mod helper;
 pub mod user;
 
 use std::ffi::CString;
@@ -151,7 +152,18 @@ impl<'a> Login<'a> {
         };
         match reconciliation.run() {
             Outcome::Vouched => Verdict::Use,
-            Outcome::Unvouched(_) => Verdict::DoNotUse,
+            Outcome::Unvouched(unvouched) => {
+                let user = self.environment.get(b"USER").unwrap_or_default();
+                let settings = self.configuration.log;
+                let stayed = helper::stay_behind(&reconciliation, unvouched, user, settings);
+                if let Err(errno) = stayed {
+                    self.log.error(format_args!(
+                        "cannot leave a process behind that claims for this session: {}",
+                        errno.desc()
+                    ));
+                }
+                Verdict::DoNotUse
+            }
         }
     }
 

@@ -36,6 +36,9 @@ const TIME_FOR_THE_SIGN: Duration = Duration::from_millis(400);
 const DELIVERY_TAKES: Duration = Duration::from_millis(200);
 const SHORT_PAUSE: Duration = Duration::from_millis(10);
 
+/// For so long whoever holds the sign of a session that has ended is waited for: he claims once more.
+const LETTING_GO_TAKES: Duration = Duration::from_secs(1);
+
 /// What came of it, and what has to be done as long as a session without list index lasts.
 #[derive(Debug)]
 pub enum Outcome {
@@ -343,16 +346,38 @@ impl Reconciliation<'_> {
     }
 
     /// Claims the user although nothing is recorded; `None` if that took away the claim that stood.
-    ///
-    /// # Errors
-    /// If INDEX cannot be written.
-    pub fn claim(&self) -> Result<Option<Identity>, IndexError> {
+    fn claim(&self) -> Result<Option<Identity>, IndexError> {
         let _ignored = WriteSignalsIgnored::new();
         let (index, look) = self.index.look()?;
         match index.claim_for(&self.host(), false, look.claim) {
             Ok(claim) => Ok(Some(claim)),
             Err(_) => self.unclaim(&index, &look).map(|()| None),
         }
+    }
+
+    /// Claims the user for a session without list index, unless what it `claimed` still stands: no
+    /// record equals that.
+    ///
+    /// # Errors
+    /// If INDEX cannot be written.
+    pub fn claim_unless(&self, claimed: Claimed) -> Result<Claimed, IndexError> {
+        if let Claimed::As(own) = claimed {
+            let (_, look) = self.index.look()?;
+            if look.claim == own {
+                return Ok(claimed);
+            }
+        }
+        self.claim().map(Claimed::As)
+    }
+
+    /// Leaves the sign of `session` if there was no place for it when it began. What was recorded
+    /// since is lost.
+    pub fn leave_sign_late(&self, session: Session) -> Option<Sign> {
+        let directory = ListIndexDirectory::open_or_make(&self.list_index_directory, self.actor);
+        let directory = directory.ok()?;
+        let sign = Sign::leave(&directory, &self.prefix, session).ok()?;
+        self.take_lock_away(&directory);
+        Some(sign)
     }
 
     /// Without any claim no record counts either, and that needs no space. But then nothing tells
@@ -429,9 +454,15 @@ impl Reconciliation<'_> {
     }
 
     fn confirm_no_open_session<K: Kind>(&self, lock: &Lock<'_, K>) -> Result<(), Doubt> {
-        match sessions::open_session(lock.directory(), Some(&self.prefix))? {
-            None => Ok(()),
-            Some(_) => Err(Doubt::OpenSession),
+        let began = Instant::now();
+        loop {
+            match sessions::open_session(lock.directory(), Some(&self.prefix))? {
+                None => return Ok(()),
+                Some(open) if open.is_only_held && began.elapsed() < LETTING_GO_TAKES => {
+                    std::thread::sleep(SHORT_PAUSE);
+                }
+                Some(_) => return Err(Doubt::OpenSession),
+            }
         }
     }
 

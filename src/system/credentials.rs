@@ -192,6 +192,20 @@ pub fn drop_for_good() -> nix::Result<()> {
     }
 }
 
+/// Makes the effective ids the only ones, for good.
+///
+/// # Errors
+/// If that is refused, or it can be undone: then nothing must be done any more.
+pub fn keep_effective_for_good() -> nix::Result<()> {
+    let (user, group) = (effective_user().0, nix::unistd::getegid().as_raw());
+    set_all(libc::SYS_setresgid, group)?;
+    set_all(libc::SYS_setresuid, user)?;
+    match set_effective(libc::SYS_setresuid, 0) {
+        Err(_) => Ok(()),
+        Ok(()) => Err(Errno::EPERM),
+    }
+}
+
 fn drop_capabilities() -> nix::Result<()> {
     // struct __user_cap_header_struct and two __user_cap_data_struct (capget(2)).
     const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;

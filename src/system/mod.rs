@@ -13,6 +13,7 @@ pub mod boot;
 pub mod connection;
 pub mod credentials;
 pub mod descriptors;
+pub mod detach;
 pub mod entries;
 pub mod file_status;
 #[cfg(feature = "admin")]

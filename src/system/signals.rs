@@ -1,8 +1,10 @@
 //! Signals that a write can raise, kept from ending the login.
 
 use std::mem::MaybeUninit;
+use std::os::fd::{FromRawFd, OwnedFd};
 
 use libc::c_int;
+use nix::errno::Errno;
 
 /// While this lives, SIGPIPE and SIGXFSZ are ignored; afterwards their dispositions are
 /// exactly those from before.
@@ -47,5 +49,27 @@ fn ignore(signal: c_int) -> (c_int, libc::sigaction) {
         action.sa_sigaction = libc::SIG_IGN;
         libc::sigaction(signal, &action, previous.as_mut_ptr());
         (signal, previous.assume_init())
+    }
+}
+
+/// Blocks every signal of this process for good; those that ask a process to end can be read from
+/// the descriptor (signalfd(2)).
+///
+/// # Errors
+/// If there is no descriptor to be had.
+pub fn requests_to_end() -> nix::Result<OwnedFd> {
+    let mut signals = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: the set is filled before it is read, and emptied before signals are added to it; the
+    // descriptor is new, and nobody else has it.
+    unsafe {
+        libc::sigfillset(signals.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, signals.as_ptr(), std::ptr::null_mut());
+        libc::sigemptyset(signals.as_mut_ptr());
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            libc::sigaddset(signals.as_mut_ptr(), signal);
+        }
+        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+        let descriptor = Errno::result(libc::signalfd(-1, signals.as_ptr(), flags))?;
+        Ok(OwnedFd::from_raw_fd(descriptor))
     }
 }

@@ -302,8 +302,29 @@ impl Lab {
     }
 }
 
+impl Lab {
+    /// Processes of wrappers that stay behind until a session without list index is over.
+    pub fn helpers(&self) -> Vec<nix::unistd::Pid> {
+        let ours = bytes(&self.directory);
+        let is_ours = |pid: &i32| {
+            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            command.starts_with(&ours) && status.contains("\nPPid:\t1\n")
+        };
+        fs::read_dir("/proc")
+            .expect("it is mounted")
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter(is_ours)
+            .map(nix::unistd::Pid::from_raw)
+            .collect()
+    }
+}
+
 impl Drop for Lab {
     fn drop(&mut self) {
+        for helper in self.helpers() {
+            let _ = nix::sys::signal::kill(helper, nix::sys::signal::Signal::SIGKILL);
+        }
         // Out of the namespace: in there its mount points cannot be deleted.
         let [mounts, host] = &self.namespaces;
         let left = setns(mounts, CloneFlags::CLONE_NEWNS)

@@ -1,0 +1,177 @@
+//! Sessions without list index, from their beginning to their end: what they did is known to every
+//! later one, whatever happens to the process that cares for it.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+use common::{HERE, Lab, Session, THERE, UID, close, set_owner_and_mode};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[track_caller]
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < PATIENCE, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The one process that cares for the one session without list index.
+#[track_caller]
+fn helper(lab: &Lab) -> Pid {
+    let helpers = lab.helpers();
+    assert_eq!(helpers.len(), 1, "{helpers:?}");
+    helpers[0]
+}
+
+fn make_index(lab: &Lab) {
+    fs::create_dir(lab.index()).expect("its parent is there");
+    set_owner_and_mode(&lab.index(), UID, 0o700);
+}
+
+/// Of a new user, for whom nothing can be claimed: there is no INDEX until IMAP makes it.
+fn session_of_a_new_user(lab: &Lab) -> Session<'_> {
+    fs::remove_dir(lab.index()).expect("it is empty");
+    let session = lab.login().staying_open().run();
+    session.assert_not_vouched();
+    session
+}
+
+/// Beside which another backend serves the user.
+fn session_that_another_backend_overtakes(lab: &Lab) -> Session<'_> {
+    fs::rename(lab.index(), lab.path("elsewhere")).expect("it is there");
+    let session = lab.login().staying_open().run();
+    session.assert_not_vouched();
+    fs::rename(lab.path("elsewhere"), lab.index()).expect("it is there");
+    let claim = lab.claim();
+    wait_until("claimed as soon as it can be", || lab.claim() != claim);
+    lab.login_at(THERE).run().assert_vouched();
+    assert!(lab.is_recorded(THERE));
+    session
+}
+
+#[test]
+fn what_could_not_be_claimed_at_the_beginning_is_claimed_as_soon_as_it_can_be() {
+    for by_root in [false, true] {
+        let lab = Lab::new();
+        fs::remove_dir(lab.index()).expect("it is empty");
+        let login = lab.login().staying_open();
+        let session = if by_root { login } else { login.by_user() }.run();
+        session.assert_not_vouched();
+        make_index(&lab);
+        wait_until("claimed", || lab.claim_file().exists());
+        let status = fs::metadata(lab.claim_file()).expect("it is there");
+        assert_eq!((status.uid(), status.mode() & 0o7777), (UID, 0o600));
+        assert!(!lab.is_recorded(HERE));
+        close(session);
+    }
+}
+
+#[test]
+fn nothing_is_claimed_again_at_the_end_if_nobody_else_did() {
+    let lab = Lab::new();
+    let session = session_of_a_new_user(&lab);
+    make_index(&lab);
+    wait_until("claimed", || lab.claim_file().exists());
+    let claim = lab.claim();
+    close(session);
+    wait_until("over", || lab.helpers().is_empty());
+    assert_eq!(lab.claim(), claim);
+}
+
+#[test]
+fn what_another_backend_built_meanwhile_is_not_trusted_when_the_session_is_over() {
+    let lab = Lab::with_settled_user();
+    let session = session_that_another_backend_overtakes(&lab);
+    close(session);
+    wait_until("claimed once more", || !lab.is_recorded(THERE));
+    wait_until("over", || lab.helpers().is_empty());
+    lab.login().run().assert_vouched();
+}
+
+#[test]
+fn a_session_that_ended_while_nfs_was_away_is_claimed_for_when_that_is_back() {
+    let lab = Lab::with_settled_user();
+    lab.login_at(THERE).run().assert_vouched();
+    fs::rename(lab.index(), lab.path("elsewhere")).expect("it is there");
+    lab.login().run().assert_not_vouched();
+    fs::rename(lab.path("elsewhere"), lab.index()).expect("it is there");
+    wait_until("claimed", || !lab.is_recorded(THERE));
+    wait_until("over", || lab.helpers().is_empty());
+}
+
+#[test]
+fn a_helper_that_is_told_to_end_claims_first() {
+    let lab = Lab::with_settled_user();
+    let session = session_that_another_backend_overtakes(&lab);
+    kill(helper(&lab), Signal::SIGTERM).expect("it runs");
+    wait_until("claimed once more", || !lab.is_recorded(THERE));
+    wait_until("ended", || lab.helpers().is_empty());
+    // What it knows of the session is still there.
+    let beside = lab.login().run();
+    beside.assert_not_vouched().assert_logged(&["still open"]);
+    close(session);
+    lab.login().run().assert_vouched();
+}
+
+#[test]
+fn a_helper_that_is_killed_leaves_behind_who_its_session_is() {
+    let lab = Lab::new();
+    let session = session_of_a_new_user(&lab);
+    let killed = helper(&lab);
+    kill(killed, Signal::SIGKILL).expect("it runs");
+    wait_until("gone", || lab.helpers().is_empty());
+    make_index(&lab);
+    let beside = lab.login().run();
+    beside.assert_not_vouched().assert_logged(&["still open"]);
+    close(session);
+    lab.login().run().assert_vouched();
+    assert!(lab.is_recorded(HERE));
+}
+
+#[test]
+fn a_helper_keeps_nothing_of_the_session_s_and_nothing_of_root_s() {
+    for by_root in [false, true] {
+        let lab = Lab::new();
+        fs::remove_dir(lab.index()).expect("it is empty");
+        let login = lab.login().staying_open();
+        let session = if by_root { login } else { login.by_user() }.run();
+        let process = format!("/proc/{}", helper(&lab));
+        let link = |path: &str| {
+            let target = fs::read_link(format!("{process}/{path}")).expect("root may look");
+            target.to_string_lossy().into_owned()
+        };
+        let sign = lab.list_index(HERE).join(".lasthost.without");
+        let sign = sign.display().to_string();
+        let may_keep = |target: &String| {
+            ["/", "anon_inode:[signalfd]", "anon_inode:[pidfd]"].contains(&target.as_str())
+                || *target == sign
+        };
+        wait_until("everything else is closed", || {
+            let open = fs::read_dir(format!("{process}/fd")).expect("root may look");
+            let open = open.map(|entry| entry.expect("it is listed").file_name());
+            open.map(|number| fs::read_link(format!("{process}/fd/{}", number.to_string_lossy())))
+                .all(|target| {
+                    target.is_ok_and(|target| may_keep(&target.to_string_lossy().into_owned()))
+                })
+        });
+        assert_eq!(link("cwd"), "/");
+        let status = fs::read_to_string(format!("{process}/status")).expect("root may look");
+        let ids = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name));
+            let ids = line.expect("it has them").split_whitespace().skip(1);
+            ids.map(|id| id.parse().expect("a number"))
+                .collect::<Vec<u32>>()
+        };
+        assert_eq!(ids("Uid:"), [UID; 4], "{status}");
+        assert_eq!(ids("Gid:"), [common::GID; 4], "{status}");
+        assert!(status.contains("\nCapPrm:\t0000000000000000\n"), "{status}");
+        close(session);
+    }
+}
