@@ -383,6 +383,13 @@ static bool is_raw_mail_user(struct mail_user *user)
 		strcmp(user->username, "raw-mail-user") == 0;
 }
 
+/* Lists that stand for something else: "shared" for those of all owners. */
+static bool has_no_folders(struct mailbox_list *list)
+{
+	return strcmp(list->name, "shared") == 0 ||
+		strcmp(list->name, MAILBOX_LIST_NAME_NONE) == 0;
+}
+
 static bool is_mbox(struct mailbox_list *list)
 {
 #ifdef DOVECOT_CONFIG_VERSION
@@ -433,7 +440,7 @@ static void hostchange_list_created(struct mailbox_list *list)
 	const char *index_dir, *list_index_dir, *mbox_dir = "";
 	int use;
 
-	if (!is_local(list) || is_raw_mail_user(user))
+	if (!is_local(list) || is_raw_mail_user(user) || has_no_folders(list))
 		return;
 	if (strcmp(list->name, MAILBOX_LIST_NAME_INDEX) == 0) {
 		e_error(user->event, "nfs_hostchange: with LAYOUT=index the "

@@ -5,6 +5,7 @@
         names                 the folders, sorted, as a plain LIST answers
         create:F  delete:F  rename:F:G  append:F  select:F
         expunge:F             deletes the first mail
+        count:F               the number of mails, by STATUS
     mailclient.py hold PORT USER              the same, COMMANDs from stdin until "quit"; answers end in "."
     mailclient.py pop3 PORT USER [dele]       prints the number of mails; deletes the first
     mailclient.py lmtp PORT RCPT...           delivers one mail to each
@@ -108,6 +109,23 @@ class Session:
         self.check(self.imap.expunge())
         self.check(self.imap.unselect())
         return []
+
+    def do_count(self, folder):
+        (line,) = self.check(self.imap.status(folder, "(MESSAGES)"))
+        return re.findall(r"MESSAGES (\d+)", line.decode())
+
+    @contextlib.contextmanager
+    def idle(self):
+        """The session waits in IDLE meanwhile."""
+        tag = self.imap._new_tag()
+        self.imap.send(tag + b" IDLE\r\n")
+        if not self.imap.readline().startswith(b"+"):
+            raise Failure("IDLE was refused")
+        yield
+        self.imap.send(b"DONE\r\n")
+        while not (line := self.imap.readline()).startswith(tag):
+            if not line:
+                raise Failure("the connection was closed in IDLE")
 
     def close(self):
         self.imap.logout()

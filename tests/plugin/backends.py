@@ -3,6 +3,7 @@
 A Dovecot is the machine's own, or that of another system in a directory (a root).
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -219,7 +220,7 @@ service lmtp {{
   }}
 }}
 service imap {{
-  process_limit = 1024
+  process_limit = 100
 }}
 service auth {{
   unix_listener auth-userdb {{
@@ -380,6 +381,47 @@ service auth {{
 
     def forget_log(self):
         os.truncate(self.log_file, 0)
+
+    def processes_of(self, user):
+        """The processes that run as USER, who has a uid of his own."""
+        uid = self.site.uid_of(int(user.removeprefix("user")))
+        found = []
+        for status in Path("/proc").glob("[0-9]*/status"):
+            with contextlib.suppress(OSError):
+                if f"\nUid:\t{uid}\t" in status.read_text():
+                    found.append(int(status.parent.name))
+        return found
+
+    def peak_memory(self, *argv):
+        """The most kilobytes that `doveadm ARGV` had."""
+        code = (
+            "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
+            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+        )
+        return int(self.run(["python3", "-c", code, "doveadm", "-c", self.conf, *argv]).stdout)
+
+    @contextlib.contextmanager
+    def small_memory(self):
+        """Its list indexes are on a tmpfs that is full, or is not, from one call to the next."""
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k,mode=1733", "tmpfs", self.local], check=True)
+
+        def fill(full=True):
+            filler = self.local / "filler"
+            filler.unlink(missing_ok=True)
+            if full:
+                with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+                    while True:
+                        file.write(bytes(4096))
+
+        try:
+            # The Dovecot that runs already does not see the new mount.
+            self.stop()
+            self.start()
+            self.wait_until_ready()
+            yield fill
+        finally:
+            self.stop()
+            subprocess.run(["umount", self.local], check=True)
 
     def has_list_index(self, user):
         return (self.local / user / "dovecot.list.index.log").exists()

@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import contextlib
+import os
+import signal
 import time
 from dataclasses import dataclass
 from typing import Callable
@@ -407,3 +409,260 @@ def _(context):
         expect([(b.local / "public").exists() for b in (site.a, site.b)], [False, False], "local list indexes")
         expect((site.store / "public/.lasthost").exists(), False, "a claim")
         expect_quiet(site)
+
+
+@case("looking at a shared folder claims nobody, and changing something there is seen by its owner")
+def _(context):
+    more = (
+        "namespace shared {\n  type = shared\n  separator = /\n"
+        + (
+            "  prefix = shared/$user/\n  mail_path = @STORE@/%{owner_user}/mdbox\n"
+            "  mailbox_list_index_prefix = @LOCAL@/%{owner_user}/dovecot.list.index\n"
+            if context.machine.is_24
+            else "  prefix = shared/%%u/\n"
+            "  location = mdbox:@STORE@/%%u/mdbox:LISTINDEX=@LOCAL@/%%u/dovecot.list.index\n"
+        )
+        + "}\n"
+    )
+    with context.site(more=more, one_uid=True) as site:
+        owner, reader = site.new_user(), site.new_user()
+        operations.prepare(site, owner)
+        shared = f"shared/{owner}/work"
+        site.a.imap(reader, "create:mine")
+        for backend in (site.a, site.b):
+            for _ in range(2):
+                with nothing_claimed(site, owner):
+                    expect(backend.imap(reader, f"count:{shared}"), ["1"], "the reader's look")
+        site.b.imap(reader, f"append:{shared}")
+        expect_look(site.a, owner, "the owner's look")
+        expect(site.a.imap(reader, f"count:{shared}"), ["2"], "the reader's look on the owner's backend")
+        site.a.imap(reader, f"append:{shared}")
+        expect_look(site.a, owner, "the owner's look on the same backend")
+        expect_look(site.b, owner, "the owner's look on the other backend")
+        site.b.lmtp(f"{owner}+work")
+        expect(site.a.imap(reader, f"count:{shared}"), ["4"], "the reader's look on yet another")
+        expect_quiet(site)
+
+
+# --- services ------------------------------------------------------------------------------------
+
+
+@case("a session that sleeps in IDLE and wakes up sees what the other backend did")
+def _(context):
+    anybody = "{\n    mode = 0666\n  }"
+    more = (
+        "imap_hibernate_timeout = 1s\n"
+        f"service imap {{\n  unix_listener imap-master {anybody}\n}}\n"
+        f"service imap-hibernate {{\n  unix_listener imap-hibernate {anybody}\n}}\n"
+    )
+    with context.site(more=more) as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+        session = site.a.session(user)
+        for _ in range(3):
+            session.run("select:INBOX")
+            with session.idle():
+                wait_until(lambda: not site.a.processes_of(user), "the session sleeps")
+                site.b.imap(user, "append:work", "look")
+            for _ in range(3):
+                expect_run(session, site, user, "the session that woke up")
+        session.close()
+        expect_quiet(site)
+
+
+@case("a mail process serves one session after the other, and several at once, and each is right")
+def _(context):
+    count = "restart_request_count" if context.machine.is_24 else "service_count"
+    unlimited = "unlimited" if context.machine.is_24 else "0"
+    for limits in (f"{count} = 100", f"{count} = {unlimited}\n  client_limit = 10\n  process_limit = 1"):
+        with context.site(more=f"service imap {{\n  {limits}\n}}", one_uid=True) as site:
+            users = [site.new_user() for _ in range(3)]
+            for user in users:
+                operations.prepare(site, user)
+            sessions = [site.a.session(user) for user in users]
+            for _ in range(3):
+                for user, session in zip(users, sessions):
+                    site.b.imap(user, "append:work")
+                    expect_look(site.a, user, limits)
+                    session.run("append:work")
+                    expect_look(site.a, user, limits)
+            for session in sessions:
+                session.close()
+            for user in users:
+                expect_look(site.b, user, limits)
+            expect_quiet(site)
+
+
+@case("a mail that Sieve files into a folder is seen on the other backend")
+def _(context):
+    more = (
+        "protocol lmtp {\n  mail_plugins {\n    sieve = yes\n  }\n}\n"
+        "sieve_script personal {\n  path = ~/.dovecot.sieve\n}\n"
+        if context.machine.is_24
+        else "protocol lmtp {\n  mail_plugins = $mail_plugins sieve\n}\nplugin {\n  sieve = ~/.dovecot.sieve\n}\n"
+    )
+    with context.site(more=more) as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+        script = site.home(user) / ".dovecot.sieve"
+        script.write_text('require ["fileinto", "mailbox"];\nfileinto :create "filed";\n')
+        script.chmod(0o644)
+        site.b.lmtp(user)
+        expect_look(site.a, user, "the folder")
+        expect("filed 1" in site.a.look(user), True, "the filed mail")
+        site.b.lmtp(user)
+        expect_look(site.a, user, "the second mail")
+
+
+@case("doveadm sync into a user's folders is seen on the other backend")
+def _(context):
+    with context.site() as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+        source = site.new_user()
+        site.b.imap(source, "create:synced", "append:synced", "append:synced")
+        remote = ["doveadm", "-c", str(site.b.conf), "dsync-server", "-u", source]
+        site.b.doveadm("sync", "-1", "-R", "-u", user, *remote)
+        expect("synced 2" in site.a.look(user), True, "the folder")
+        expect_look(site.a, user, "all folders")
+
+
+# --- what goes wrong -----------------------------------------------------------------------------
+
+
+def all_services(backend, user):
+    """Whoever opens mailboxes; each must do its work."""
+    backend.imap(user, "append:work")
+    backend.lmtp(f"{user}+work")
+    backend.lmtp(user)
+    backend.lda(user, "-m", "work")
+    with contextlib.redirect_stdout(None):
+        mailclient.pop3(backend.pop3_port, user)
+    backend.doveadm("save", "-u", user, "-m", "work", input="Subject: saved\n\nHello.\n")
+    backend.doveadm("mailbox", "status", "-u", user, "messages", "*")
+
+
+def expect_no_crash(backend):
+    expect([line for line in backend.problems() if "Panic" in line or "Fatal" in line], [], "crashes")
+
+
+def expect_said(backend, what):
+    expect(what in "".join(backend.problems()), True, f"'{what}' in the log")
+
+
+def not_a_directory(site, user):
+    (site.a.local / user).write_text("in the way")
+
+
+def symbolic_link(site, user):
+    (site.a.local / user).symlink_to("/tmp")
+
+
+def of_somebody_else(site, user):
+    (site.a.local / user).mkdir()
+
+
+def parent_closed(site, _user):
+    site.a.local.chmod(0o711)
+
+
+def of_unusable_list_index(spoil):
+    def run(context):
+        with context.site() as site:
+            user = site.new_user()
+            site.b.imap(user, "create:work", "append:work", "append:INBOX")
+            spoil(site, user)
+            for _ in range(2):
+                all_services(site.a, user)
+                expect_look(site.a, user, "a session there")
+                expect_look(site.b, user, "a session on the other backend")
+            expect_no_crash(site.a)
+            expect_said(site.a, "session without list index")
+            expect(site.b.problems(), [], "problems on the other backend")
+
+    return run
+
+
+for spoil in (not_a_directory, symbolic_link, of_somebody_else, parent_closed):
+    case(f"no service fails or is wrong where LISTINDEX cannot be used ({spoil.__name__})")(of_unusable_list_index(spoil))
+
+
+@case("no service fails where the user cannot be claimed, and a later session is right")
+def _(context):
+    with context.site() as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+        index = operations.claim_of(site, user).parent
+        index.chmod(0o555)
+        for _ in range(2):
+            for backend in (site.b, site.a):
+                all_services(backend, user)
+                expect_look(backend, user, "a session that cannot claim")
+        index.chmod(0o700)
+        expect_said(site.b, "cannot write")
+        for backend in (site.a, site.b, site.a):
+            expect_look(backend, user, "a session that can")
+        for backend in (site.a, site.b):
+            expect_no_crash(backend)
+
+
+@case("a wrong setting is an error line with its name, and the session goes on", versions=lambda machine: not machine.is_24)
+def _(context):
+    with context.site(more="plugin {\n  nfs_hostchange_migration = perhaps\n}") as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+        all_services(site.b, user)
+        expect_look(site.a, user, "a session")
+        expect_said(site.a, "nfs_hostchange_migration = perhaps")
+
+
+@case("a list index that went into memory because there is no room is not believed afterwards")
+def _(context):
+    with context.site() as site, site.a.small_memory() as fill:
+        user = site.new_user()
+        operations.prepare(site, user)
+        session = site.a.session(user)
+        session.run("look")
+        fill()
+        for number in range(150):
+            session.run(f"create:a-rather-long-name-of-a-folder-{number}")
+        session.close()
+        expect_said(site.a, "into memory")
+        for _ in range(2):
+            all_services(site.a, user)
+            expect_look(site.a, user, "a session without room")
+        fill(False)
+        expect_look(site.a, user, "a session with room")
+        expect_look(site.a, user, "a session after that")
+        expect_no_crash(site.a)
+
+
+@case("a session that is killed leaves nothing behind that a later one believes")
+def _(context):
+    with context.site() as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+        for number in range(4):
+            site.b.imap(user, "append:work")
+            session = site.a.session(user)
+            session.run("look")
+            session.run(f"create:killed{number}")
+            for pid in site.a.processes_of(user):
+                os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: not site.a.processes_of(user), "the session is gone")
+            expect_look(site.a, user, "a later session")
+            expect_look(site.b, user, "a later session on the other backend")
+
+
+@case("doveadm works through many users without growing")
+def _(context):
+    with context.site() as site:
+        users = [site.new_user() for _ in range(20)]
+        for user in users:
+            site.b.imap(user, "create:work")
+        sizes = []
+        for times in (5, 150):
+            names = site.a.dir / "many"
+            names.write_text("".join(f"{user}\n" for _ in range(times) for user in users))
+            sizes.append(site.a.peak_memory("mailbox", "status", "-F", names, "messages", "*"))
+        expect(sizes[1] - sizes[0] < 1024, True, f"kilobytes at the peak, {sizes}")
