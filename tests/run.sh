@@ -106,6 +106,7 @@ if $QUICK; then
 else
     timed "real Dovecot" check_script smoke.sh
     timed "plugin" check_script plugin.sh
+    timed "what the documents say" check_script documents.sh
     timed "load" check_script load.sh
     timed "kernel NFS" check_script nfs/run.sh
     timed "packages" check_script package.sh

@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# Runs in a stock Debian: inside.sh VERSION HOW DIST WORK. Writes WORK/block and WORK/userdb where
+# the documents say, and lets alice move between two backends. HOW: system, vmail, plugin, example.
+set -euo pipefail
+
+VERSION=$1 HOW=$2 DIST=$3 WORK=$4
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+PASSWORD=pw
+
+# --- what an administrator does once ------------------------------------------
+
+install -m 0755 "$DIST/nfs-hostchange-login" /usr/lib/dovecot/nfs-hostchange-login
+install -m 0755 "$DIST/nfs-hostchange" /usr/bin/nfs-hostchange
+cp "$WORK/block" /etc/dovecot/conf.d/95-nfs-hostchange.conf
+if [ "$HOW" = plugin ]; then
+    install -m 0644 "$WORK/modules-$VERSION/lib90_nfs_hostchange_plugin.so" /usr/lib/dovecot/modules/
+fi
+
+one_uid() {
+    adduser --quiet --system --group --uid 5000 --home /srv/mail --no-create-home vmail
+    install -d -o vmail -g vmail -m 0700 /srv/mail
+}
+passdb() {
+    case $VERSION in
+        2.3) printf 'passdb {\n  driver = static\n  args = password=%s\n}\n' "$PASSWORD" ;;
+        2.4) printf 'passdb static {\n  password = %s\n}\n' "$PASSWORD" ;;
+    esac
+}
+
+system=/etc/dovecot/conf.d/auth-system.conf.ext
+case $VERSION-$HOW in
+    *-system | *-plugin)
+        useradd --create-home alice
+        printf 'alice:%s\n' "$PASSWORD" | chpasswd
+        [ ! -s "$WORK/userdb" ] || sed -i "/^userdb {/r $WORK/userdb" "$system"
+        ;;
+    2.3-vmail)
+        one_uid
+        { passdb && cat "$WORK/userdb"; } >"$system"
+        ;;
+    2.3-example)
+        one_uid
+        passdb >"$system"
+        ;;
+    2.4-vmail | 2.4-example)
+        one_uid
+        passdb >"$system"
+        cat >>"$system" <<'END'
+userdb static {
+  fields {
+    uid = vmail
+    gid = vmail
+    home = /srv/mail/%{user}
+  }
+}
+END
+        ;;
+esac
+
+# --- two backends --------------------------------------------------------------
+
+# backend NAME PORT: a host name, list indexes and a Dovecot of its own.
+backend() {
+    local directory=$WORK/inside-$1
+    mkdir -p "$directory"
+    {
+        printf 'listen = 127.0.0.1\nssl = no\nprotocols = imap\nlog_path = %s/log\n' "$directory"
+        printf 'mailbox_list_index_very_dirty_syncs = yes\n'
+        printf 'service imap-login {\n  inet_listener imap {\n    port = %s\n  }\n' "$2"
+        printf '  inet_listener imaps {\n    port = 0\n  }\n}\n'
+        case $VERSION in
+            2.3) printf 'disable_plaintext_auth = no\n' ;;
+            2.4) printf 'auth_allow_cleartext = yes\n' ;;
+        esac
+    } >"$directory/local.conf"
+    touch /etc/dovecot/local.conf
+    # shellcheck disable=SC2016 # for the inner shell
+    unshare --mount --uts --propagation private bash -euc '
+        hostname "$1.example.org"
+        mount -t tmpfs tmpfs /dev/shm
+        mkdir -p /run/dovecot
+        mount -t tmpfs tmpfs /run/dovecot
+        mount --bind "$2/local.conf" /etc/dovecot/local.conf
+        mkdir -m 1733 /dev/shm/dovecot-listindex
+        if getent passwd vmail >/dev/null; then
+            chown vmail:vmail /dev/shm/dovecot-listindex
+        fi
+        exec dovecot -F' backend "$1" "$directory" &
+    PIDS+=("$!")
+}
+
+PIDS=()
+# shellcheck disable=SC2329 # the trap calls it
+end() {
+    [ "${#PIDS[@]}" = 0 ] || kill "${PIDS[@]}" 2>/dev/null || true
+    wait || true
+}
+trap end EXIT
+
+client() { python3 -B "$here/../lib/mailclient.py" imap "$@"; }
+
+wait_for() {
+    for ((i = 0; i < 200; i++)); do
+        if client "$1" alice names >/dev/null 2>&1; then
+            return 0
+        fi
+        sleep 0.1
+    done
+    echo "no answer from port $1" >&2
+    return 1
+}
+
+read -r A B < <(python3 -B "$here/../lib/mailclient.py" ports 2)
+backend a "$A"
+backend b "$B"
+wait_for "$A"
+wait_for "$B"
+
+expected=INBOX
+for turn in 1 2 3 4 5 6; do
+    port=$A
+    [ $((turn % 2)) = 1 ] || port=$B
+    seen=$(client "$port" alice names | paste -sd' ')
+    if [ "$seen" != "$expected" ]; then
+        echo "turn $turn: the user sees '$seen' instead of '$expected'" >&2
+        tail -n 20 "$WORK"/inside-*/log >&2
+        exit 1
+    fi
+    client "$port" alice "create:f$turn" >/dev/null
+    expected=$(printf '%s\nf%s\n' "${expected// /$'\n'}" "$turn" | LC_ALL=C sort | paste -sd' ')
+done
+
+# Something local was used all the time, and Dovecot has nothing to complain about.
+grep -q 'host changed from [ab].example.org\|from .* to .*: ' "$WORK"/inside-*/log
+if grep -E ' (Error|Fatal|Panic): ' "$WORK"/inside-*/log | grep -v 'nfs-hostchange: user='; then
+    exit 1
+fi
