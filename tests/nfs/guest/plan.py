@@ -17,8 +17,9 @@ import migration
 import moves
 import phantom
 import together
+import way
 
-GROUPS = (moves, cost, migration, faults, together, phantom, command)
+GROUPS = (moves, cost, migration, faults, way, together, phantom, command)
 
 
 def pieces(versions, only, full, with_command):

@@ -29,6 +29,7 @@ chmod 1777 "$root/tmp" "$root/var/tmp"
 mkdir -p "$root/lab"
 mount -t 9p -o rw,trans=virtio,version=9p2000.L,msize=512000,access=any labout "$root/lab"
 
+sed -i '/^vmail:/d' "$root/etc/passwd" "$root/etc/group"
 printf 'vmail:x:5000:5000::/nonexistent:/usr/sbin/nologin\n' >> "$root/etc/passwd"
 printf 'vmail:x:5000:\n' >> "$root/etc/group"
 # A mounted share is uncached; programs that are started thousands of times belong in memory.
