@@ -115,6 +115,8 @@ pub enum ConfigurationError {
     Unreadable(PathBuf, io::Error),
     /// Not a regular file, or too large.
     NotAFile(PathBuf),
+    /// Nothing is in it: it is just being written, or was not written to its end.
+    Empty(PathBuf),
     /// Belongs to, or may be written by, somebody who must not decide over logins.
     Untrusted(PathBuf),
     /// Not UTF-8, not TOML, an unknown key or a wrong value.
@@ -139,6 +141,11 @@ impl fmt::Display for ConfigurationError {
             ConfigurationError::NotAFile(path) => write!(
                 f,
                 "{}: must be a regular file of at most {LARGEST} bytes",
+                path.display()
+            ),
+            ConfigurationError::Empty(path) => write!(
+                f,
+                "{}: is empty; remove it if the defaults are wanted",
                 path.display()
             ),
             ConfigurationError::Untrusted(path) => write!(
@@ -184,6 +191,9 @@ impl Configuration {
         let metadata = file.metadata().map_err(unreadable)?;
         if !metadata.is_file() || metadata.len() > LARGEST {
             return Err(ConfigurationError::NotAFile(path.to_owned()));
+        }
+        if metadata.len() == 0 {
+            return Err(ConfigurationError::Empty(path.to_owned()));
         }
         let trusted_owner = metadata.uid() == 0 || metadata.uid() == effective_user().0;
         if !trusted_owner || metadata.mode() & 0o022 != 0 {

@@ -334,7 +334,20 @@ fn a_record_that_is_not_one_counts_as_none() {
     let lab = Lab::with_settled_user();
     let record = lab.record(HERE).expect("there is one");
     let fields: Vec<_> = record.split([' ', '\n']).collect();
-    let [_, length, own, born, host, claim, time, index, name, ""] = fields[..] else {
+    let [
+        _,
+        length,
+        own,
+        born,
+        host,
+        claim,
+        time,
+        index,
+        "-",
+        name,
+        "",
+    ] = fields[..]
+    else {
         panic!("{record}")
     };
     let head = format!("2 {length} {own} {born} {host}");
@@ -345,7 +358,7 @@ fn a_record_that_is_not_one_counts_as_none() {
         format!("2 {length:04}{rest}\n{line}\n").into_bytes()
     };
     assert_eq!(
-        of(&head, &format!("{claim} {time} {index} {name}")),
+        of(&head, &format!("{claim} {time} {index} - {name}")),
         record.as_bytes()
     );
     let garbled: Vec<Vec<u8>> = vec![
@@ -366,46 +379,46 @@ fn a_record_that_is_not_one_counts_as_none() {
         // Another file, another backend, another INDEX, another list index.
         of(
             &format!("2 {length} {own}0 {born} {host}"),
-            &format!("{claim} {time} {index} {name}"),
+            &format!("{claim} {time} {index} - {name}"),
         ),
         of(
             &format!("2 {length} {own} 1{born} {host}"),
-            &format!("{claim} {time} {index} {name}"),
+            &format!("{claim} {time} {index} - {name}"),
         ),
         of(
             &format!("2 {length} {own} {born} {THERE}"),
-            &format!("{claim} {time} {index} {name}"),
+            &format!("{claim} {time} {index} - {name}"),
         ),
-        of(&head, &format!("{claim} {time} {index}0 {name}")),
-        of(&head, &format!("{claim} {time} {index} {name}2")),
+        of(&head, &format!("{claim} {time} {index}0 - {name}")),
+        of(&head, &format!("{claim} {time} {index} - {name}2")),
         // No records.
         of(
             &format!("{head} more"),
-            &format!("{claim} {time} {index} {name}"),
+            &format!("{claim} {time} {index} - {name}"),
         ),
-        of(&head, &format!("{claim} {time} {index}")),
-        of(&head, &format!("{claim} {time} {index} ")),
-        of(&head, &format!("+{claim} {time} {index} {name}")),
-        of(&head, &format!("{claim} {time} +{index} {name}")),
-        of(&head, &format!("0x{claim} {time} {index} {name}")),
+        of(&head, &format!("{claim} {time} {index} -")),
+        of(&head, &format!("{claim} {time} {index} - ")),
+        of(&head, &format!("+{claim} {time} {index} - {name}")),
+        of(&head, &format!("{claim} {time} +{index} - {name}")),
+        of(&head, &format!("0x{claim} {time} {index} - {name}")),
         of(
             &head,
-            &format!("{claim} {} {index} {name}", time.replace('.', ",")),
+            &format!("{claim} {} {index} - {name}", time.replace('.', ",")),
         ),
-        of(&head, &format!("{claim} {time}0 {index} {name}")),
+        of(&head, &format!("{claim} {time}0 {index} - {name}")),
         of(
             &head,
-            &format!("{claim} {} {index} {name}", &time[..time.len() - 1]),
+            &format!("{claim} {} {index} - {name}", &time[..time.len() - 1]),
         ),
         of(
             &head,
-            &format!("99999999999999999999999 {time} {index} {name}"),
+            &format!("99999999999999999999999 {time} {index} - {name}"),
         ),
-        of(&head, &format!("{claim}  {time} {index} {name}")),
-        of(&head, &format!("{claim} {time} {index} {name}\r")),
+        of(&head, &format!("{claim}  {time} {index} - {name}")),
+        of(&head, &format!("{claim} {time} {index} - {name}\r")),
         of(
             &head,
-            &format!("{claim} {time} {index} {}", "x".repeat(5000)),
+            &format!("{claim} {time} {index} - {}", "x".repeat(5000)),
         ),
     ];
     for content in garbled {
@@ -990,7 +1003,9 @@ fn a_mistake_in_the_configuration_is_told_with_line_and_column() {
 fn a_broken_configuration_is_not_half_used() {
     let lab = Lab::new();
     lab.configure("hostname = 'elsewhere'\nmigration = maybe\n");
-    lab.login().run().assert_vouched();
+    let session = lab.login().run();
+    session.assert_not_vouched();
+    session.assert_logged(&["the configuration cannot be used"]);
     assert_eq!(lab.claim().text, "backend-a\n");
 }
 
@@ -1035,6 +1050,9 @@ fn a_configuration_that_is_no_readable_file_is_told_and_holds_up_nobody() {
         }
     }
     let lab = Lab::with_settled_user();
+    // A moment of a file that is being rewritten.
+    lab.configure("");
+    assert_defaults_used(&lab.login().run(), &[CONFIGURATION, "is empty"]);
     lab.configure(&"# much too long\n".repeat(10_000));
     assert_defaults_used(&lab.login().run(), &[CONFIGURATION, "65536 bytes"]);
     lab.configure(&format!("hostname = '{HERE}'\n"));
@@ -1042,6 +1060,26 @@ fn a_configuration_that_is_no_readable_file_is_told_and_holds_up_nobody() {
     let session = lab.login().by_user().run();
     assert_defaults_used(&session, &[CONFIGURATION, "Permission denied"]);
     lab.login().run().assert_vouched().assert_silent();
+}
+
+#[test]
+fn without_a_configuration_that_can_be_used_only_what_is_in_step_is_vouched_for() {
+    let lab = Lab::new();
+    lab.configure("hostname = 'imap7'\n");
+    lab.login().run().assert_vouched();
+    lab.plant_list_index(HERE);
+    // Whatever this backend is called, its record says what the claim says.
+    lab.configure("");
+    lab.login().run().assert_vouched();
+    assert_eq!(lab.planted(HERE), list_index_names());
+    lab.login_at(THERE).run().assert_not_vouched();
+    let session = lab.login().run();
+    session.assert_not_vouched();
+    session.assert_logged(&["session without list index: ", "cannot be used"]);
+    assert_eq!(lab.record(HERE), None);
+    lab.configure("hostname = 'imap7'\n");
+    lab.login().run().assert_vouched();
+    assert_eq!(lab.claim().text, "imap7\n");
 }
 
 #[test]

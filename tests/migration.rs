@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::trace::Call;
 use common::{
@@ -120,7 +121,14 @@ fn it_gets_the_local_prefix() {
     lab.login().location(location).run().assert_vouched();
     assert_eq!(
         names_in(&directory),
-        [".lasthost", "li", "li.cache", "li.log", "li.log.2"]
+        [
+            ".lasthost",
+            ".lasthost.without",
+            "li",
+            "li.cache",
+            "li.log",
+            "li.log.2"
+        ]
     );
     let expected = original().into_values().collect::<Vec<_>>();
     let copied = list_index_in(&directory, "li")
@@ -144,18 +152,15 @@ fn without_the_setting_nothing_is_taken_over_or_deleted() {
 fn with_a_configuration_that_cannot_be_used_nothing_is_trusted_beside_a_list_index_in_index() {
     let lab = unmigrated_user();
     lab.login().run().assert_vouched();
-    // A backend without this program serves the user again.
-    put_original(&lab);
     lab.configure("migration = maybe\n");
-    let log = lab.index().join(format!("{PREFIX}.log"));
-    let parts = ["does not say", &log.display().to_string()];
-    assert_refused(&lab, &lab.login().run(), &parts);
-    assert_eq!(in_index(&lab), original());
-    // Where there is none, there is nothing to be unsure of.
-    fs::remove_dir_all(lab.index()).expect("it is the lab's own");
-    fs::create_dir(lab.index()).expect("its parent is there");
-    set_owner_and_mode(&lab.index(), UID, 0o700);
+    // Where there is none, and nothing else to be done, there is nothing to be unsure of.
     lab.login().run().assert_vouched();
+    put_original(&lab);
+    let session = lab.login().run();
+    session.assert_not_vouched();
+    session.assert_logged(&["the configuration cannot be used"]);
+    assert_eq!(lab.record(HERE), None);
+    assert_eq!(in_index(&lab), original());
 }
 
 #[test]
@@ -173,44 +178,133 @@ fn a_migration_needs_no_memory_but_what_it_begins_with() {
 }
 
 #[test]
-fn what_is_local_counts_as_gone_when_a_backend_without_this_program_has_served_the_user() {
+fn what_is_local_is_begun_anew_when_somebody_else_wrote_to_a_list_index_in_index() {
     let lab = Lab::with_settled_user();
     lab.configure("migration = true\n");
-    lab.write(
-        &lab.list_index(HERE).join(format!("{PREFIX}.backup")),
-        "stale",
-    );
     put_original(&lab);
-    let session = lab.login().run();
-    assert_migrated(&lab, &session);
+    let log = lab.index().join(format!("{PREFIX}.log"));
+    for _ in 0..2 {
+        lab.plant_list_index(HERE);
+        let session = lab.login().run();
+        session.assert_vouched();
+        session.assert_logged(&["is left alone", &log.display().to_string()]);
+        assert_eq!(here(&lab), ListIndex::new());
+        assert!(lab.is_recorded_beside_another(HERE));
+        // It is not ours, and nothing is done twice.
+        lab.plant_list_index(HERE);
+        lab.login().run().assert_vouched().assert_silent();
+        assert_eq!(lab.planted(HERE), list_index_names());
+        let mut other = File::options().append(true).open(&log).expect("it stays");
+        other.write_all(b"changed").expect("root may");
+    }
+    for (name, content) in original() {
+        assert!(in_index(&lab)[&name].starts_with(&content), "{name}");
+    }
 }
 
 #[test]
-fn a_list_index_that_later_sessions_did_not_write_to_is_deleted_instead() {
+fn a_list_index_of_which_a_file_is_somebody_else_s_is_left_alone() {
+    for name in list_index_names() {
+        let lab = unmigrated_user();
+        set_owner_and_mode(&lab.index().join(name), OTHER_UID, 0o644);
+        assert_left_alone(&lab);
+        let lab = unmigrated_user();
+        fs::hard_link(lab.index().join(name), lab.path("second name")).expect("root may");
+        assert_left_alone(&lab);
+    }
+}
+
+#[test]
+fn the_map_of_a_namespace_with_layout_index_is_never_moved_or_deleted() {
+    let guid = "1aba0411ad95086b9a41000083ecc375";
+    for place in [guid.to_owned(), format!("mailboxes/{guid}")] {
+        let lab = unmigrated_user();
+        fs::create_dir_all(lab.index().join(&place)).expect("root may");
+        assert_left_alone(&lab);
+        let lab = unmigrated_user();
+        fs::create_dir_all(lab.index().join(&place)).expect("root may");
+        // Not even if the session goes without a list index.
+        fs::create_dir_all(lab.list_index(HERE)).expect("root may");
+        let session = lab.login().run();
+        session.assert_not_vouched();
+        assert_eq!(in_index(&lab), original());
+    }
+}
+
+#[test]
+fn a_copy_of_the_store_does_not_make_an_old_list_index_a_new_one() {
+    let lab = unmigrated_user();
+    lab.configure("migration = false\n");
+    lab.login().run().assert_vouched();
+    // Every file is new to the file server, in the order of an rsync.
+    for name in names_in(&lab.index()) {
+        let copy = lab.path("copy");
+        let path = lab.index().join(name);
+        let copied = Command::new("cp").arg("-a").args([&path, &copy]).status();
+        assert!(copied.expect("cp runs").success());
+        fs::rename(copy, path).expect("it is the lab's own");
+    }
+    lab.configure("migration = true\n");
+    assert_left_alone(&lab);
+}
+
+#[test]
+fn a_claim_that_had_to_go_was_one_all_the_same() {
+    let lab = Lab::new();
+    mount_tmpfs(
+        &lab.index(),
+        &format!("size=1m,mode=0700,uid={UID},gid={GID}"),
+    );
+    lab.login().run().assert_vouched();
+    lab.configure("migration = true\n");
+    put_original(&lab);
+    let filler = lab.index().join("mail");
+    fill(&filler);
+    let session = lab.login().run();
+    assert_refused(&lab, &session, &["cannot write"]);
+    assert!(!lab.claim_file().exists());
+    fs::remove_file(filler).expect("it is there");
+    assert_left_alone(&lab);
+}
+
+/// A login is vouched for without the list index in INDEX, which stays as it is.
+#[track_caller]
+fn assert_left_alone(lab: &Lab) {
+    let session = lab.login().run();
+    session.assert_vouched();
+    session.assert_logged(&["is left alone"]);
+    assert_eq!(in_index(lab), original(), "{}", session.told());
+    assert_eq!(here(lab), ListIndex::new(), "{}", session.told());
+    assert!(lab.is_recorded_beside_another(HERE), "{}", session.told());
+    lab.login().run().assert_vouched().assert_silent();
+}
+
+#[test]
+fn a_list_index_that_later_sessions_did_not_write_to_is_not_taken_over() {
     let lab = unmigrated_user();
     // A login here while migration was off yet.
-    lab.configure("");
+    lab.configure("migration = false\n");
     lab.login().run().assert_vouched();
     lab.configure("migration = true\n");
     let session = lab.login_at(THERE).run();
     session.assert_vouched();
-    assert_eq!(in_index(&lab), ListIndex::new());
+    assert_eq!(in_index(&lab), original());
     assert_eq!(
         list_index_in(&lab.list_index(THERE), PREFIX),
         ListIndex::new()
     );
-    assert!(lab.is_recorded(THERE));
+    assert!(lab.is_recorded_beside_another(THERE));
 }
 
 #[test]
 fn a_claim_that_cannot_be_read_is_one_all_the_same() {
     let lab = unmigrated_user();
-    lab.configure("");
+    lab.configure("migration = false\n");
     lab.login().run().assert_vouched();
     lab.configure("migration = true\n");
     set_owner_and_mode(&lab.index().join(".lasthost"), UID, 0o000);
     lab.login_at(THERE).run().assert_vouched();
-    assert_eq!(in_index(&lab), ListIndex::new());
+    assert_eq!(in_index(&lab), original());
     assert_eq!(
         list_index_in(&lab.list_index(THERE), PREFIX),
         ListIndex::new()
@@ -230,6 +324,7 @@ fn a_user_who_makes_files_or_lets_them_grow_fills_nobody_s_memory() {
                 .append(true)
                 .open(lab.index().join(&name));
             file.expect("it can be made");
+            set_owner_and_mode(&lab.index().join(name), UID, 0o600);
         }
     }
     for part in [".log.lock", ".cache.lock", ".cache.tmp"] {
@@ -256,6 +351,7 @@ fn a_user_who_makes_files_or_lets_them_grow_fills_nobody_s_memory() {
 fn what_an_interrupted_migration_left_is_deleted_and_nothing_else_follows_from_it() {
     for as_user in [false, true] {
         let lab = Lab::with_settled_user();
+        say_migrating(&lab);
         let claim = lab.claim();
         let litter = lab.index().join(PREFIX);
         lab.write(&litter, "without its log");
@@ -280,9 +376,34 @@ fn what_an_interrupted_migration_left_is_deleted_and_nothing_else_follows_from_i
     }
 }
 
+/// The standing claim says that it was made for a migration.
+fn say_migrating(lab: &Lab) {
+    let claim = lab.claim_file();
+    let made = fs::metadata(&claim).and_then(|status| status.modified());
+    let text = format!("{HERE}\nmigrating 1/1.000000001/1\n");
+    let file = File::options().write(true).truncate(true).open(&claim);
+    let mut file = file.expect("the user is claimed");
+    file.write_all(text.as_bytes()).expect("root may");
+    file.set_modified(made.expect("it has a time"))
+        .expect("root may");
+}
+
+#[test]
+fn what_looks_like_litter_under_another_claim_is_left_alone() {
+    // Another Dovecot moves its log away, and makes a new one at once.
+    let lab = Lab::with_settled_user();
+    lab.configure("migration = true\n");
+    let index = lab.index().join(PREFIX);
+    lab.write(&index, "without its log");
+    lab.login().run().assert_vouched().assert_silent();
+    assert!(index.exists());
+    assert_eq!(lab.planted(HERE), list_index_names());
+}
+
 #[test]
 fn litter_that_cannot_be_deleted_is_a_warning() {
     let lab = Lab::with_settled_user();
+    say_migrating(&lab);
     lab.configure("migration = true\n");
     let litter = lab.index().join(PREFIX);
     fs::write(&litter, "without its log").expect("root may");
@@ -300,37 +421,38 @@ fn make_undeletable(lab: &Lab) {
     set_owner_and_mode(&lab.index(), 0, 0o1777);
 }
 
+/// The login's deletion of the original `name` fails.
+fn with_undeletable<'a>(lab: &'a Lab, name: &str) -> Session<'a> {
+    let mut login = lab.login().trace();
+    let claims = login.run_to(|login, call| {
+        call.number == libc::SYS_renameat && login.string(call.arguments[3]) == ".lasthost"
+    });
+    claims.expect("it claims");
+    let deletes = login.run_to(|login, call| {
+        call.number == libc::SYS_unlinkat && login.string(call.arguments[1]) == name
+    });
+    deletes.expect("it deletes the originals");
+    login.fail_call(Errno::EACCES);
+    login.finish()
+}
+
 #[test]
 fn originals_that_cannot_be_deleted_are_not_copied_over_newer_ones_again_and_again() {
     let lab = unmigrated_user();
-    for name in list_index_names() {
-        set_owner_and_mode(&lab.index().join(name), OTHER_UID, 0o644);
-    }
-    make_undeletable(&lab);
-    for _ in 0..2 {
-        let session = lab.login().run();
-        let log = lab
-            .index()
-            .join(format!("{PREFIX}.log"))
-            .display()
-            .to_string();
-        assert_refused(&lab, &session, &["cannot delete", &log]);
-        assert_eq!(in_index(&lab), original());
-    }
-    // Mended: what has happened since is not in there.
-    set_owner_and_mode(&lab.index(), UID, 0o700);
-    lab.login().run().assert_vouched();
-    assert_eq!(names_in(&lab.index()), [".lasthost"]);
-    assert!(lab.is_recorded(HERE));
+    let name = format!("{PREFIX}.log");
+    let log = lab.index().join(&name).display().to_string();
+    let session = with_undeletable(&lab, &name);
+    assert_refused(&lab, &session, &["cannot delete", &log]);
+    assert_eq!(in_index(&lab), original());
+    // What has happened since is not in there.
+    assert_left_alone(&lab);
 }
 
 #[test]
 fn an_original_beside_the_log_that_cannot_be_deleted_is_litter() {
     let lab = unmigrated_user();
     let stuck = lab.index().join(PREFIX);
-    set_owner_and_mode(&stuck, OTHER_UID, 0o644);
-    make_undeletable(&lab);
-    let session = lab.login().run();
+    let session = with_undeletable(&lab, PREFIX);
     session.assert_vouched();
     session.assert_logged(&["cannot delete", &stuck.display().to_string()]);
     assert_eq!(here(&lab), original());
@@ -338,14 +460,15 @@ fn an_original_beside_the_log_that_cannot_be_deleted_is_litter() {
     // It is not taken for a list index.
     lab.login().run().assert_vouched();
     assert_eq!(here(&lab), original());
+    assert!(!stuck.exists());
 }
 
 #[test]
-fn an_original_that_cannot_be_read_stays_and_nothing_is_copied() {
+fn of_originals_that_cannot_be_read_nothing_is_copied() {
     for name in list_index_names() {
         let lab = unmigrated_user();
         let unreadable = lab.index().join(name);
-        set_owner_and_mode(&unreadable, OTHER_UID, 0o600);
+        set_owner_and_mode(&unreadable, UID, 0o000);
         let session = lab.login().run();
         assert_refused(
             &lab,
@@ -356,12 +479,13 @@ fn an_original_that_cannot_be_read_stays_and_nothing_is_copied() {
                 Errno::EACCES.desc(),
             ],
         );
-        assert_eq!(in_index(&lab), original());
+        // The session does not write to them, so they are out of date.
+        assert_eq!(in_index(&lab), ListIndex::new());
     }
 }
 
 #[test]
-fn a_full_tmpfs_leaves_the_originals_and_no_partial_copy() {
+fn a_full_tmpfs_leaves_no_partial_copy() {
     // No room for the data, and none for one more file.
     for options in ["size=256k", "nr_inodes=8"] {
         let lab = unmigrated_user();
@@ -369,9 +493,12 @@ fn a_full_tmpfs_leaves_the_originals_and_no_partial_copy() {
         mount(None::<&str>, "/dev/shm", None::<&str>, flags, Some(options)).expect("a tmpfs");
         let session = lab.login().run();
         session.assert_not_vouched();
-        assert_eq!(in_index(&lab), original(), "{}", session.told());
+        assert_eq!(in_index(&lab), ListIndex::new(), "{}", session.told());
         assert_eq!(here(&lab), ListIndex::new(), "{}", session.told());
-        assert_eq!(names_in(&lab.list_index(HERE)), [".lasthost"]);
+        assert_eq!(
+            names_in(&lab.list_index(HERE)),
+            [".lasthost", ".lasthost.without"]
+        );
         assert_eq!(lab.record(HERE), None);
         session.assert_logged(&[
             "session without list index: ",
@@ -381,7 +508,7 @@ fn a_full_tmpfs_leaves_the_originals_and_no_partial_copy() {
 }
 
 #[test]
-fn a_copy_that_fails_half_way_leaves_the_originals_and_no_partial_copy() {
+fn a_copy_that_fails_half_way_leaves_no_part_of_it() {
     let lab = unmigrated_user();
     let mut login = lab.login().trace();
     let copies = [
@@ -411,7 +538,7 @@ fn a_copy_that_fails_half_way_leaves_the_originals_and_no_partial_copy() {
     assert!(made > 0);
     let session = login.finish();
     assert_refused(&lab, &session, &["cannot copy"]);
-    assert_eq!(in_index(&lab), original());
+    assert_eq!(in_index(&lab), ListIndex::new());
 }
 
 #[test]
@@ -509,8 +636,8 @@ fn a_log_that_changes_while_it_is_copied_is_somebody_s_who_uses_it() {
         assert_refused(&lab, &session, &["another backend"]);
         assert_eq!(in_index(&lab), after, "change {number}");
         lab.login().run().assert_vouched();
-        assert!(lab.is_recorded(HERE));
-        assert!(!log.exists());
+        assert_eq!(in_index(&lab), after, "change {number}");
+        assert_eq!(here(&lab), ListIndex::new());
     }
 }
 

@@ -16,7 +16,7 @@ use crate::local::lock::{Exclusive, Kind, Lock, LockError};
 use crate::nfs::claim::ClaimText;
 use crate::nfs::directory::Look;
 use crate::nfs::host::HostName;
-use crate::nfs::identity::Identity;
+use crate::nfs::identity::{Identity, Version, decimal};
 use crate::system::statx::Attributes;
 
 /// The format's version. A record of another one counts as none.
@@ -31,6 +31,9 @@ const LONGEST: usize = 4096;
 /// How many digits the length has that a file of records begins with.
 const LENGTH_DIGITS: usize = 4;
 
+/// There is no list index in INDEX.
+const NO_SHARED: &str = "-";
+
 /// What a list index belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record {
@@ -38,6 +41,9 @@ pub struct Record {
     pub claim: Identity,
     /// The inode number of INDEX.
     pub index: u64,
+    /// A list index in INDEX that is somebody else's, as it was then: who writes to it may change
+    /// the mail without claiming the user.
+    pub shared: Option<Version>,
 }
 
 impl Record {
@@ -46,14 +52,19 @@ impl Record {
         look.claim.map(|claim| Record {
             claim,
             index: look.index,
+            shared: look.shared_list_index.version(),
         })
     }
 
     fn parse(fields: &str) -> Option<Record> {
         let mut fields = fields.split(' ');
         let record = Record {
-            claim: parse_identity(fields.next()?, fields.next()?)?,
+            claim: Identity::parse(fields.next()?, fields.next()?)?,
             index: decimal(fields.next()?)?,
+            shared: match fields.next()? {
+                NO_SHARED => None,
+                version => Some(Version::parse(version)?),
+            },
         };
         fields.next().is_none().then_some(record)
     }
@@ -61,12 +72,11 @@ impl Record {
 
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Identity {
-            inode,
-            seconds,
-            nanoseconds,
-        } = self.claim;
-        write!(f, "{inode} {seconds}.{nanoseconds:09} {}", self.index)
+        write!(f, "{} {} ", self.claim, self.index)?;
+        match self.shared {
+            Some(version) => version.fmt(f),
+            None => f.write_str(NO_SHARED),
+        }
     }
 }
 
@@ -128,7 +138,7 @@ pub struct Records {
 
 impl Records {
     /// `2 <length of the whole, 4 digits> <own inode> <born> <host name>`, and for each list index
-    /// a line `<claim's inode> <modified> <INDEX's inode> <prefix>`.
+    /// a line `<claim's inode> <modified> <INDEX's inode> <list index in INDEX, or -> <prefix>`.
     fn parse(text: &str) -> Option<Records> {
         let mut lines = text.strip_suffix('\n')?.split('\n');
         let mut fields = lines.next()?.split(' ');
@@ -140,7 +150,7 @@ impl Records {
             return None;
         }
         let origin = Origin {
-            file: parse_identity(fields.next()?, fields.next()?)?,
+            file: Identity::parse(fields.next()?, fields.next()?)?,
             host: HostName::try_from(fields.next()?.to_owned()).ok()?,
         };
         if fields.next().is_some() {
@@ -172,10 +182,7 @@ impl Records {
 impl fmt::Display for Records {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Origin { file, host } = &self.origin;
-        let mut rest = format!(
-            " {} {}.{:09} {host}\n",
-            file.inode, file.seconds, file.nanoseconds
-        );
+        let mut rest = format!(" {file} {host}\n");
         for (Prefix(prefix), record) in &self.lines {
             writeln!(rest, "{record} {prefix}")?;
         }
@@ -324,25 +331,4 @@ impl Lock<'_, Exclusive> {
         self.mark_used()?;
         self.confirm()
     }
-}
-
-/// An inode number and a time, `<seconds>.<nanoseconds, 9 digits>`.
-fn parse_identity(inode: &str, time: &str) -> Option<Identity> {
-    let (seconds, nanoseconds) = time.split_once('.')?;
-    if nanoseconds.len() != 9 {
-        return None;
-    }
-    Some(Identity {
-        inode: decimal(inode)?,
-        seconds: seconds.parse().ok()?,
-        nanoseconds: decimal(nanoseconds)?.try_into().ok()?,
-    })
-}
-
-/// Only digits; `parse` alone would take a sign.
-fn decimal(digits: &str) -> Option<u64> {
-    digits
-        .bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| digits.parse().ok())?
 }

@@ -18,7 +18,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::nfs::directory::{IndexDirectory, IndexError};
 use crate::nfs::host::HostName;
-use crate::nfs::identity::{Identity, seconds_of};
+use crate::nfs::identity::{Identity, Version, seconds_of};
 use crate::system::credentials::effective_user;
 use crate::system::file_status::is_regular;
 
@@ -28,11 +28,11 @@ use crate::system::file_status::is_regular;
 pub struct ClaimText {
     /// The backend that claimed.
     pub host: String,
-    /// Whether it did so in order to take over the list index in INDEX.
-    pub migrating: bool,
+    /// The list index in INDEX that it did so in order to take over, by its `.log`.
+    pub migrating: Option<Version>,
 }
 
-/// The second line of a migration's claim.
+/// How the second line of a migration's claim begins.
 const MIGRATING: &str = "migrating";
 
 impl ClaimText {
@@ -42,7 +42,10 @@ impl ClaimText {
         let mut lines = text.lines();
         ClaimText {
             host: lines.next().unwrap_or_default().to_owned(),
-            migrating: lines.next() == Some(MIGRATING),
+            migrating: lines
+                .next()
+                .and_then(|line| line.strip_prefix(MIGRATING)?.strip_prefix(' '))
+                .and_then(Version::parse),
         }
     }
 
@@ -56,8 +59,8 @@ impl ClaimText {
 impl fmt::Display for ClaimText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.host)?;
-        if self.migrating {
-            writeln!(f, "{MIGRATING}")?;
+        if let Some(version) = self.migrating {
+            writeln!(f, "{MIGRATING} {version}")?;
         }
         Ok(())
     }
@@ -87,7 +90,7 @@ impl IndexDirectory<'_> {
     pub fn claim_for(
         &self,
         host: &HostName,
-        migrating: bool,
+        migrating: Option<Version>,
         replaced: Option<Identity>,
     ) -> Result<Identity, IndexError> {
         let name = self.claim_name();
@@ -112,7 +115,41 @@ impl IndexDirectory<'_> {
                 UnlinkatFlags::NoRemoveDir,
             );
         }
+        if made.is_ok() && replaced.is_none() {
+            let _ = self.delete(&self.void_name());
+        }
         made
+    }
+
+    /// Without any claim no record counts either, and that needs no space. The claim gets another
+    /// name, by which later logins know that there was one.
+    ///
+    /// # Errors
+    /// If the claim is still there.
+    pub fn unclaim(&self) -> Result<(), IndexError> {
+        let name = self.claim_name();
+        match renameat(
+            self.as_fd(),
+            name,
+            self.as_fd(),
+            self.void_name().as_c_str(),
+        ) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(IndexError::ClaimFailed(self.path_of(name), errno)),
+        }
+    }
+
+    /// Whether nobody ever claimed the user: there is no claim, and none was set aside.
+    pub fn is_unclaimed(&self, standing: Option<Identity>) -> Result<bool, IndexError> {
+        Ok(standing.is_none() && !self.has(&self.void_name())?)
+    }
+
+    /// The name of a claim that was set aside. No backend's temporary name is like it: those have a
+    /// dot there.
+    fn void_name(&self) -> CString {
+        let name = [self.claim_name().to_bytes(), b"-void"].concat();
+        // Made from a C string, so there is no NUL byte in it.
+        CString::new(name).unwrap_or_default()
     }
 
     /// One name for each backend, so that the next claim from here clears away what a crash left.
@@ -239,18 +276,22 @@ mod tests {
         let claim = ClaimText::parse(b"a.example.org\n");
         assert_eq!(
             (claim.host.as_str(), claim.migrating),
-            ("a.example.org", false)
+            ("a.example.org", None)
         );
         assert_eq!(claim.to_string(), "a.example.org\n");
-        let claim = ClaimText::parse(b"a\nmigrating\n");
-        assert_eq!((claim.host.as_str(), claim.migrating), ("a", true));
-        assert_eq!(claim.to_string(), "a\nmigrating\n");
+        let text = "a\nmigrating 17/1700000000.000000123/4711\n";
+        let claim = ClaimText::parse(text.as_bytes());
+        let version = claim.migrating.expect("it says so");
+        assert_eq!((version.identity.nanoseconds, version.size), (123, 4711));
+        assert_eq!(claim.to_string(), text);
+        // Which list index?
+        assert_eq!(ClaimText::parse(b"a\nmigrating\n").migrating, None);
     }
 
     #[test]
     fn whatever_is_not_a_claim_is_not_taken_for_one() {
         assert!(ClaimText::is("a\n"));
-        assert!(ClaimText::is("a\nmigrating\n"));
+        assert!(ClaimText::is("a\nmigrating 17/1700000000.000000123/4711\n"));
         for text in [
             "",
             "\n",
@@ -258,6 +299,7 @@ mod tests {
             "a b\n",
             "a/b\n",
             "a\nother\n",
+            "a\nmigrating\n",
             "migrating\nmigrating",
         ] {
             assert!(!ClaimText::is(text), "{text:?}");

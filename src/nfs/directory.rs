@@ -12,7 +12,7 @@ use nix::sys::stat::{FileStat, Mode, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::names::{SHARED_LOG, SHARED_PREFIX};
-use crate::nfs::identity::Identity;
+use crate::nfs::identity::{Identity, Version};
 use crate::system::file_status::is_regular;
 use crate::system::statx::Attributes;
 
@@ -29,19 +29,27 @@ pub enum Migration {
     Unknown,
 }
 
-/// A list index that a Dovecot without local list indexes left in INDEX.
+/// A list index in INDEX: one that the user's own sessions wrote before there were local ones, or
+/// that another namespace, another user or a backend without this program writes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SharedListIndex {
     /// There is none, or it is nobody's business.
     None,
     /// `dovecot.list.index` without its `.log`: what an interrupted migration leaves.
     Litter,
-    /// `dovecot.list.index.log` is there: a Dovecot without this program uses it.
-    InUse,
+    /// `dovecot.list.index.log` is there, and this is what it looks like.
+    Present(Version),
 }
 
-/// What a file looks like as long as nobody writes to it: identity and size in bytes.
-pub type Version = (Identity, u64);
+impl SharedListIndex {
+    /// What the `.log` looks like, if there is one.
+    pub fn version(self) -> Option<Version> {
+        match self {
+            SharedListIndex::Present(version) => Some(version),
+            SharedListIndex::None | SharedListIndex::Litter => None,
+        }
+    }
+}
 
 /// What one forced look at INDEX showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +132,24 @@ impl Index {
                 let _ = Attributes::of_path(&self.path);
                 self.look_once()
             }
+            Err(IndexError::Missing(_)) => {
+                self.force_the_way();
+                self.look_once()
+            }
             result => result,
+        }
+    }
+
+    /// Makes the client forget that something on the way to INDEX did not exist: it has that from
+    /// an earlier look, and another backend may have made it since. Asking for a directory that is
+    /// there does so for the names in it: the deepest one first, then what is found in that.
+    #[cold]
+    fn force_the_way(&self) {
+        let exists = |path: &&Path| Attributes::of_path(path).is_ok();
+        let deepest_first: Vec<&Path> = self.path.ancestors().collect();
+        if let Some(found) = deepest_first.iter().position(exists) {
+            let deeper = deepest_first[..found].iter().rev();
+            let _ = deeper.copied().take_while(exists).count();
         }
     }
 
@@ -208,8 +233,13 @@ impl<'a> IndexDirectory<'a> {
             return Ok(SharedListIndex::None);
         }
         let is_file = |name| Ok(self.status_of(name)?.as_ref().is_some_and(is_regular));
-        Ok(if is_file(SHARED_LOG)? {
-            SharedListIndex::InUse
+        // Files that Dovecot appends to do not change their directory, so a look at that is not enough.
+        let log = match is_file(SHARED_LOG)? {
+            true => self.version_of(SHARED_LOG)?,
+            false => None,
+        };
+        Ok(if let Some(version) = log {
+            SharedListIndex::Present(version)
         } else if self.index.migration == Migration::On && is_file(SHARED_PREFIX)? {
             SharedListIndex::Litter
         } else {
@@ -217,14 +247,21 @@ impl<'a> IndexDirectory<'a> {
         })
     }
 
-    /// The present version of `name` as the server has it, `None` if there is no such file. Files
-    /// that Dovecot appends to do not change their directory, so a look at that is not enough.
+    /// The present version of `name` as the server has it, `None` if there is no such file.
     pub fn version_of(&self, name: &CStr) -> Result<Option<Version>, IndexError> {
         match Attributes::of_name(&self.fd, name) {
-            Ok(attributes) => Ok(Some((Identity::of(&attributes), attributes.size()))),
+            Ok(attributes) => Ok(Some(Version {
+                identity: Identity::of(&attributes),
+                size: attributes.size(),
+            })),
             Err(Errno::ENOENT) => Ok(None),
             Err(errno) => Err(self.unreadable(name, errno)),
         }
+    }
+
+    /// Whether there is something called `name`.
+    pub fn has(&self, name: &CStr) -> Result<bool, IndexError> {
+        Ok(self.status_of(name)?.is_some())
     }
 
     fn status_of(&self, name: &CStr) -> Result<Option<FileStat>, IndexError> {
@@ -237,13 +274,6 @@ impl<'a> IndexDirectory<'a> {
 
     fn unreadable(&self, name: &CStr, errno: Errno) -> IndexError {
         IndexError::Unreadable(self.index.path_of(name), errno)
-    }
-
-    /// When `name` was last changed, by the server's clock, past every cache.
-    pub fn changed_at(&self, name: &CStr) -> Result<(i64, u32), IndexError> {
-        Attributes::of_name(&self.fd, name)
-            .map(|attributes| attributes.changed())
-            .map_err(|errno| self.unreadable(name, errno))
     }
 
     /// What the claim is called.

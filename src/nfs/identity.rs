@@ -1,5 +1,6 @@
 //! What tells one claim from every other.
 
+use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::stat::FileStat;
@@ -46,6 +47,68 @@ impl Identity {
     pub fn age_at(&self, now: SystemTime) -> i64 {
         seconds_of(now).0.saturating_sub(self.seconds)
     }
+}
+
+impl Identity {
+    /// What [`Display`](fmt::Display) writes: an inode number, and `<seconds>.<nanoseconds, 9 digits>`.
+    pub fn parse(inode: &str, time: &str) -> Option<Identity> {
+        let (seconds, nanoseconds) = time.split_once('.')?;
+        if nanoseconds.len() != 9 {
+            return None;
+        }
+        Some(Identity {
+            inode: decimal(inode)?,
+            seconds: seconds.parse().ok()?,
+            nanoseconds: decimal(nanoseconds)?.try_into().ok()?,
+        })
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}.{:09}", self.inode, self.seconds, self.nanoseconds)
+    }
+}
+
+/// What a file looks like as long as nobody writes to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    /// Which file it is, and when it was last written.
+    pub identity: Identity,
+    /// In bytes.
+    pub size: u64,
+}
+
+impl Version {
+    /// What [`Display`](fmt::Display) writes.
+    pub fn parse(word: &str) -> Option<Version> {
+        let mut parts = word.split('/');
+        let version = Version {
+            identity: Identity::parse(parts.next()?, parts.next()?)?,
+            size: decimal(parts.next()?)?,
+        };
+        parts.next().is_none().then_some(version)
+    }
+}
+
+impl fmt::Display for Version {
+    /// One word: `<inode>/<seconds>.<nanoseconds>/<size>`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Identity {
+            inode,
+            seconds,
+            nanoseconds,
+        } = self.identity;
+        write!(f, "{inode}/{seconds}.{nanoseconds:09}/{}", self.size)
+    }
+}
+
+/// Only digits; `parse` alone would take a sign.
+pub fn decimal(digits: &str) -> Option<u64> {
+    digits
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| digits.parse().ok())?
 }
 
 /// Seconds since the epoch and nanoseconds; the epoch itself for a clock that is before it.

@@ -9,13 +9,12 @@ use crate::local::files;
 use crate::local::lock::{Deadline, Exclusive, Lock, LockError, Shared};
 use crate::local::record::Record;
 use crate::local::sessions;
-use crate::names::SHARED_LOG;
 use crate::nfs::claim::ClaimText;
-use crate::nfs::directory::{IndexError, Look, Migration, SharedListIndex};
+use crate::nfs::directory::{IndexError, Look, Migration};
 use crate::nfs::host::HostName;
 use crate::nfs::identity::Identity;
-use crate::reconcile::migration::Originals;
-use crate::reconcile::{Doubt, Outcome, Reconciliation, is_claimed, is_settled};
+use crate::reconcile::migration::Owner;
+use crate::reconcile::{Doubt, Outcome, Reconciliation, is_recorded, is_settled};
 use crate::system::signals::WriteSignalsIgnored;
 
 /// What a look at both sides showed.
@@ -89,7 +88,7 @@ impl Reconciliation<'_> {
             (Missing::Make, Err(_)) => Lock::<Shared>::acquire(&directory, deadline)?,
             (_, lock) => lock?,
         };
-        if is_settled(&look, lock.record(&self.prefix, Some(&self.host()))) {
+        if is_settled(&look, self.record_in(&lock)) {
             self.mark_used(&lock);
             return Ok(look.claim.map_or(Step::Out, Step::In));
         }
@@ -100,11 +99,15 @@ impl Reconciliation<'_> {
     /// Takes over a list index that a Dovecot without LISTINDEX left in INDEX, if there is one and
     /// nobody has the local one open; before Dovecot opens that here.
     pub fn migrate_unopened(&self) -> Option<Outcome> {
-        let (_, look) = self.index.look().ok()?;
+        let (index, look) = self.index.look().ok()?;
         let directory =
             ListIndexDirectory::open(&self.list_index_directory, self.actor.user()).ok()?;
-        let waits = look.shared_list_index == SharedListIndex::InUse
-            && self.index.migration == Migration::On;
+        let standing = look.claim.and_then(|_| index.claim_text());
+        let shared = match self.index.migration {
+            Migration::On => self.shared_list_index(&index, &look, standing.as_ref()),
+            Migration::Off | Migration::Unknown => Ok(None),
+        };
+        let waits = matches!(shared, Ok(Some(Owner::User(_))));
         (waits && !files::is_in_use(&directory, &self.prefix)).then(|| self.run())
     }
 
@@ -147,35 +150,42 @@ impl Reconciliation<'_> {
     ) -> Result<Identity, Doubt> {
         let (index, look) = self.index.look()?;
         lock.confirm()?;
-        let host = self.host();
-        let record = lock.record(&self.prefix, Some(&host));
-        if look.shared_list_index == SharedListIndex::Litter {
-            self.delete_litter(&index);
-        }
-        let waits = look.shared_list_index == SharedListIndex::InUse;
-        if waits && self.index.migration == Migration::Unknown {
-            return Err(Doubt::UnknownMigration(index.path_of(SHARED_LOG)));
-        }
-        if let Some(claim) = look.claim.filter(|_| !waits && is_claimed(&look, record)) {
+        if let Some(claim) = look
+            .claim
+            .filter(|_| is_recorded(&look, self.record_in(lock)))
+        {
+            self.delete_litter(&index, &look);
             self.mark_used(lock);
             return Ok(claim);
         }
+        self.configuration_is_known()?;
+        let host = self.host();
         self.confirm_no_open_session(lock)?;
         lock.empty_record(&self.prefix)?;
         let standing = look
             .claim
             .map(|_| index.claim_text().unwrap_or_else(|| ClaimText::parse(b"")));
-        if waits {
+        let shared = self.shared_list_index(&index, &look, standing.as_ref())?;
+        let claim = index.claim_for(&host, None, look.claim)?;
+        let shared = match shared {
             // The local one is open, so that this one cannot take its place.
-            Originals::find(&index)?.delete(&index, self.events)?;
-        }
-        let claim = index.claim_for(&host, false, look.claim)?;
+            Some(Owner::User(originals)) => {
+                originals.delete(&index, self.events)?;
+                None
+            }
+            Some(Owner::Other) => {
+                self.tell_of_foreign(&index);
+                look.shared_list_index.version()
+            }
+            None => None,
+        };
         if !forget() {
             return Err(Doubt::NotForgotten);
         }
         let record = Record {
             claim,
             index: look.index,
+            shared,
         };
         sessions::prepare(lock.directory())?;
         lock.write_record(&self.prefix, record, &host)?;
@@ -215,9 +225,9 @@ impl Reconciliation<'_> {
             if look.claim.is_some() && look.claim == own {
                 return Ok(own);
             }
-            match index.claim_for(&self.host(), false, look.claim) {
+            match index.claim_for(&self.host(), None, look.claim) {
                 Ok(claim) => Ok(Some(claim)),
-                Err(error) => self.unclaim(&index, &look).and(Err(error)),
+                Err(error) => index.unclaim().and(Err(error)),
             }
         });
         match claimed {

@@ -1,4 +1,8 @@
-//! Taking over a list index that a Dovecot without local list indexes left in INDEX.
+//! Taking over a list index that the user's sessions left in INDEX before there were local ones.
+//!
+//! Once for each user, and only if nobody else can have written it: from the first claim on, the
+//! user's own sessions do not write there any more. Who does is another namespace, another user or
+//! a backend without this program, and that list index is theirs.
 //!
 //! The order is what makes it safe to be killed anywhere: the copies are complete before the
 //! claim, the claim stands before the record, and the originals go only when the record is
@@ -10,6 +14,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, SFlag};
 
@@ -19,7 +24,10 @@ use crate::local::files::{self, Size};
 use crate::local::lock::{Exclusive, Lock, LockError};
 use crate::names::{SHARED_LOG, SHARED_PREFIX};
 use crate::nfs::claim::ClaimText;
-use crate::nfs::directory::{IndexDirectory, IndexError, Version};
+use crate::nfs::directory::{IndexDirectory, IndexError, Look};
+use crate::nfs::identity::Version;
+use crate::system::credentials::effective_user;
+use crate::system::entries::{Entries, open_directory};
 use crate::system::file_status::file_type;
 
 /// Why the list index was not taken over.
@@ -83,14 +91,68 @@ pub struct Originals {
     names: Vec<CString>,
     /// What there is of it.
     pub size: Size,
-    /// What its `.log` was when it was found; `None` if that vanished.
-    log: Option<Version>,
+    /// What its `.log` was when it was found.
+    pub log: Version,
+}
+
+/// Whose a list index in INDEX is.
+#[derive(Debug)]
+pub enum Owner {
+    /// The user's own: no session of his has used a local list index yet, and nobody else writes
+    /// here. Or the takeover of it was interrupted.
+    User(Originals),
+    /// Somebody else's, or nobody knows: it is left alone.
+    Other,
+}
+
+impl Owner {
+    /// Whose the list index in INDEX is whose `.log` is `log`, under the claim that stands.
+    ///
+    /// # Errors
+    /// If INDEX cannot be looked at.
+    pub fn find(
+        index: &IndexDirectory<'_>,
+        look: &Look,
+        log: Version,
+        standing: Option<&ClaimText>,
+    ) -> Result<Owner, IndexError> {
+        let interrupted = standing.is_some_and(|claim| claim.migrating == Some(log));
+        if !interrupted && !index.is_unclaimed(look.claim)? || is_map(index)? {
+            return Ok(Owner::Other);
+        }
+        let originals = Originals::find(index, log)?;
+        Ok(originals.map_or(Owner::Other, Owner::User))
+    }
+}
+
+/// Whether mailboxes in INDEX are known by their numbers alone, so that the list index there is the
+/// only map from folder names to directories: LAYOUT=index, of whatever namespace.
+fn is_map(index: &IndexDirectory<'_>) -> Result<bool, IndexError> {
+    for directory in [c".", c"mailboxes"] {
+        let unreadable = |errno| IndexError::Unreadable(index.path_of(directory), errno);
+        let listing = match open_directory(index.as_fd(), directory) {
+            Ok(listing) => listing,
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => continue,
+            Err(errno) => return Err(unreadable(errno)),
+        };
+        let mut entries = Entries::new();
+        while entries.read(&listing).map_err(unreadable)? {
+            if entries.iter().any(|(name, _)| is_guid(name.to_bytes())) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Whether Dovecot would call a mailbox's directory so by the mailbox's number.
+fn is_guid(name: &[u8]) -> bool {
+    name.len() == 32 && name.iter().all(u8::is_ascii_hexdigit)
 }
 
 impl Originals {
-    /// Finds the list index's regular files in INDEX.
-    pub fn find(index: &IndexDirectory<'_>) -> Result<Originals, IndexError> {
-        let log = index.version_of(SHARED_LOG)?;
+    /// Finds the list index's regular files in INDEX; `None` if one of them is not the user's alone.
+    fn find(index: &IndexDirectory<'_>, log: Version) -> Result<Option<Originals>, IndexError> {
         let unreadable = |errno| IndexError::Unreadable(index.path().to_owned(), errno);
         let mut names = Vec::new();
         let mut size = Size::default();
@@ -98,31 +160,14 @@ impl Originals {
         for entry in entries.map_err(unreadable)? {
             let (name, status) = entry.map_err(unreadable)?;
             if file_type(&status) == SFlag::S_IFREG {
+                if status.st_uid != effective_user().0 || status.st_nlink > 1 {
+                    return Ok(None);
+                }
                 size.add(&status);
                 names.push(name);
             }
         }
-        Ok(Originals { names, size, log })
-    }
-
-    /// Whether the user's backends have kept it up to date until now.
-    ///
-    /// A claim that is newer than its last change means that a session has run since which did
-    /// not write to it: one without a list index, or one with a local list index while migration
-    /// was off. Both times are the file server's, so that no clocks are compared; a
-    /// server's clock moves in steps, and within one of them the change is taken for the later. The claim of an
-    /// interrupted migration does not count: no session has run under that.
-    pub fn are_up_to_date(
-        &self,
-        index: &IndexDirectory<'_>,
-        claim: Option<&ClaimText>,
-    ) -> Result<bool, IndexError> {
-        match claim {
-            Some(claim) if !claim.migrating => {
-                Ok(index.changed_at(SHARED_LOG)? >= index.changed_at(index.claim_name())?)
-            }
-            Some(_) | None => Ok(true),
-        }
+        Ok(Some(Originals { names, size, log }))
     }
 
     /// Copies it into the locked LISTINDEX directory, under its local name `prefix`. The directory
@@ -168,9 +213,24 @@ impl Originals {
         Ok(())
     }
 
+    /// Deletes the list index in INDEX whose `.log` is `log`, if it is the user's own.
+    pub fn delete_own(
+        index: &IndexDirectory<'_>,
+        log: Version,
+        events: &dyn Events,
+    ) -> Result<(), IndexError> {
+        if is_map(index)? {
+            return Ok(());
+        }
+        match Originals::find(index, log)? {
+            Some(originals) => originals.delete(index, events),
+            None => Ok(()),
+        }
+    }
+
     /// Whether no Dovecot has written to it since it was found.
     pub fn are_unchanged(&self, index: &IndexDirectory<'_>) -> Result<bool, IndexError> {
-        Ok(self.log.is_some() && self.log == index.version_of(SHARED_LOG)?)
+        Ok(index.version_of(SHARED_LOG)? == Some(self.log))
     }
 
     /// Deletes it, the `.log` first: without it Dovecot does not take the rest for a list index

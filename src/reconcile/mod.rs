@@ -22,7 +22,7 @@ use crate::nfs::directory::Migration;
 use crate::nfs::directory::{Index, IndexDirectory, IndexError, Look, SharedListIndex};
 use crate::nfs::host::HostName;
 use crate::nfs::identity::Identity;
-use crate::reconcile::migration::{MigrateError, Originals};
+use crate::reconcile::migration::{MigrateError, Originals, Owner};
 use crate::system::signals::WriteSignalsIgnored;
 
 /// A claim younger than this, in seconds, means that the user alternates between backends.
@@ -95,8 +95,8 @@ pub enum Doubt {
     Sessions(SignError),
     /// A session that was vouched for has the old list index open.
     InUse,
-    /// A list index in INDEX may have to be taken over, or not.
-    UnknownMigration(PathBuf),
+    /// More is to be done than to compare, and nobody knows what the administrator wants.
+    UnknownConfiguration,
     /// Another backend claimed the user during the migration.
     Overtaken,
     /// A backend without this program wrote to the list index in INDEX during the migration.
@@ -123,10 +123,8 @@ impl fmt::Display for Doubt {
             Doubt::InUse => f.write_str(
                 "an earlier session, which another backend has overtaken, still has the list index open",
             ),
-            Doubt::UnknownMigration(path) => write!(
-                f,
-                "{} is there, and the configuration does not say whether to migrate it",
-                path.display()
+            Doubt::UnknownConfiguration => f.write_str(
+                "the list index has to be begun anew, and the configuration cannot be used",
             ),
             Doubt::OriginalsChanged => f.write_str(
                 "the list index changed while it was migrated: another backend still serves the user",
@@ -236,7 +234,7 @@ impl Reconciliation<'_> {
             Err(error) => return Err(self.refuse(error, &directory, sign)),
             Ok(shared) => shared,
         };
-        if is_settled(look, shared.record(&self.prefix, Some(&self.host()))) {
+        if is_settled(look, self.record_in(&shared)) {
             self.mark_used(&shared);
             return Ok(());
         }
@@ -349,10 +347,12 @@ impl Reconciliation<'_> {
     fn claim(&self) -> Result<Option<Identity>, IndexError> {
         let _ignored = WriteSignalsIgnored::new();
         let (index, look) = self.index.look()?;
-        match index.claim_for(&self.host(), false, look.claim) {
-            Ok(claim) => Ok(Some(claim)),
-            Err(_) => self.unclaim(&index, &look).map(|()| None),
-        }
+        let claimed = match index.claim_for(&self.host(), None, look.claim) {
+            Ok(claim) => Some(claim),
+            Err(_) => index.unclaim().map(|()| None)?,
+        };
+        self.discard_originals(&index, &look)?;
+        Ok(claimed)
     }
 
     /// Claims the user for a session without list index, unless what it `claimed` still stands: no
@@ -380,20 +380,21 @@ impl Reconciliation<'_> {
         Some(sign)
     }
 
-    /// Without any claim no record counts either, and that needs no space. But then nothing tells
-    /// a later migration that this session did not write to the list index in INDEX, so that
-    /// goes too.
+    /// A session without list index does not write to the user's own list index in INDEX, if that
+    /// waits for its migration; so it is out of date from now on. Once the user is claimed nobody
+    /// takes it over, so if this process is killed in between, it is only in the way.
     #[cold]
-    fn unclaim(&self, index: &IndexDirectory<'_>, look: &Look) -> Result<(), IndexError> {
-        // In this order: killed in between, nobody has used anything yet.
-        let unclaimed = index.delete(index.claim_name());
-        let originals = match look.shared_list_index {
-            SharedListIndex::InUse => {
-                Originals::find(index).and_then(|originals| originals.delete(index, self.events))
+    fn discard_originals(&self, index: &IndexDirectory<'_>, look: &Look) -> Result<(), IndexError> {
+        match look.shared_list_index {
+            SharedListIndex::Present(log) if self.index.migration == Migration::On => {
+                // The claim that stood before, which is not there any more, was nobody's.
+                match look.claim {
+                    None => Originals::delete_own(index, log, self.events),
+                    Some(_) => Ok(()),
+                }
             }
-            SharedListIndex::Litter | SharedListIndex::None => Ok(()),
-        };
-        unclaimed.and(originals)
+            _ => Ok(()),
+        }
     }
 
     /// The fast path: nothing is logged, and nothing written on NFS.
@@ -409,47 +410,72 @@ impl Reconciliation<'_> {
         // Both sides once more: another login may have done the work while this one waited.
         let (index, look) = self.index.look()?;
         lock.confirm()?;
-        let host = self.host();
-        let record = lock.record(&self.prefix, Some(&host));
-        if look.shared_list_index == SharedListIndex::Litter {
-            self.delete_litter(&index);
-        }
-        if look.shared_list_index == SharedListIndex::InUse
-            && self.index.migration == Migration::Unknown
-        {
-            return Err(Doubt::UnknownMigration(index.path_of(SHARED_LOG)));
-        }
-        if look.shared_list_index != SharedListIndex::InUse && is_claimed(&look, record) {
+        if is_recorded(&look, self.record_in(lock)) {
+            self.delete_litter(&index, &look);
             self.mark_used(lock);
             return Ok(());
         }
+        self.configuration_is_known()?;
         self.confirm_no_open_session(lock)?;
+        // A claim that cannot be read is one all the same: sessions may have run under it.
+        let standing = look
+            .claim
+            .map(|_| index.claim_text().unwrap_or_else(|| ClaimText::parse(b"")));
+        let shared = self.shared_list_index(&index, &look, standing.as_ref())?;
+        self.delete_litter(&index, &look);
         lock.empty_record(&self.prefix)?;
         if self.is_in_use(lock) {
             return Err(Doubt::InUse);
         }
         let deleted = files::delete(lock, &self.prefix)?;
-        // A claim that cannot be read is one all the same: sessions may have run under it.
-        let standing = look
-            .claim
-            .map(|_| index.claim_text().unwrap_or_else(|| ClaimText::parse(b"")));
-        let taken = self.take_over(&index, &look, standing.as_ref(), lock)?;
-        let claim = index.claim_for(&host, taken.is_some(), look.claim)?;
-        if let Some(originals) = &taken {
+        let own = match &shared {
+            Some(Owner::User(originals)) => Some(originals),
+            Some(Owner::Other) | None => None,
+        };
+        if let Err(doubt) = self.begin_anew(lock, &index, &look, own) {
+            // Nobody has opened the copy, and memory is not to be filled with it.
+            if own.is_some() && lock.confirm().is_ok() {
+                files::delete(lock, &self.prefix)?;
+            }
+            return Err(doubt);
+        }
+        self.tell(&self.host(), standing.as_ref(), &look, deleted, own);
+        if matches!(shared, Some(Owner::Other)) {
+            self.tell_of_foreign(&index);
+        }
+        Ok(())
+    }
+
+    /// Claims the user and records that, where there is no list index any more; `own` is the user's
+    /// in INDEX, which is moved here.
+    fn begin_anew(
+        &self,
+        lock: &Lock<'_, Exclusive>,
+        index: &IndexDirectory<'_>,
+        look: &Look,
+        own: Option<&Originals>,
+    ) -> Result<(), Doubt> {
+        if let Some(originals) = own {
+            originals.copy(index, lock, &self.prefix)?;
+        }
+        let host = self.host();
+        let migrating = own.map(|originals| originals.log);
+        let claim = index.claim_for(&host, migrating, look.claim)?;
+        if let Some(originals) = own {
             self.confirm(claim, originals)?;
         }
         sessions::prepare(lock.directory())?;
         let record = Record {
             claim,
             index: look.index,
+            shared: look.shared_list_index.version().filter(|_| own.is_none()),
         };
         lock.write_record(&self.prefix, record, &host)?;
         // A session that could not wait for this lock may have left its sign meanwhile.
         self.confirm_no_open_session(lock)?;
-        if let Some(originals) = &taken {
-            originals.delete(&index, self.events)?;
+        if let Some(originals) = own {
+            originals.delete(index, self.events)?;
         }
-        self.tell(&host, standing.as_ref(), &look, deleted, taken.as_ref());
         Ok(())
     }
 
@@ -479,6 +505,41 @@ impl Reconciliation<'_> {
         false
     }
 
+    /// The record of the list index here. If nobody knows what this backend is called, any name
+    /// will do: then nothing but the comparison is done.
+    fn record_in<K: Kind>(&self, lock: &Lock<'_, K>) -> Option<Record> {
+        lock.record(&self.prefix, self.known_host().as_ref())
+    }
+
+    /// Whose the list index in INDEX is, if there is one.
+    fn shared_list_index(
+        &self,
+        index: &IndexDirectory<'_>,
+        look: &Look,
+        standing: Option<&ClaimText>,
+    ) -> Result<Option<Owner>, Doubt> {
+        match look.shared_list_index {
+            SharedListIndex::None | SharedListIndex::Litter => Ok(None),
+            SharedListIndex::Present(log) => Ok(Some(Owner::find(index, look, log, standing)?)),
+        }
+    }
+
+    /// Whether more may be done than to compare.
+    fn configuration_is_known(&self) -> Result<(), Doubt> {
+        match self.index.migration {
+            Migration::Unknown => Err(Doubt::UnknownConfiguration),
+            Migration::On | Migration::Off => Ok(()),
+        }
+    }
+
+    /// What this backend is called, unless the configuration cannot be used.
+    fn known_host(&self) -> Option<HostName> {
+        match (self.host, self.index.migration) {
+            (None, Migration::Unknown) => None,
+            _ => Some(self.host()),
+        }
+    }
+
     fn host(&self) -> HostName {
         match self.host {
             Some(host) => host.clone(),
@@ -486,7 +547,17 @@ impl Reconciliation<'_> {
         }
     }
 
-    fn delete_litter(&self, index: &IndexDirectory<'_>) {
+    /// Deletes what an interrupted migration left of the originals. Another Dovecot that just moves
+    /// the `.log` of its own away leaves the same for a moment, so the claim must say so.
+    fn delete_litter(&self, index: &IndexDirectory<'_>, look: &Look) {
+        let is_ours = || {
+            index
+                .claim_text()
+                .is_some_and(|claim| claim.migrating.is_some())
+        };
+        if look.shared_list_index != SharedListIndex::Litter || !is_ours() {
+            return;
+        }
         match index.delete(SHARED_PREFIX) {
             Ok(()) => self.events.info(format_args!(
                 "deleted {}, which an interrupted migration left",
@@ -496,29 +567,13 @@ impl Reconciliation<'_> {
         }
     }
 
-    /// Copies the list index in INDEX, if there is one that is up to date.
-    fn take_over(
-        &self,
-        index: &IndexDirectory<'_>,
-        look: &Look,
-        standing: Option<&ClaimText>,
-        lock: &Lock<'_, Exclusive>,
-    ) -> Result<Option<Originals>, Doubt> {
-        if look.shared_list_index != SharedListIndex::InUse {
-            return Ok(None);
-        }
-        let originals = Originals::find(index)?;
-        if originals.are_up_to_date(index, standing)? {
-            originals.copy(index, lock, &self.prefix)?;
-            return Ok(Some(originals));
-        }
-        originals.delete(index, self.events)?;
-        self.events.info(format_args!(
-            "deleted {} of a list index in {} that a later session did not use",
-            originals.size,
-            index.path().display()
+    #[cold]
+    fn tell_of_foreign(&self, index: &IndexDirectory<'_>) {
+        self.events.warning(format_args!(
+            "{} is left alone: another namespace, another user or a backend without this program \
+             writes to it; give that an INDEX of its own, or LISTINDEX, or delete the file if nobody does",
+            index.path_of(SHARED_LOG).display()
         ));
-        Ok(None)
     }
 
     /// Whether nobody used the originals since they were copied, and nobody else claimed.
@@ -571,12 +626,12 @@ impl Reconciliation<'_> {
     }
 }
 
-/// Whether the local record equals the claim.
-fn is_claimed(look: &Look, record: Option<Record>) -> bool {
+/// Whether the local record is what would be recorded now.
+fn is_recorded(look: &Look, record: Option<Record>) -> bool {
     record.is_some() && record == Record::of(look)
 }
 
 /// Whether there is nothing to do.
 fn is_settled(look: &Look, record: Option<Record>) -> bool {
-    look.shared_list_index == SharedListIndex::None && is_claimed(look, record)
+    look.shared_list_index != SharedListIndex::Litter && is_recorded(look, record)
 }

@@ -261,11 +261,20 @@ impl Lab {
 
     /// Whether the record of `host` equals the standing claim. Other list indexes may have one there.
     pub fn is_recorded(&self, host: &str) -> bool {
-        let line = record::line_of(&self.claim_file(), PREFIX);
+        self.has_line(host, &record::line_of(&self.claim_file(), PREFIX))
+    }
+
+    /// The same beside a list index in INDEX that is somebody else's, and as it is now.
+    pub fn is_recorded_beside_another(&self, host: &str) -> bool {
+        let log = self.index().join(format!("{PREFIX}.log"));
+        self.has_line(host, &record::line_beside(&log, &self.claim_file(), PREFIX))
+    }
+
+    fn has_line(&self, host: &str, line: &str) -> bool {
         let record = self.record(host);
         record.is_some_and(|text| {
             let (_, lines) = text.split_once('\n').expect("a first line");
-            lines.ends_with(&line) && text == record::text(&self.record_file(host), host, lines)
+            lines.ends_with(line) && text == record::text(&self.record_file(host), host, lines)
         })
     }
 

@@ -13,6 +13,7 @@ use nfs_hostchange::login::command_line;
 use nfs_hostchange::names::DEFAULT_CONFIGURATION;
 use nfs_hostchange::nfs::claim::ClaimText;
 use nfs_hostchange::nfs::host::HostName;
+use nfs_hostchange::nfs::identity::{Identity, Version};
 
 /// A user, a home and an expanded location of Dovecot 2.3, with NUL bytes in between.
 pub fn location(data: &[u8]) {
@@ -112,8 +113,16 @@ pub fn record(data: &[u8]) {
 pub fn claim(data: &[u8]) {
     let claim = ClaimText::parse(data);
     assert!(!claim.host.contains('\n'));
+    let version = Version {
+        identity: Identity {
+            inode: 17,
+            seconds: 1_700_000_000,
+            nanoseconds: 5,
+        },
+        size: 4711,
+    };
     if HostName::try_from(claim.host.clone()).is_ok() {
-        for migrating in [false, true] {
+        for migrating in [None, Some(version)] {
             let host = claim.host.clone();
             let claim = ClaimText { host, migrating };
             assert_eq!(ClaimText::parse(claim.to_string().as_bytes()), claim);

@@ -6,9 +6,19 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-/// The line of one list index: the claim's inode number and time, INDEX's inode number, the name.
+/// The line of one list index: the claim's inode number and time, INDEX's inode number, no list
+/// index in INDEX, the name.
 pub fn line((inode, seconds, nanoseconds): (u64, i64, i64), index: u64, prefix: &str) -> String {
-    format!("{inode} {seconds}.{nanoseconds:09} {index} {prefix}\n")
+    format!("{inode} {seconds}.{nanoseconds:09} {index} - {prefix}\n")
+}
+
+/// The line of the list index `prefix` that belongs to the claim and the INDEX that are there now,
+/// and to the list index that is in INDEX, if `log` is its `.log`.
+pub fn line_beside(log: &Path, claim: &Path, prefix: &str) -> String {
+    let status = fs::metadata(log).expect("it is there");
+    let (inode, seconds, nanoseconds) = (status.ino(), status.mtime(), status.mtime_nsec());
+    let version = format!(" {inode}/{seconds}.{nanoseconds:09}/{} ", status.len());
+    line_of(claim, prefix).replacen(" - ", &version, 1)
 }
 
 /// The line of the list index `prefix` that belongs to the claim and the INDEX that are there now.

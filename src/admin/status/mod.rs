@@ -17,8 +17,9 @@ use crate::local::files::Size;
 use crate::local::lock::{Lock, LockError, Shared};
 use crate::local::record::Record;
 use crate::login::user::{UserError, actor};
-use crate::nfs::directory::{Index, IndexError, SharedListIndex};
+use crate::nfs::directory::{Index, IndexError, Migration, SharedListIndex};
 use crate::nfs::host::HostName;
+use crate::reconcile::migration::Owner;
 use crate::system::credentials::{RootThread, UserId};
 use crate::usercache::clean::{CleanError, Survey, has_open_session};
 use crate::usercache::last_used::{age, last_login};
@@ -155,10 +156,16 @@ pub fn of_user(
         migration: configuration.migration,
     };
     let (directory, look) = index.look().map_err(StatusError::Index)?;
+    let text = look.claim.and_then(|_| directory.claim_text());
+    let to_migrate = match look.shared_list_index {
+        SharedListIndex::Present(log) if configuration.migration == Migration::On => matches!(
+            Owner::find(&directory, &look, log, text.as_ref()).map_err(StatusError::Index)?,
+            Owner::User(_)
+        ),
+        _ => false,
+    };
     let claim = look.claim.map(|claim| {
-        let host = directory
-            .claim_text()
-            .map_or_else(String::new, |text| text.host);
+        let host = text.map_or_else(String::new, |text| text.host);
         (host, claim.age_at(SystemTime::now()))
     });
     let own = configuration.hostname.clone();
@@ -172,7 +179,7 @@ pub fn of_user(
     };
     let record = local.as_ref().and_then(|local| local.record);
     let step = match (Record::of(&look), record) {
-        _ if look.shared_list_index == SharedListIndex::InUse => Step::ToMigrate,
+        _ if to_migrate => Step::ToMigrate,
         (None, _) => Step::NoClaim,
         (_, None) => Step::NoRecord,
         (found, record) if found == record => Step::Equal,
