@@ -175,3 +175,56 @@ fn a_helper_keeps_nothing_of_the_session_s_and_nothing_of_root_s() {
         close(session);
     }
 }
+
+/// Whose sign has no place in LISTINDEX, but another login's in a moment.
+fn session_without_a_place(lab: &Lab) -> Session<'_> {
+    let parent = lab
+        .list_index(HERE)
+        .parent()
+        .expect("it has one")
+        .to_owned();
+    fs::rename(&parent, parent.with_extension("elsewhere")).expect("it is there");
+    // Nothing can be made below it.
+    fs::write(&parent, "").expect("/dev/shm is the lab's own");
+    let session = lab.login().staying_open().run();
+    session.assert_not_vouched();
+    fs::remove_file(&parent).expect("it is there");
+    fs::rename(parent.with_extension("elsewhere"), &parent).expect("it is there");
+    session
+}
+
+#[test]
+fn a_session_whose_sign_has_no_place_here_is_named_by_the_claim() {
+    let lab = Lab::with_settled_user();
+    let session = session_without_a_place(&lab);
+    // Nobody leaves its sign later, and nobody holds it.
+    kill(helper(&lab), Signal::SIGKILL).expect("it runs");
+    assert!(lab.claim().text.contains("\nwithout backend-a "));
+    // Other backends carry on what it says.
+    lab.login_at(THERE).run().assert_vouched();
+    assert!(
+        lab.claim()
+            .text
+            .starts_with("backend-b\nwithout backend-a ")
+    );
+    let beside = lab.login().run();
+    beside.assert_not_vouched().assert_logged(&["still open"]);
+    close(session);
+    // Its own backend finds it over.
+    lab.login().run().assert_vouched();
+    assert_eq!(lab.claim().text, "backend-a\n");
+}
+
+#[test]
+fn a_session_whose_sign_had_no_place_leaves_it_as_soon_as_there_is_one() {
+    let lab = Lab::with_settled_user();
+    let session = session_without_a_place(&lab);
+    let sign = lab.list_index(HERE).join(".lasthost.without");
+    wait_until("it has left its sign", || {
+        fs::metadata(&sign).is_ok_and(|sign| sign.len() > 0)
+    });
+    let beside = lab.login().run();
+    beside.assert_not_vouched().assert_logged(&["still open"]);
+    close(session);
+    lab.login().run().assert_vouched();
+}

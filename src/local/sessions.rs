@@ -108,11 +108,23 @@ impl Session {
         self.process.as_ref()
     }
 
+    /// Nothing but the boot of its host: one of many.
+    pub fn anonymous(&self) -> Session {
+        Session {
+            process: None,
+            connection: None,
+            ..*self
+        }
+    }
+
     /// What became of it. In doubt it goes on.
     pub fn state(&self) -> State {
         let here = boot::identity();
         if self.boot != 0 && here != 0 && self.boot != here {
             return State::Over;
+        }
+        if self.process.is_none() && self.connection.is_none() {
+            return State::Open;
         }
         let connection = self.connection.map(|connection| connection.state());
         if matches!(connection, Some(Ok(connection::State::Open) | Err(_))) {

@@ -110,6 +110,7 @@ fn stay(
         session,
         sign,
         claimed,
+        is_over: false,
         began: Instant::now(),
     }
     .run();
@@ -125,6 +126,7 @@ struct Watch<'a> {
     session: Session,
     sign: Option<Sign>,
     claimed: Claimed,
+    is_over: bool,
     began: Instant,
 }
 
@@ -139,8 +141,8 @@ enum Woken {
 
 impl Watch<'_> {
     fn run(mut self) {
-        let is_over = self.wait_for_session();
-        if !is_over {
+        self.is_over = self.wait_for_session();
+        if !self.is_over {
             // The sign stays, for the session does.
             let _ = self.claim_again();
             return;
@@ -207,7 +209,9 @@ impl Watch<'_> {
 
     /// Claims the user unless what this session claimed still stands.
     fn claim_again(&mut self) -> Result<(), IndexError> {
-        self.claimed = self.reconciliation.claim_unless(self.claimed)?;
+        let noted = self.is_over || self.sign.as_ref().is_some_and(Sign::is_noted);
+        let session = (!noted).then_some(self.session);
+        self.claimed = self.reconciliation.claim_unless(self.claimed, session)?;
         Ok(())
     }
 

@@ -30,22 +30,57 @@ pub struct ClaimText {
     pub host: String,
     /// The list index in INDEX that it did so in order to take over, by its `.log`.
     pub migrating: Option<Version>,
+    /// Sessions without list index for whose sign there was no place on their own backend.
+    pub without: Vec<Without>,
+}
+
+/// A session without list index, for the next login on its backend. Every claim carries on what the
+/// one before it said of other backends' sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Without {
+    /// The backend.
+    pub host: HostName,
+    /// Who the session is, in the words of its backend.
+    pub session: String,
 }
 
 /// How the second line of a migration's claim begins.
 const MIGRATING: &str = "migrating";
 
+/// How the line of a session begins.
+const WITHOUT: &str = "without";
+
+/// A claim that is longer is not ours.
+const LONGEST: u64 = 64 * 1024;
+
+impl Without {
+    fn parse(line: &str) -> Option<Without> {
+        let (host, session) = line
+            .strip_prefix(WITHOUT)?
+            .strip_prefix(' ')?
+            .split_once(' ')?;
+        let is_plain = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+        Some(Without {
+            host: HostName::try_from(host.to_owned()).ok()?,
+            session: Some(session)
+                .filter(|session| session.bytes().all(is_plain))?
+                .to_owned(),
+        })
+    }
+}
+
 impl ClaimText {
     /// What `text` says, whatever it is.
     pub fn parse(text: &[u8]) -> ClaimText {
         let text = String::from_utf8_lossy(text);
-        let mut lines = text.lines();
+        let mut lines = text.split_terminator('\n').peekable();
         ClaimText {
             host: lines.next().unwrap_or_default().to_owned(),
             migrating: lines
-                .next()
+                .peek()
                 .and_then(|line| line.strip_prefix(MIGRATING)?.strip_prefix(' '))
                 .and_then(Version::parse),
+            without: lines.filter_map(Without::parse).collect(),
         }
     }
 
@@ -62,6 +97,9 @@ impl fmt::Display for ClaimText {
         if let Some(version) = self.migrating {
             writeln!(f, "{MIGRATING} {version}")?;
         }
+        for Without { host, session } in &self.without {
+            writeln!(f, "{WITHOUT} {host} {session}")?;
+        }
         Ok(())
     }
 }
@@ -74,12 +112,12 @@ impl IndexDirectory<'_> {
         let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let file = openat(self.as_fd(), self.claim_name(), flags, Mode::empty()).ok()?;
         let mut text = Vec::new();
-        // A longer one is not ours.
-        File::from(file).take(256).read_to_end(&mut text).ok()?;
+        File::from(file).take(LONGEST).read_to_end(&mut text).ok()?;
         Some(ClaimText::parse(&text))
     }
 
-    /// Claims the user for the backend `host`: from now on no older record equals the claim.
+    /// Claims the user for the backend `host`: from now on no older record equals the claim, which
+    /// says `migrating` and `without`.
     ///
     /// Always a new file by rename: a file rewritten in place keeps its number, and other
     /// clients' cached looks at the directory would not notice. The identity comes from the
@@ -91,6 +129,7 @@ impl IndexDirectory<'_> {
         &self,
         host: &HostName,
         migrating: Option<Version>,
+        without: Vec<Without>,
         replaced: Option<Identity>,
     ) -> Result<Identity, IndexError> {
         let name = self.claim_name();
@@ -100,6 +139,7 @@ impl IndexDirectory<'_> {
         let text = ClaimText {
             host: host.to_string(),
             migrating,
+            without,
         };
         let made = self
             .fill(file, &text, replaced)
@@ -284,6 +324,11 @@ mod tests {
         let version = claim.migrating.expect("it says so");
         assert_eq!((version.identity.nanoseconds, version.size), (123, 4711));
         assert_eq!(claim.to_string(), text);
+        let text =
+            "a\nmigrating 17/1700000000.000000123/4711\nwithout b 1f 77.5 -\nwithout c 0 - x\n";
+        let claim = ClaimText::parse(text.as_bytes());
+        assert_eq!(claim.without.len(), 2);
+        assert_eq!(claim.to_string(), text);
         // Which list index?
         assert_eq!(ClaimText::parse(b"a\nmigrating\n").migrating, None);
     }
@@ -299,6 +344,8 @@ mod tests {
             "a b\n",
             "a/b\n",
             "a\nother\n",
+            "a\nwithout b\n",
+            "a\nwithout b/c 1\n",
             "a\nmigrating\n",
             "migrating\nmigrating",
         ] {

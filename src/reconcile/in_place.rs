@@ -165,8 +165,10 @@ impl Reconciliation<'_> {
         let standing = look
             .claim
             .map(|_| index.claim_text().unwrap_or_else(|| ClaimText::parse(b"")));
+        self.confirm_none_claimed_for(standing.as_ref())?;
         let shared = self.shared_list_index(&index, &look, standing.as_ref())?;
-        let claim = index.claim_for(&host, None, look.claim)?;
+        let without = self.carried_on(standing.as_ref(), None);
+        let claim = index.claim_for(&host, None, without, look.claim)?;
         let shared = match shared {
             // The local one is open, so that this one cannot take its place.
             Some(Owner::User(originals)) => {
@@ -225,7 +227,9 @@ impl Reconciliation<'_> {
             if look.claim.is_some() && look.claim == own {
                 return Ok(own);
             }
-            match index.claim_for(&self.host(), None, look.claim) {
+            let standing = look.claim.and_then(|_| index.claim_text());
+            let without = self.carried_on(standing.as_ref(), None);
+            match index.claim_for(&self.host(), None, without, look.claim) {
                 Ok(claim) => Ok(Some(claim)),
                 Err(error) => index.unclaim().and(Err(error)),
             }

@@ -15,9 +15,9 @@ use crate::local::directory::{DirectoryError, ListIndexDirectory};
 use crate::local::files::{self, DeleteError, Size};
 use crate::local::lock::{self, Deadline, Exclusive, Kind, Lock, LockError, Shared};
 use crate::local::record::Record;
-use crate::local::sessions::{self, Session, Sign, SignError};
+use crate::local::sessions::{self, Session, Sign, SignError, State};
 use crate::names::{SHARED_LOG, SHARED_PREFIX};
-use crate::nfs::claim::ClaimText;
+use crate::nfs::claim::{ClaimText, Without};
 use crate::nfs::directory::Migration;
 use crate::nfs::directory::{Index, IndexDirectory, IndexError, Look, SharedListIndex};
 use crate::nfs::host::HostName;
@@ -31,6 +31,9 @@ const ALTERNATES: i64 = 60;
 /// What is left of the time for waiting when the lock was not had: the sign may have to be waited
 /// for too, if its user keeps it.
 const TIME_FOR_THE_SIGN: Duration = Duration::from_millis(400);
+
+/// So many sessions of one backend a claim names; Dovecot's mail_max_userip_connections is 10.
+const MOST_NAMED: usize = 32;
 
 /// For so long a delivery that has the list index open is waited for.
 const DELIVERY_TAKES: Duration = Duration::from_millis(200);
@@ -192,8 +195,8 @@ impl Reconciliation<'_> {
                     doubt.level(),
                     &format_args!("session without list index: {doubt}"),
                 );
-                let claimed = self.claim_regardless(&doubt);
                 let sign = sign.into_inner();
+                let claimed = self.claim_regardless(&doubt, sign.as_ref());
                 Outcome::Unvouched(Unvouched { sign, claimed })
             }
         }
@@ -329,12 +332,13 @@ impl Reconciliation<'_> {
     /// A session that nobody vouches for changes the store all the same, so no backend's record
     /// may survive it: neither one elsewhere, nor one here that could not be emptied.
     #[cold]
-    fn claim_regardless(&self, doubt: &Doubt) -> Claimed {
+    fn claim_regardless(&self, doubt: &Doubt, sign: Option<&Sign>) -> Claimed {
         if matches!(doubt, Doubt::Overtaken) {
             // Another backend has just done so.
             return Claimed::As(None);
         }
-        match (self.claim(), doubt) {
+        let session = (!sign.is_some_and(Sign::is_noted)).then(self.session);
+        match (self.claim(session), doubt) {
             (Ok(claim), _) => return Claimed::As(claim),
             // Said already.
             (Err(_), Doubt::Index(_)) => {}
@@ -344,10 +348,13 @@ impl Reconciliation<'_> {
     }
 
     /// Claims the user although nothing is recorded; `None` if that took away the claim that stood.
-    fn claim(&self) -> Result<Option<Identity>, IndexError> {
+    /// The claim names `session` if its sign has no place here.
+    fn claim(&self, session: Option<Session>) -> Result<Option<Identity>, IndexError> {
         let _ignored = WriteSignalsIgnored::new();
         let (index, look) = self.index.look()?;
-        let claimed = match index.claim_for(&self.host(), None, look.claim) {
+        let standing = look.claim.and_then(|_| index.claim_text());
+        let without = self.carried_on(standing.as_ref(), session);
+        let claimed = match index.claim_for(&self.host(), None, without, look.claim) {
             Ok(claim) => Some(claim),
             Err(_) => index.unclaim().map(|()| None)?,
         };
@@ -356,18 +363,22 @@ impl Reconciliation<'_> {
     }
 
     /// Claims the user for a session without list index, unless what it `claimed` still stands: no
-    /// record equals that.
+    /// record equals that. The claim names `session` if its sign has no place here.
     ///
     /// # Errors
     /// If INDEX cannot be written.
-    pub fn claim_unless(&self, claimed: Claimed) -> Result<Claimed, IndexError> {
+    pub fn claim_unless(
+        &self,
+        claimed: Claimed,
+        session: Option<Session>,
+    ) -> Result<Claimed, IndexError> {
         if let Claimed::As(own) = claimed {
             let (_, look) = self.index.look()?;
             if look.claim == own {
                 return Ok(claimed);
             }
         }
-        self.claim().map(Claimed::As)
+        self.claim(session).map(Claimed::As)
     }
 
     /// Leaves the sign of `session` if there was no place for it when it began. What was recorded
@@ -421,6 +432,7 @@ impl Reconciliation<'_> {
         let standing = look
             .claim
             .map(|_| index.claim_text().unwrap_or_else(|| ClaimText::parse(b"")));
+        self.confirm_none_claimed_for(standing.as_ref())?;
         let shared = self.shared_list_index(&index, &look, standing.as_ref())?;
         self.delete_litter(&index, &look);
         lock.empty_record(&self.prefix)?;
@@ -432,7 +444,8 @@ impl Reconciliation<'_> {
             Some(Owner::User(originals)) => Some(originals),
             Some(Owner::Other) | None => None,
         };
-        if let Err(doubt) = self.begin_anew(lock, &index, &look, own) {
+        let without = self.carried_on(standing.as_ref(), None);
+        if let Err(doubt) = self.begin_anew(lock, &index, &look, without, own) {
             // Nobody has opened the copy, and memory is not to be filled with it.
             if own.is_some() && lock.confirm().is_ok() {
                 files::delete(lock, &self.prefix)?;
@@ -453,6 +466,7 @@ impl Reconciliation<'_> {
         lock: &Lock<'_, Exclusive>,
         index: &IndexDirectory<'_>,
         look: &Look,
+        without: Vec<Without>,
         own: Option<&Originals>,
     ) -> Result<(), Doubt> {
         if let Some(originals) = own {
@@ -460,7 +474,7 @@ impl Reconciliation<'_> {
         }
         let host = self.host();
         let migrating = own.map(|originals| originals.log);
-        let claim = index.claim_for(&host, migrating, look.claim)?;
+        let claim = index.claim_for(&host, migrating, without, look.claim)?;
         if let Some(originals) = own {
             self.confirm(claim, originals)?;
         }
@@ -490,6 +504,42 @@ impl Reconciliation<'_> {
                 Some(_) => return Err(Doubt::OpenSession),
             }
         }
+    }
+
+    /// Of the sessions that the standing claim names, those that the next one must name too: other
+    /// backends' and those here that are not over; and `session`.
+    fn carried_on(&self, standing: Option<&ClaimText>, session: Option<Session>) -> Vec<Without> {
+        let host = self.host();
+        let mut carried: Vec<_> = standing
+            .into_iter()
+            .flat_map(|standing| &standing.without)
+            .filter(|without| without.host != host || is_still_open(without))
+            .cloned()
+            .collect();
+        if let Some(session) = session {
+            let here = carried.iter().filter(|without| without.host == host);
+            let session = if here.count() < MOST_NAMED {
+                session.to_string()
+            } else {
+                // More than can be told apart: over when the host has been booted anew.
+                session.anonymous().to_string()
+            };
+            let named = Without { host, session };
+            if !carried.contains(&named) {
+                carried.push(named);
+            }
+        }
+        carried
+    }
+
+    /// That none of the sessions is open for whose sign there was no place here.
+    fn confirm_none_claimed_for(&self, standing: Option<&ClaimText>) -> Result<(), Doubt> {
+        let host = self.host();
+        let mut named = standing.into_iter().flat_map(|standing| &standing.without);
+        if named.any(|without| without.host == host && is_still_open(without)) {
+            return Err(Doubt::OpenSession);
+        }
+        Ok(())
     }
 
     /// Whether a session has the old list index open. It goes on with it, but what it writes must
@@ -634,4 +684,10 @@ fn is_recorded(look: &Look, record: Option<Record>) -> bool {
 /// Whether there is nothing to do.
 fn is_settled(look: &Look, record: Option<Record>) -> bool {
     look.shared_list_index != SharedListIndex::Litter && is_recorded(look, record)
+}
+
+/// Whether a session of this backend's that a claim names is not over.
+fn is_still_open(without: &Without) -> bool {
+    let session = without.session.parse::<Session>();
+    session.map_or(true, |session| session.state() != State::Over)
 }

@@ -124,7 +124,12 @@ pub fn claim(data: &[u8]) {
     if HostName::try_from(claim.host.clone()).is_ok() {
         for migrating in [None, Some(version)] {
             let host = claim.host.clone();
-            let claim = ClaimText { host, migrating };
+            let without = claim.without.clone();
+            let claim = ClaimText {
+                host,
+                migrating,
+                without,
+            };
             assert_eq!(ClaimText::parse(claim.to_string().as_bytes()), claim);
         }
     }
