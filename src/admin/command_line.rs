@@ -106,6 +106,8 @@ pub enum Usercache {
     Clean(Clean),
     /// Throw away the list indexes of all users below a directory
     Sweep(Sweep),
+    /// Trust no list index below a directory any more, in use or not
+    Forget(Forget),
 }
 
 /// The options of `nfs-hostchange usercache clean`.
@@ -130,6 +132,18 @@ pub struct Sweep {
     /// Below this one are the users' directories, up to four levels
     /// deep: an absolute path, and nothing else is in there
     #[arg(value_name = "ROOT", value_parser = directory(), verbatim_doc_comment)]
+    pub root: PathBuf,
+
+    /// Print the summary as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The options of `nfs-hostchange usercache forget`.
+#[derive(Debug, Args)]
+pub struct Forget {
+    /// Below this one are the users' directories, as for sweep
+    #[arg(value_name = "ROOT", value_parser = directory())]
     pub root: PathBuf,
 
     /// Print the summary as JSON

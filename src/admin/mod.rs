@@ -25,6 +25,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> Exit {
             Command::Status(options) => status::run(&options),
             Command::Usercache(Usercache::Clean(options)) => usercache::clean(&options),
             Command::Usercache(Usercache::Sweep(options)) => usercache::sweep(&options),
+            Command::Usercache(Usercache::Forget(options)) => usercache::forget(&options),
         },
         Err(error)
             if error.use_stderr()

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
-use super::command_line::{Clean, Sweep, Unused};
+use super::command_line::{Clean, Forget, Sweep, Unused};
 use super::output::{
     Exit, Span, and_of_these, cannot_drop_groups, complain, counted, insert_path, say,
 };
@@ -20,6 +20,7 @@ use crate::local::files::DeleteError;
 use crate::local::lock::LockError;
 use crate::local::sessions::SignError;
 use crate::usercache::clean::{CleanError, Cleaner, Directory, Outcome, Rules};
+use crate::usercache::forget;
 use crate::usercache::sweep::{self, Totals};
 use crate::usercache::tree::{RootError, Tree, guard};
 
@@ -83,6 +84,57 @@ pub fn sweep(options: &Sweep) -> Exit {
         say(summary(options, &totals, start.elapsed()));
     }
     exit
+}
+
+/// Empties all records below a root.
+pub fn forget(options: &Forget) -> Exit {
+    let tree = match Tree::new(&options.root) {
+        Ok(tree) => tree,
+        Err(error) => {
+            complain(&error);
+            return Exit::from(&error);
+        }
+    };
+    let start = Instant::now();
+    let totals = Mutex::default();
+    let exit = Mutex::new(Exit::Ok);
+    let done = forget::forget(&tree, &totals, &|error| {
+        let mut exit = guard(&exit);
+        *exit = (*exit).max(Exit::from(error));
+        complain(error);
+    });
+    if let Err(errno) = done {
+        return cannot_drop_groups(errno);
+    }
+    let (totals, exit) = (*guard(&totals), *guard(&exit));
+    if options.json {
+        say(forgotten_json(options, &totals, start.elapsed()));
+    } else {
+        say(format_args!(
+            "{}: {}, {} emptied{}; {:.1} s",
+            options.root.display(),
+            counted(totals.users, "user"),
+            counted(totals.emptied, "record"),
+            and_of_these(&[(totals.failed, "failed")]),
+            start.elapsed().as_secs_f64()
+        ));
+    }
+    exit
+}
+
+/// As [`json`].
+fn forgotten_json(options: &Forget, totals: &forget::Totals, duration: Duration) -> Value {
+    let mut object = Map::new();
+    let root = options.root.as_os_str().as_bytes();
+    insert_path(&mut object, "root", Some(root));
+    let fields = [
+        ("users", Value::from(totals.users)),
+        ("emptied", totals.emptied.into()),
+        ("failed", totals.failed.into()),
+        ("duration_seconds", duration.as_secs_f64().into()),
+    ];
+    object.extend(fields.map(|(name, value)| (name.to_owned(), value)));
+    Value::Object(object)
 }
 
 /// Does `work`, and if standard error is a terminal shows there how far it is.

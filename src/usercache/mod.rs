@@ -1,7 +1,8 @@
 //! Throwing away list indexes that nobody has used for a while: [`clean`] one user's, [`sweep`]
-//! all users'.
+//! all users'. Or only [`forget`]ting what they belong to.
 
 pub mod clean;
+pub mod forget;
 pub mod last_used;
 pub mod sweep;
 pub mod tree;

@@ -1,0 +1,117 @@
+//! `nfs-hostchange usercache forget`: from then on no list index counts, whoever is logged in.
+
+mod common;
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Output};
+
+use common::{HERE, Lab, THERE, names_in, set_owner_and_mode};
+
+fn forget(lab: &Lab, further: &[&str]) -> Output {
+    let root = lab.list_index(HERE);
+    let root = root.ancestors().nth(2).expect("below /dev/shm");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nfs-hostchange"));
+    command
+        .args(["usercache", "forget"])
+        .arg(root)
+        .args(further);
+    command.output().expect("it can be started")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+#[track_caller]
+fn assert_emptied(output: &Output, users: u32, records: u32) {
+    let told = text(&output.stdout);
+    let plural = |number| if number == 1 { "" } else { "s" };
+    let (user, record) = (plural(users), plural(records));
+    let expected = format!(": {users} user{user}, {records} record{record} emptied; ");
+    assert!(told.contains(&expected), "{output:?}");
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
+}
+
+#[test]
+fn the_next_login_begins_anew_and_until_then_nothing_else_changes() {
+    let lab = Lab::with_settled_user();
+    lab.login_at(THERE).run().assert_vouched();
+    lab.login().run().assert_vouched();
+    lab.plant_list_index(HERE);
+    // A session is open, of course.
+    let log = lab.list_index(HERE).join("dovecot.list.index.log");
+    let session = File::open(&log).expect("it is planted");
+    let names = names_in(&lab.list_index(HERE));
+    let times = || {
+        let status = fs::metadata(lab.record_file(HERE)).expect("it is there");
+        (status.atime_nsec(), status.mtime_nsec(), status.len())
+    };
+    let before = times();
+    assert_emptied(&forget(&lab, &[]), 1, 1);
+    assert_emptied(&forget(&lab, &[]), 1, 0);
+    // When the user was here last is for the sweep to know.
+    assert_eq!(times(), before);
+    assert_eq!(lab.record(HERE), None);
+    assert_eq!(names_in(&lab.list_index(HERE)), names);
+    drop(session);
+    let claim = lab.claim();
+    lab.login().run().assert_vouched();
+    assert_ne!(lab.claim(), claim);
+    assert!(lab.is_recorded(HERE));
+    assert_eq!(lab.planted(HERE), [""; 0]);
+}
+
+#[test]
+fn a_login_that_is_under_way_records_nothing() {
+    let lab = Lab::with_settled_user();
+    lab.login_at(THERE).run().assert_vouched();
+    // It holds the lock, and has claimed.
+    let mut login = lab.login().trace();
+    login.run_to_call(libc::SYS_renameat);
+    login.complete_call();
+    assert_emptied(&forget(&lab, &[]), 1, 1);
+    login.finish().assert_not_vouched();
+    assert_eq!(lab.record(HERE), None);
+    lab.login().run().assert_vouched();
+    assert!(lab.is_recorded(HERE));
+}
+
+#[test]
+fn a_login_that_waits_for_the_lock_finds_no_record() {
+    let lab = Lab::with_settled_user();
+    let claim = lab.claim();
+    // The file is open, and not locked yet.
+    let mut login = lab.login().trace();
+    login.run_to_call(libc::SYS_flock);
+    assert_emptied(&forget(&lab, &[]), 1, 1);
+    login.finish().assert_vouched();
+    assert_ne!(lab.claim(), claim);
+    assert_eq!(lab.planted(HERE), [""; 0]);
+}
+
+#[test]
+fn a_record_that_may_still_be_there_is_a_failure() {
+    let lab = Lab::with_settled_user();
+    fs::remove_file(lab.record_file(HERE)).expect("it is there");
+    fs::create_dir(lab.record_file(HERE)).expect("its name is free");
+    set_owner_and_mode(&lab.record_file(HERE), common::UID, 0o700);
+    let output = forget(&lab, &["--json"]);
+    assert_eq!(output.status.code(), Some(65), "{output:?}");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(json["failed"], 1, "{output:?}");
+    assert_eq!(json["emptied"], 0, "{output:?}");
+}
+
+#[test]
+fn what_is_no_directory_of_list_indexes_is_refused() {
+    let lab = Lab::with_settled_user();
+    for (root, status) in [("/dev/shm", 64), ("/nowhere", 66), ("relative", 64)] {
+        let output = Command::new(env!("CARGO_BIN_EXE_nfs-hostchange"))
+            .args(["usercache", "forget", root])
+            .output()
+            .expect("it can be started");
+        assert_eq!(output.status.code(), Some(status), "{root}: {output:?}");
+    }
+    assert!(lab.is_recorded(HERE));
+}
