@@ -142,7 +142,8 @@ impl Backend {
             configuration.dovecot
         );
         backend.write_lines("dovecot.conf", &text);
-        write(OWN, &configuration.own);
+        // An empty one is not one.
+        write(OWN, &format!("{}\n", configuration.own));
         // With the directories of a good location, whatever the case has.
         let good = if configuration.many {
             let text = format!(

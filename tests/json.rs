@@ -61,7 +61,7 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
         index.display(),
         user.display()
     );
-    fs::write(&own, "").expect("write");
+    fs::write(&own, "# defaults\n").expect("write");
     let tell = |location: &str| {
         scratch.doveadm(&format!(
             "userdb: x\n  uid       : {ALICE}\n  gid       : {ALICE}\n  home      : /nowhere\n  mail_location: {location}\n"
@@ -75,6 +75,7 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
 
     let asked: &[(&str, &[&str])] = &[
         ("usercache sweep", &["usercache", "sweep", "7d", &root]),
+        ("usercache forget", &["usercache", "forget", &root]),
         ("status PATH", &["status", &user]),
         ("status --below", &["status", "--below", &root]),
         ("check", &["check", "--dovecot-config", &dovecots]),
