@@ -202,7 +202,7 @@ impl Watch<'_> {
             let index = self.reconciliation.index.path.display();
             let seconds = self.began.elapsed().as_secs();
             self.log.info(format_args!(
-                "claimed {index} {seconds} s after the beginning of a session without list index"
+                "claimed {index} for a session without list index, {seconds} s after its beginning"
             ));
         }
     }
@@ -232,14 +232,14 @@ impl Watch<'_> {
                 Err(IndexError::Missing(_)) => {
                     if ended.elapsed() >= AWAY {
                         return self.log.info(format_args!(
-                            "{index} was not there as long as a session without list index, and for an hour after it"
+                            "{index} did not exist during a session without list index, nor for an hour after it: nobody could claim the user"
                         ));
                     }
                 }
                 Err(error) if !told => {
                     told = true;
                     self.log.error(format_args!(
-                        "until {index} can be claimed, other backends do not know of a session without list index: {error}"
+                        "cannot claim {index} after a session without list index, trying again; until then other backends may show old folders: {error}"
                     ));
                 }
                 Err(_) => {}

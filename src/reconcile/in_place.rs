@@ -206,7 +206,7 @@ impl Reconciliation<'_> {
             _ => format!("no record of the last session on {host}"),
         };
         self.events.info(format_args!(
-            "{why}: begun anew with the list index in {}, claimed {}",
+            "{why}: cleared the list index in {}, claimed {}",
             self.list_index_directory.display(),
             self.index.path.display()
         ));

@@ -124,16 +124,16 @@ impl fmt::Display for Doubt {
                 "cannot tell whether an earlier session without list index is still open: {error}"
             ),
             Doubt::InUse => f.write_str(
-                "an earlier session, which another backend has overtaken, still has the list index open",
+                "an earlier session still has the list index open, and another backend has served the user since",
             ),
             Doubt::UnknownConfiguration => f.write_str(
-                "the list index has to be begun anew, and the configuration cannot be used",
+                "a new list index is needed, but the configuration cannot be used",
             ),
             Doubt::OriginalsChanged => f.write_str(
                 "the list index changed while it was migrated: another backend still serves the user",
             ),
             Doubt::NotForgotten => f.write_str("the list index cannot be written to"),
-            Doubt::Overtaken => f.write_str("another backend took the user over at this moment"),
+            Doubt::Overtaken => f.write_str("another backend claimed the user at the same moment"),
         }
     }
 }
@@ -621,7 +621,7 @@ impl Reconciliation<'_> {
     fn tell_of_foreign(&self, index: &IndexDirectory<'_>) {
         self.events.warning(format_args!(
             "{} is left alone: another namespace, another user or a backend without this program \
-             writes to it; give that an INDEX of its own, or LISTINDEX, or delete the file if nobody does",
+             writes to it; give that one an INDEX or a LISTINDEX of its own, or delete the file if nobody writes to it",
             index.path_of(SHARED_LOG).display()
         ));
     }
