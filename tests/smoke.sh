@@ -2,8 +2,10 @@
 # The wrapper under real Dovecot, case by case. Every case is a sentence; the last
 # line counts them.
 #
-#   tests/smoke.sh [--wrapper PATH] [--command PATH] [--only REGEX] [--list] [--quick]
+#   tests/smoke.sh [--wrapper PATH] [--command PATH] [--dovecot NAME] [--only REGEX] [--list] [--quick]
 #
+# --dovecot is the Dovecot of all cases that do not name another: "machine" (this one's, unless
+# said otherwise) or a root that tests/setup.sh made (bookworm, bookworm-backports, trixie).
 # Without --wrapper (or WRAPPER in the environment) both programs are built. With
 # it, an installed one is tested and nothing is built; --command (COMMAND) is
 # the administrator's command, whose cases are left out without it. --quick leaves
@@ -21,6 +23,7 @@ source "$REPO/tests/lib/moves.sh"
 # shellcheck source=tests/lib/cases.sh
 source "$REPO/tests/lib/cases.sh"
 
+DOVECOT=machine
 WRAPPER=${WRAPPER:-}
 COMMAND=${COMMAND:-}
 ONLY=
@@ -31,6 +34,7 @@ while [ "$#" -gt 0 ]; do
         --wrapper) WRAPPER=$2 ;;
         --command) COMMAND=$2 ;;
         --only) ONLY=$2 ;;
+        --dovecot) DOVECOT=$2 ;;
         --list | --quick)
             if [ "$1" = --list ]; then LIST=true; else QUICK=true; fi
             shift
@@ -68,12 +72,15 @@ site_chain() { start_site chain many chain; }
 
 # No user has a location of his own.
 site_default() {
-    SITE_USERDB="default_fields = mail_location=mdbox:~/mdbox:$HASHED" start_site default many wrapper
+    local location="mdbox:~/mdbox:$HASHED"
+    SITE_USERDB="default_fields = mail_location=$location" \
+        SITE_USERDB_2_4=$(printf 'userdb_fields {\n%s\n}' "$(fields_of_2_4 "$location" | sed 's/=/ = /')") \
+        start_site default many wrapper
 }
 
 # INDEX directories that only a group may enter.
 site_groups() {
-    SITE_SETTINGS='mail_access_groups = games' SITE_HOOK_SETTINGS='extra_groups = games' \
+    SITE_SETTINGS='mail_access_groups = games' SITE_SETTINGS_2_4=$'mail_access_groups = games\nnamespace inbox {\n inbox = yes\n}' SITE_HOOK_SETTINGS='extra_groups = games' \
         start_site groups vmail wrapper
 }
 
@@ -87,6 +94,17 @@ namespace archive {
   prefix = archive/
   separator = /
   location = mdbox:~/archive:LAYOUT=index
+}" SITE_SETTINGS_2_4="namespace inbox {
+  inbox = yes
+  separator = /
+}
+namespace archive {
+  prefix = archive/
+  separator = /
+  mail_driver = mdbox
+  mail_path = ~/archive
+  mailbox_list_layout = index
+  mailbox_list_index_prefix = dovecot.list.index
 }" start_site archive many wrapper
 }
 

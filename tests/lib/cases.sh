@@ -82,7 +82,7 @@ print_result() { say "$PASSED passed, $FAILED failed, $SKIPPED skipped"; }
 # What Dovecot logged since the case began.
 mark_logs() {
     local host
-    for host in a b; do
+    for host in $SITE_HOSTS; do
         # shellcheck disable=SC2153 # dovecot.sh sets it
         wc -l <"$SITE/$host/log" >"$SITE/$host/log.mark"
     done
@@ -90,7 +90,7 @@ mark_logs() {
 
 new_log_lines() {
     local host
-    for host in a b; do
+    for host in $SITE_HOSTS; do
         tail -n +"$(($(<"$SITE/$host/log.mark") + 1))" "$SITE/$host/log"
     done
 }

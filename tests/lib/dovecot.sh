@@ -20,17 +20,23 @@
 #                  in $SITE/HOST/syslog.messages
 #         command:COMMAND  that command line, which is to end in script-login
 #         PATH     that script, with the backend's directory for list indexes as argument
+# SITE_DOVECOTS names the Dovecots of a and b, or of both: "machine", or a root that
+# tests/setup.sh made; else DOVECOT, else the machine's.
+# BACKENDS are those that there are, if not both.
 # SITE_SETTINGS, SITE_USERDB (in userdb { }) and SITE_HOOK_SETTINGS (in the post-login
-# services) from the environment go into dovecot.conf.
+# services) from the environment go into dovecot.conf; for Dovecot 2.4 SITE_SETTINGS_2_4 and
+# SITE_USERDB_2_4.
 start_site() {
-    local name=$1 host
+    local name=$1 host dovecots
     SITE=$WORK/$name
     mkdir -p "$SITE/store" "$SITE/bin" "$SHM/$name"
-    printf 'SITE_MODE=%s SITE_HOOK=%q\n' "$2" "$3" >"$SITE/settings"
+    read -r -a dovecots <<<"${SITE_DOVECOTS:-${DOVECOT:-machine}}"
+    printf 'SITE_MODE=%s SITE_HOOK=%q SITE_HOSTS=%q DOVECOT_OF_a=%s DOVECOT_OF_b=%s\n' "$2" "$3" \
+        "${BACKENDS:-a b}" "${dovecots[0]}" "${dovecots[-1]}" >"$SITE/settings"
     use_site "$name"
     chmod 0711 "$SITE" "$SITE/bin" "$SITE_SHM"
     chmod 1777 "$SITE/store"
-    for host in a b; do
+    for host in $SITE_HOSTS; do
         mkdir -p "$SITE/$host/users" "$SITE_SHM/$host"
         chmod 0711 "$SITE/$host"
         case $SITE_MODE in
@@ -41,7 +47,7 @@ start_site() {
         configure_wrapper "$host"
         start_backend "$host"
     done
-    for host in a b; do
+    for host in $SITE_HOSTS; do
         wait_until 20 "backend $host of site $name is ready" backend_is_ready "$host"
     done
 }
@@ -67,18 +73,54 @@ configure_wrapper() {
     mv "$SITE/$host/hostchange.toml.new" "$SITE/$host/hostchange.toml"
 }
 
+# has_dovecot NAME
+has_dovecot() {
+    case $1 in
+        machine) [ -x /usr/sbin/dovecot ] ;;
+        *) [ -d "${XDG_CACHE_HOME:-$HOME/.cache}/nfs-hostchange/roots/$1" ] ;;
+    esac
+}
+
+# version_of NAME: the version of its Dovecot.
+version_of() {
+    case $1 in
+        machine) dovecot --version ;;
+        *) "$REPO/tests/lib/in-root.sh" "$1" dovecot --version ;;
+    esac | cut -d ' ' -f 1
+}
+
+# is_2_4 NAME
+declare -A VERSIONS
+is_2_4() {
+    VERSIONS[$1]=${VERSIONS[$1]:-$(version_of "$1")}
+    [[ ${VERSIONS[$1]} == 2.4.* ]]
+}
+
+dovecot_of() {
+    local name=DOVECOT_OF_$1
+    printf '%s\n' "${!name}"
+}
+
+# on HOST COMMAND [ARG...]: runs COMMAND in the system of that backend's Dovecot.
+on() {
+    local name
+    name=$(dovecot_of "$1")
+    if [ "$name" = machine ]; then
+        "${@:2}"
+    else
+        PATH=/usr/sbin:/usr/bin:/sbin:/bin nsenter --target "$(<"$SITE/$1/pid")" --mount --root --wd -- "${@:2}"
+    fi
+}
+
 start_backend() {
-    local host=$1 dir=$SITE/$1 hook_command hook_user='' executable=' imap-postlogin' pop3_executable=' pop3-postlogin'
-    local become=()
-    local userdb=${SITE_USERDB:-}
+    local host=$1 dir=$SITE/$1 hook_command hook_user='' post_login=true become=() dovecot=()
     local wrapper="$SITE/bin/nfs-hostchange-login --config=$dir/hostchange.toml"
     # A copy: the build tree may be in a home that mail users cannot enter.
     [ -z "${WRAPPER:-}" ] || install -m 0755 "$WRAPPER" "$SITE/bin/nfs-hostchange-login"
     case $SITE_HOOK in
         none)
             hook_command=/bin/false
-            executable=
-            pop3_executable=
+            post_login=false
             ;;
         wrapper) hook_command=$wrapper ;;
         syslog)
@@ -95,23 +137,44 @@ start_backend() {
         *) hook_command="$SITE_HOOK $SITE_SHM/$host" ;;
     esac
     case $SITE_MODE in
-        many) become+=(setpriv '--bounding-set=-dac_override,-dac_read_search') ;;
+        many) dovecot=(setpriv '--bounding-set=-dac_override,-dac_read_search') ;;
         drop) hook_command="-d $hook_command" ;;
         vmail) hook_user='user = mail' ;;
     esac
     hook_user+=$'\n'${SITE_HOOK_SETTINGS:-}
+    [ "$(dovecot_of "$host")" = machine ] || become+=("$REPO/tests/lib/in-root.sh" "$(dovecot_of "$host")")
 
-    read -r IMAP POP3 LMTP < <("$PYTHON" "$REPO/tests/lib/mailclient.py" ports 3)
-    printf 'IMAP=%s POP3=%s LMTP=%s\n' "$IMAP" "$POP3" "$LMTP" >"$dir/ports"
-    cat >"$dir/dovecot.conf" <<END
+    read -r IMAP POP3 LMTP SUBMISSION SIEVE < <("$PYTHON" "$REPO/tests/lib/mailclient.py" ports 5)
+    printf 'IMAP=%s POP3=%s LMTP=%s SUBMISSION=%s SIEVE=%s\n' \
+        "$IMAP" "$POP3" "$LMTP" "$SUBMISSION" "$SIEVE" >"$dir/ports"
+    {
+        # Where a block has a setting too, the global one comes before it.
+        if is_2_4 "$(dovecot_of "$host")"; then
+            printf 'dovecot_config_version = 2.4.1\ndovecot_storage_version = 2.4.1\n'
+            settings_of_both
+            settings_of_2_4
+        else
+            settings_of_both
+            settings_of_2_3
+        fi
+        services
+    } >"$dir/dovecot.conf"
+    : >"$dir/log"
+    nice "${become[@]}" "${dovecot[@]}" /usr/sbin/dovecot -F -c "$dir/dovecot.conf" </dev/null >"$dir/out" 2>&1 &
+    printf '%s\n' "$!" >"$dir/pid"
+    on_exit end_process "$dir/pid"
+}
+
+# The functions that follow write parts of dovecot.conf, for start_backend.
+
+settings_of_both() {
+    cat <<END
 base_dir = $dir/run
 state_dir = $dir/run
 instance_name = nfs-hostchange-test-$host-${dir//\//-}
 log_path = $dir/log
-protocols = imap pop3 lmtp
 listen = 127.0.0.1
 ssl = no
-disable_plaintext_auth = no
 auth_mechanisms = plain
 first_valid_uid = 1
 mail_max_userip_connections = 300
@@ -123,10 +186,17 @@ mailbox_list_index = yes
 # Believes the list index instead of looking at every folder: what local list
 # indexes are for, and what makes stale ones visible.
 mailbox_list_index_very_dirty_syncs = yes
+postmaster_address = postmaster@example.org
+END
+}
+
+settings_of_2_3() {
+    local userdb=${SITE_USERDB:-}
+    cat <<END
+protocols = imap pop3 lmtp ${SITE_PROTOCOLS:-}
+disable_plaintext_auth = no
 mail_location = mdbox:~/mdbox
 mail_home = $SITE/store/%u
-postmaster_address = postmaster@example.org
-${SITE_SETTINGS:-}
 passdb {
   driver = passwd-file
   args = $dir/users/%u
@@ -136,6 +206,37 @@ userdb {
   args = $dir/users/%u
   ${userdb//@LOCAL@/$SITE_SHM/$host}
 }
+${SITE_SETTINGS:-}
+END
+}
+
+settings_of_2_4() {
+    local userdb=${SITE_USERDB_2_4:-} protocol
+    cat <<END
+protocols {
+$(for protocol in imap pop3 lmtp ${SITE_PROTOCOLS:-}; do printf '  %s = yes\n' "$protocol"; done)
+}
+auth_allow_cleartext = yes
+mail_driver = mdbox
+mail_path = ~/mdbox
+mail_home = $SITE/store/%{user}
+passdb passwd-file {
+  passwd_file_path = $dir/users/%{user}
+}
+userdb passwd-file {
+  passwd_file_path = $dir/users/%{user}
+}
+${userdb//@LOCAL@/$SITE_SHM/$host}
+${SITE_SETTINGS_2_4-namespace inbox {
+  inbox = yes
+\}}
+END
+}
+
+# A service for each protocol that has a post-login script.
+services() {
+    local protocol
+    cat <<END
 service imap-login {
   process_min_avail = 0
   inet_listener imap {
@@ -158,31 +259,35 @@ service lmtp {
     port = $LMTP
   }
 }
-service imap {
-  executable = imap$executable
-  process_limit = 1024
-}
-service pop3 {
-  executable = pop3$pop3_executable
-}
-service imap-postlogin {
-  executable = script-login $hook_command
-  process_limit = 1024
-  $hook_user
-  unix_listener imap-postlogin {
+service submission-login {
+  inet_listener submission {
+    port = $SUBMISSION
   }
 }
-service pop3-postlogin {
-  executable = script-login $hook_command
-  $hook_user
-  unix_listener pop3-postlogin {
+service managesieve-login {
+  inet_listener sieve {
+    port = $SIEVE
   }
 }
 END
-    : >"$dir/log"
-    nice "${become[@]}" /usr/sbin/dovecot -F -c "$dir/dovecot.conf" </dev/null >"$dir/out" 2>&1 &
-    printf '%s\n' "$!" >"$dir/pid"
-    on_exit end_process "$dir/pid"
+    $post_login || return 0
+    for protocol in imap pop3 ${SITE_PROTOCOLS:-}; do
+        # The service's own name.
+        [ "$protocol" != sieve ] || protocol=managesieve
+        cat <<END
+service $protocol {
+  executable = $protocol $protocol-postlogin
+  process_limit = 1024
+}
+service $protocol-postlogin {
+  executable = script-login $hook_command
+  process_limit = 1024
+  $hook_user
+  unix_listener $protocol-postlogin {
+  }
+}
+END
+    done
 }
 
 start_syslogd() {
@@ -221,7 +326,7 @@ end_process() {
 # Home is $SITE/store/USER, made by whoever comes first.
 add_user() {
     local host
-    for host in a b; do
+    for host in $SITE_HOSTS; do
         add_user_on "$host" "$@"
     done
 }
@@ -231,7 +336,13 @@ add_user_on() {
     local file=$SITE/$host/users/$user
     uid=${4:-$(uid_of "$user")}
     location=${location//@LOCAL@/$SITE_SHM/$host}
-    [ "$location" = - ] || fields=userdb_${USERDB_FIELD:-mail_location}=$location
+    if [ "$location" = - ]; then
+        fields=
+    elif is_2_4 "$(dovecot_of "$host")"; then
+        fields=$(fields_of_2_4 "$location" | sed 's/^/userdb_/' | tr '\n' ' ')
+    else
+        fields=userdb_${USERDB_FIELD:-mail_location}=$location
+    fi
     printf '%s:{PLAIN}pw:%s:%s::%s::%s\n' "$user" "$uid" "$uid" "$SITE/store/$user" "$fields" >"$file.new"
     chmod 0644 "$file.new"
     mv "$file.new" "$file"
@@ -239,9 +350,32 @@ add_user_on() {
     [ "$location" = - ] || wait_until 10 "the userdb knows $user's new location" userdb_says "$host" "$user" "$location"
 }
 
+# fields_of_2_4 LOCATION: what Dovecot 2.4 calls it, one field a line. In a password file fields
+# are separated by blanks, so there are none in a %{variable}.
+fields_of_2_4() {
+    local parts part list_index=dovecot.list.index
+    IFS=: read -r -a parts <<<"$1"
+    printf 'mail_driver=%s\n' "${parts[0]}"
+    printf 'mail_path=%s\n' "${parts[1]}"
+    for part in "${parts[@]:2}"; do
+        case $part in
+            INDEX=*) printf 'mail_index_path=%s\n' "${part#*=}" ;;
+            LAYOUT=*) printf 'mailbox_list_layout=%s\n' "${part#*=}" ;;
+            LISTINDEX=*) list_index=${part#*=} ;;
+            *) die "$part has no setting in Dovecot 2.4" ;;
+        esac
+    done
+    list_index=${list_index//%2.256Nu/'%{user|md5|substr(0,8)%256|hex(2)}'}
+    printf 'mailbox_list_index_prefix=%s\n' "${list_index//%u/'%{user}'}"
+}
+
 userdb_says() {
-    local value expected=${3//%u/$2}
-    value=$(doveadm -c "$SITE/$1/dovecot.conf" user -f "${USERDB_FIELD:-mail_location}" "$2") || return
+    local host=$1 user=$2 expected=$3 value field=${USERDB_FIELD:-mail_location}
+    if is_2_4 "$(dovecot_of "$host")"; then
+        field=mailbox_list_index_prefix
+        expected=$(fields_of_2_4 "$expected" | sed -n "s/^$field=//p")
+    fi
+    value=$(on "$host" doveadm -c "$SITE/$host/dovecot.conf" user -f "$field" "$user") || return
     [ "$value" = "$expected" ] || [[ $expected == *%* && $value == "${expected%%\%*}"* ]]
 }
 
@@ -297,12 +431,12 @@ pop3() { ask pop3 "$(port_of "$1" POP3)" "${@:2}"; }
 lmtp() { ask lmtp "$(port_of "$1" LMTP)" "${@:2}"; }
 lda() {
     printf 'From: <a@example.org>\nSubject: hello\n\nHello.\n' |
-        /usr/lib/dovecot/dovecot-lda -c "$SITE/$1/dovecot.conf" -d "$2" -f a@example.org
+        on "$1" /usr/lib/dovecot/dovecot-lda -c "$SITE/$1/dovecot.conf" -d "$2" -f a@example.org
 }
 
 # truth USER: what really is in the store, as "FOLDER MESSAGES" lines, by a Dovecot
 # that uses no list index. Not for LAYOUT=index, whose list index is the truth.
 truth() {
-    doveadm -c "$SITE/a/dovecot.conf" -o mailbox_list_index=no -f tab mailbox status -u "$1" messages '*' |
+    on a doveadm -c "$SITE/a/dovecot.conf" -o mailbox_list_index=no -f tab mailbox status -u "$1" messages '*' |
         sed 1d | tr '\t' ' ' | LC_ALL=C sort
 }

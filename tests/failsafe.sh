@@ -1,0 +1,243 @@
+#!/usr/bin/env bash
+# A session that must not use its list index: whatever dovecot.conf says, Dovecot leaves it alone,
+# the login works, and so does another namespace whose list index is no cache. On the machine's
+# Dovecot and on those in the roots that tests/setup.sh made. The last line counts the cases.
+#
+#   tests/failsafe.sh [--wrapper PATH] [--only REGEX] [--list]
+#
+# The directory for the user's list index is a file: Dovecot crashes as soon as it uses it.
+set -euo pipefail
+
+# shellcheck source=tests/lib/common.sh
+source "$(dirname "$0")/lib/common.sh"
+# shellcheck source=tests/lib/build.sh
+source "$REPO/tests/lib/build.sh"
+# shellcheck source=tests/lib/dovecot.sh
+source "$REPO/tests/lib/dovecot.sh"
+# shellcheck source=tests/lib/moves.sh
+source "$REPO/tests/lib/moves.sh"
+# shellcheck source=tests/lib/cases.sh
+source "$REPO/tests/lib/cases.sh"
+
+WRAPPER=${WRAPPER:-}
+ONLY=
+LIST=false
+while [ "$#" -gt 0 ]; do
+    case $1 in
+        --wrapper) WRAPPER=$2 ;;
+        --only) ONLY=$2 ;;
+        --list)
+            LIST=true
+            shift
+            continue
+            ;;
+        *) die "unknown option $1" ;;
+    esac
+    shift 2 || die "$1 needs a value"
+done
+
+LIST_INDEX=@LOCAL@/%u/dovecot.list.index
+LIST_INDEX_2_4=@LOCAL@/%{user}/dovecot.list.index
+
+# start DOVECOT HOOK SETTINGS: one backend with these lines in dovecot.conf, which has them alone
+# but for what every test has.
+start() {
+    local settings
+    SITE_SHM=$SHM/case$CASE
+    settings=${3//@LOCAL@/$SITE_SHM/a}
+    BACKENDS=a SITE_DOVECOTS=$1 SITE_SETTINGS=$settings SITE_SETTINGS_2_4=$settings start_site "case$CASE" many "$2"
+}
+
+# The user's session in all services: it must be able to do everything.
+session_works() {
+    local archive=$1
+    imap a alice create:One append:One append:INBOX look >"$WORK/saw"
+    equal "folders" "$(grep -E '^(INBOX|One) ' "$WORK/saw" | tr '\n' ' ')" "INBOX 1 One 1 "
+    equal "mails by POP3" "$(pop3 a alice)" 1
+    if $archive; then
+        imap a alice create:archive/Two append:archive/Two >"$WORK/saw"
+        imap a alice look >"$WORK/saw"
+        equal "the other namespace" "$(grep -F archive/Two "$WORK/saw")" "archive/Two 1"
+        equal "the other namespace, later" "$(imap a alice look | grep -F archive/Two)" "archive/Two 1"
+    fi
+}
+
+# refused DOVECOT LOCATION SETTINGS [LINE...]: LINEs are for the wrapper's configuration.
+refused() {
+    local archive=false
+    start "$1" wrapper "$3"
+    configure_wrapper a "${@:4}"
+    mark_logs
+    : >"$SITE_SHM/a/alice"
+    add_user_on a alice "$2"
+    [[ $3 != *archive* ]] || archive=true
+    session_works $archive
+    wrapper_lines | grep -qF 'session without list index' || die "the session had its list index: $(new_log_lines)"
+    check_logs
+    [ -f "$SITE_SHM/a/alice" ] || die "the file is gone"
+}
+
+crashes_without() {
+    start "$1" none "$3"
+    mark_logs
+    : >"$SITE_SHM/a/alice"
+    add_user_on a alice "$2"
+    imap a alice create:One look || true
+    new_log_lines | grep -qE 'Panic|Error: .*Not a directory' || die "Dovecot does not mind: the cases would show nothing"
+}
+
+# --- Dovecot 2.3 --------------------------------------------------------------
+
+ARCHIVE='namespace archive {
+  prefix = archive/
+  separator = /
+  location = mdbox:~/archive:LAYOUT=index
+}'
+INBOX="namespace inbox {
+  inbox = yes
+  separator = /
+}
+$ARCHIVE"
+
+# declare_2_3 DOVECOT: its cases.
+declare_2_3() {
+    local on="Dovecot in $1"
+    [ "$1" != machine ] || on="this machine's Dovecot"
+    local location="mdbox:~/mdbox:LISTINDEX=$LIST_INDEX"
+    scenario - "$on: a list index that cannot be used makes IMAP crash: the harness sees it" \
+        crashes_without "$1" "$location" "$INBOX"
+    scenario - "$on: the location is mail_location" refused "$1" "$location" "$INBOX"
+    scenario - "$on: the location is mail" field mail refused "$1" "$location" "$INBOX"
+    scenario - "$on: the location is namespace/inbox/location" \
+        field namespace/inbox/location refused "$1" "$location" "$INBOX"
+    scenario - "$on: the block of the namespace has a location too" refused "$1" "$location" "namespace inbox {
+  inbox = yes
+  separator = /
+  location = $location
+}
+$ARCHIVE"
+    scenario - "$on: there is no namespace" refused "$1" "$location" ""
+    scenario - "$on: the namespace is called main" refused "$1" "$location" "${INBOX/ inbox/ main}"
+    scenario - "$on: the namespace is called main, and the configuration file says so" \
+        refused "$1" "$location" "namespace main {
+  inbox = yes
+  separator = /
+  location = $location
+}
+$ARCHIVE" 'inbox_namespace = "main"'
+    scenario - "$on: the namespace is called Inbox" refused "$1" "$location" "${INBOX/ inbox/ Inbox}"
+    scenario - "$on: the location ends in a colon" refused "$1" "$location:" "$INBOX"
+    scenario - "$on: mailbox_list_index is set in protocol imap" refused "$1" "$location" "$INBOX
+protocol imap {
+  mailbox_list_index = yes
+}"
+}
+
+# field NAME COMMAND...: the userdb returns the location by that name.
+field() { USERDB_FIELD=$1 "${@:2}"; }
+
+# --- Dovecot 2.4 --------------------------------------------------------------
+
+ARCHIVE_2_4='namespace archive {
+  prefix = archive/
+  separator = /
+  mail_driver = mdbox
+  mail_path = ~/archive
+  mailbox_list_layout = index
+  mailbox_list_index_prefix = dovecot.list.index
+}'
+
+# inbox_2_4 [LINES [NAME]]: the namespaces, with LINES in the inbox's block.
+inbox_2_4() {
+    printf 'namespace %s {\n  inbox = yes\n  separator = /\n%s\n}\n%s\n' "${2:-inbox}" "${1:-}" "$ARCHIVE_2_4"
+}
+
+declare_2_4() {
+    local on="Dovecot in $1"
+    [ "$1" != machine ] || on="this machine's Dovecot"
+    local location="mdbox:~/mdbox:LISTINDEX=$LIST_INDEX" prefix="mailbox_list_index_prefix = $LIST_INDEX_2_4"
+    case_2_4() {
+        scenario - "$on: $1" refused "$2" "$location" "${@:3}"
+    }
+    scenario - "$on: a list index that cannot be used makes IMAP crash: the harness sees it" \
+        crashes_without "$1" "$location" "$(inbox_2_4)"
+    case_2_4 "everything is set globally" "$1" "$(inbox_2_4)
+$prefix"
+    case_2_4 "the namespace's block switches it on" "$1" "$(inbox_2_4 'mailbox_list_index = yes')"
+    case_2_4 "the namespace's block has the prefix" "$1" "$(inbox_2_4 "$prefix")"
+    case_2_4 "the driver in the namespace's block switches it on" "$1" \
+        "$(inbox_2_4 $'mdbox {\n mailbox_list_index = yes\n}')"
+    case_2_4 "the driver in the namespace's block has the prefix" "$1" "$(inbox_2_4 "mdbox {
+ $prefix
+}")"
+    case_2_4 "the driver's block switches it on" "$1" "$(inbox_2_4)
+mdbox {
+  mailbox_list_index = yes
+}"
+    case_2_4 "the layout's block switches it on" "$1" "$(inbox_2_4)
+layout_fs {
+  mailbox_list_index = yes
+}"
+    case_2_4 "the userdb switches it on for the namespace" "$1" "$(inbox_2_4)
+userdb_fields {
+  namespace/inbox/mailbox_list_index = yes
+}"
+    case_2_4 "protocol imap switches it on" "$1" "$(inbox_2_4)
+protocol imap {
+  mailbox_list_index = yes
+}"
+    case_2_4 "protocol imap switches it on for the namespace" "$1" "$(inbox_2_4)
+protocol imap {
+  namespace inbox {
+    mailbox_list_index = yes
+  }
+}"
+    case_2_4 "protocol imap has the prefix" "$1" "$(inbox_2_4)
+protocol imap {
+  $prefix
+}"
+    case_2_4 "a remote block switches it on" "$1" "$(inbox_2_4)
+remote 127.0.0.0/8 {
+  mailbox_list_index = yes
+}"
+    case_2_4 "a remote block has the prefix" "$1" "$(inbox_2_4)
+remote 127.0.0.0/8 {
+  $prefix
+}"
+    case_2_4 "there is no namespace" "$1" ""
+    case_2_4 "the namespace is called main" "$1" "$(inbox_2_4 '' main)"
+    case_2_4 "the namespace is called main, has the prefix, and the configuration file says so" "$1" \
+        "$(inbox_2_4 "$prefix" main)" 'inbox_namespace = "main"'
+}
+
+# Of the roots, those that are there; tests/setup.sh makes them.
+for name in machine bookworm bookworm-backports trixie; do
+    # The machine's own is one of them.
+    if [ "$name" != machine ] && has_dovecot machine && has_dovecot "$name" &&
+        [ "$(version_of "$name")" = "$(version_of machine)" ]; then
+        continue
+    fi
+    if ! has_dovecot "$name"; then
+        scenario - "there is no Dovecot in $name: run tests/setup.sh roots" skip "it was not made"
+    elif is_2_4 "$name"; then
+        declare_2_4 "$name"
+    else
+        declare_2_3 "$name"
+    fi
+done
+
+if $LIST; then
+    run_scenarios
+    exit
+fi
+need_root
+if [ -z "$WRAPPER" ]; then
+    step "building"
+    build_wrapper || die "it does not build"
+fi
+make_work_dirs
+start_asking
+step "sessions without list index"
+run_scenarios
+print_result
+[ "$FAILED" = 0 ]
