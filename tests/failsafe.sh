@@ -37,7 +37,7 @@ while [ "$#" -gt 0 ]; do
 done
 
 LIST_INDEX=@LOCAL@/%u/dovecot.list.index
-LIST_INDEX_2_4=@LOCAL@/%{user}/dovecot.list.index
+LIST_INDEX_2_4='@LOCAL@/%{user}/dovecot.list.index'
 
 # start DOVECOT HOOK SETTINGS: one backend with these lines in dovecot.conf, which has them alone
 # but for what every test has.
@@ -233,7 +233,7 @@ fi
 need_root
 if [ -z "$WRAPPER" ]; then
     step "building"
-    build_wrapper || die "it does not build"
+    build_release || die "it does not build"
 fi
 make_work_dirs
 start_asking

@@ -105,6 +105,7 @@ if $QUICK; then
     say "== left out: load, kernel NFS, packages, benchmarks"
 else
     timed "real Dovecot" check_script smoke.sh
+    timed "sessions without list index" check_script failsafe.sh
     timed "plugin" check_script plugin.sh
     timed "what the documents say" check_script documents.sh
     timed "load" check_script load.sh

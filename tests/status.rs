@@ -43,17 +43,24 @@ impl User {
             index.display(),
             list_index.display()
         );
-        let fields = format!(
-            "userdb: x\n  uid       : {ALICE}\n  gid       : {ALICE}\n  home      : /nowhere\n  mail_location: {location}\n"
-        );
-        scratch.doveadm(&fields);
-        User {
+        let user = User {
             scratch,
             index,
             list_index,
             location,
             configuration,
-        }
+        };
+        user.tell();
+        user
+    }
+
+    /// Lets the userdb return the location.
+    fn tell(&self) {
+        let location = &self.location;
+        let fields = format!(
+            "userdb: x\n  uid       : {ALICE}\n  gid       : {ALICE}\n  home      : /nowhere\n  mail_location: {location}\n"
+        );
+        self.scratch.doveadm(&fields);
     }
 
     fn log_in(&self) {
@@ -123,6 +130,54 @@ fn a_user_is_in_step_after_a_login_and_behind_after_another_backends_claim() {
             .contains("in step     no: the claim in INDEX was made after"),
         "{people:?}"
     );
+}
+
+#[test]
+fn a_list_index_that_is_shared_through_a_link_is_nothing_to_keep_in_step() {
+    if !is_root() {
+        return;
+    }
+    let user = User::new();
+    let link = user.scratch.path().join("link");
+    std::os::unix::fs::symlink(user.scratch.path(), &link).expect("symlink");
+    let mut user = user;
+    user.list_index = link.join("index");
+    user.location = format!(
+        "mdbox:~/mdbox:INDEX={}:LISTINDEX={}/dovecot.list.index",
+        user.index.display(),
+        user.list_index.display()
+    );
+    user.tell();
+    user.log_in();
+    assert_eq!(fs::read_dir(&user.index).expect("readdir").count(), 0);
+    let run = user.status(&[]);
+    assert_eq!(run.status, Some(0), "{run:?}");
+    assert!(run.stdout.contains("are the same directory"), "{run:?}");
+    assert_eq!(json(&user.status(&["--json"]))["in_step"], Value::Null);
+}
+
+#[test]
+fn a_list_index_that_is_to_be_migrated_is_not_in_step() {
+    if !is_root() {
+        return;
+    }
+    let user = User::new();
+    let text = fs::read_to_string(&user.configuration).expect("read");
+    fs::write(&user.configuration, format!("migration = true\n{text}")).expect("write");
+    let original = user.index.join("dovecot.list.index.log");
+    fs::write(&original, "before there were local ones").expect("write");
+    give(&original, ALICE);
+    let run = user.status(&[]);
+    let expected = "in step     no: the next login takes over the list index that is in INDEX";
+    assert!(run.stdout.contains(expected), "{run:?}");
+    user.log_in();
+    assert_eq!(json(&user.status(&["--json"]))["in_step"], true);
+
+    fs::write(&original, "of a backend without this program").expect("write");
+    give(&original, ALICE);
+    let run = user.status(&[]);
+    let expected = "in step     no: the list index in INDEX was written to since";
+    assert!(run.stdout.contains(expected), "{run:?}");
 }
 
 #[test]

@@ -5,3 +5,4 @@ pub mod files;
 pub mod lock;
 pub mod record;
 pub mod sessions;
+pub mod step;

@@ -9,12 +9,13 @@ use crate::local::files;
 use crate::local::lock::{Deadline, Exclusive, Lock, LockError, Shared};
 use crate::local::record::Record;
 use crate::local::sessions;
+use crate::local::step::{Comparison, is_index};
 use crate::nfs::claim::ClaimText;
 use crate::nfs::directory::{IndexError, Look, Migration};
 use crate::nfs::host::HostName;
 use crate::nfs::identity::Identity;
 use crate::reconcile::migration::Owner;
-use crate::reconcile::{Doubt, Outcome, Reconciliation, is_recorded, is_settled};
+use crate::reconcile::{Doubt, Outcome, Reconciliation};
 use crate::system::signals::WriteSignalsIgnored;
 
 /// What a look at both sides showed.
@@ -77,7 +78,7 @@ impl Reconciliation<'_> {
         let Some((index, look)) = looked else {
             return Ok(Step::NoIndex);
         };
-        if directory.device_and_inode() == index.device_and_inode() {
+        if is_index(&directory, &index) {
             return Ok(Step::NothingLocal);
         }
         let lock = match (missing, Lock::<Shared>::acquire_existing(&directory)) {
@@ -88,7 +89,7 @@ impl Reconciliation<'_> {
             (Missing::Make, Err(_)) => Lock::<Shared>::acquire(&directory, deadline)?,
             (_, lock) => lock?,
         };
-        if is_settled(&look, self.record_in(&lock)) {
+        if self.compared(&look, &lock).is_settled(&look) {
             self.mark_used(&lock);
             return Ok(look.claim.map_or(Step::Out, Step::In));
         }
@@ -150,10 +151,8 @@ impl Reconciliation<'_> {
     ) -> Result<Identity, Doubt> {
         let (index, look) = self.index.look()?;
         lock.confirm()?;
-        if let Some(claim) = look
-            .claim
-            .filter(|_| is_recorded(&look, self.record_in(lock)))
-        {
+        let is_equal = self.compared(&look, lock) == Comparison::Equal;
+        if let Some(claim) = look.claim.filter(|_| is_equal) {
             self.delete_litter(&index, &look);
             self.mark_used(lock);
             return Ok(claim);

@@ -16,10 +16,10 @@ use crate::local::files::{self, DeleteError, Size};
 use crate::local::lock::{self, Deadline, Exclusive, Kind, Lock, LockError, Shared};
 use crate::local::record::Record;
 use crate::local::sessions::{self, Session, Sign, SignError, State};
+use crate::local::step::{Comparison, is_index};
 use crate::names::{SHARED_LOG, SHARED_PREFIX};
 use crate::nfs::claim::{ClaimText, Without};
-use crate::nfs::directory::Migration;
-use crate::nfs::directory::{Index, IndexDirectory, IndexError, Look, SharedListIndex};
+use crate::nfs::directory::{Index, IndexDirectory, IndexError, Look, Migration, SharedListIndex};
 use crate::nfs::host::HostName;
 use crate::nfs::identity::Identity;
 use crate::reconcile::migration::{MigrateError, Originals, Owner};
@@ -229,15 +229,14 @@ impl Reconciliation<'_> {
         sign: &SignSlot,
     ) -> Result<(), Doubt> {
         let directory = ListIndexDirectory::open_or_make(&self.list_index_directory, self.actor)?;
-        if directory.device_and_inode() == index.device_and_inode() {
-            // LISTINDEX is INDEX by another path: shared by all backends, nothing is local.
+        if is_index(&directory, index) {
             return Ok(());
         }
         let shared = match Lock::<Shared>::acquire(&directory, deadline) {
             Err(error) => return Err(self.refuse(error, &directory, sign)),
             Ok(shared) => shared,
         };
-        if is_settled(look, self.record_in(&shared)) {
+        if self.compared(look, &shared).is_settled(look) {
             self.mark_used(&shared);
             return Ok(());
         }
@@ -421,7 +420,7 @@ impl Reconciliation<'_> {
         // Both sides once more: another login may have done the work while this one waited.
         let (index, look) = self.index.look()?;
         lock.confirm()?;
-        if is_recorded(&look, self.record_in(lock)) {
+        if self.compared(&look, lock) == Comparison::Equal {
             self.delete_litter(&index, &look);
             self.mark_used(lock);
             return Ok(());
@@ -597,6 +596,10 @@ impl Reconciliation<'_> {
         }
     }
 
+    fn compared<K: Kind>(&self, look: &Look, lock: &Lock<'_, K>) -> Comparison {
+        Comparison::of(look, self.record_in(lock))
+    }
+
     /// Deletes what an interrupted migration left of the originals. Another Dovecot that just moves
     /// the `.log` of its own away leaves the same for a moment, so the claim must say so.
     fn delete_litter(&self, index: &IndexDirectory<'_>, look: &Look) {
@@ -674,16 +677,6 @@ impl Reconciliation<'_> {
             ));
         }
     }
-}
-
-/// Whether the local record is what would be recorded now.
-fn is_recorded(look: &Look, record: Option<Record>) -> bool {
-    record.is_some() && record == Record::of(look)
-}
-
-/// Whether there is nothing to do.
-fn is_settled(look: &Look, record: Option<Record>) -> bool {
-    look.shared_list_index != SharedListIndex::Litter && is_recorded(look, record)
 }
 
 /// Whether a session of this backend's that a claim names is not over.

@@ -11,11 +11,12 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::Configuration;
 use crate::dovecot::environment::Environment;
-use crate::dovecot::location::{LocationError, Tracked, Tracking, resolve};
+use crate::dovecot::location::{self, LocationError, Tracked, Tracking, resolve};
 use crate::local::directory::{DirectoryError, ListIndexDirectory};
 use crate::local::files::Size;
 use crate::local::lock::{Lock, LockError, Shared};
 use crate::local::record::Record;
+use crate::local::step::{Comparison, is_index};
 use crate::login::user::{UserError, actor};
 use crate::nfs::directory::{Index, IndexError, Migration, SharedListIndex};
 use crate::nfs::host::HostName;
@@ -65,36 +66,6 @@ impl Local {
     }
 }
 
-/// Whether this backend's list index is the user's present one, by what a login would see.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// The record equals the claim: a login uses the list index as it is.
-    Equal,
-    /// Another backend has claimed the user since.
-    Behind,
-    /// So has one, but under the name of this backend.
-    Namesake,
-    /// Nothing vouches for what is here: there is no record, or an empty one.
-    NoRecord,
-    /// No backend has claimed the user.
-    NoClaim,
-    /// A list index in INDEX is to be taken over.
-    ToMigrate,
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Step::Equal => "the record here equals the claim in INDEX",
-            Step::Behind => "the claim in INDEX was made after the record here: another backend has served the user since",
-            Step::Namesake => "another backend has served the user since, under the name of this one: each needs a host name of its own",
-            Step::NoRecord => "there is no record here: the next login begins a new list index",
-            Step::NoClaim => "no backend has claimed the user",
-            Step::ToMigrate => "the next login takes over the list index that is in INDEX",
-        })
-    }
-}
-
 /// A user whose list index is local.
 #[derive(Debug)]
 pub struct UserStatus {
@@ -105,7 +76,31 @@ pub struct UserStatus {
     /// Local list index; `None` if there is none.
     pub local: Option<Local>,
     /// How both belong together.
-    pub step: Step,
+    pub compared: Comparison,
+    /// Another backend has claimed the user under the name of this one.
+    pub is_namesake: bool,
+    /// Whatever they are: the user's list index in INDEX is to be taken over.
+    pub to_migrate: bool,
+}
+
+impl UserStatus {
+    /// Whether a login uses the list index as it is.
+    pub fn is_in_step(&self) -> bool {
+        self.compared == Comparison::Equal && !self.to_migrate
+    }
+
+    /// Why the backend is in step, or not.
+    pub fn reason(&self) -> String {
+        if self.to_migrate {
+            "the next login takes over the list index that is in INDEX".to_owned()
+        } else if self.is_namesake {
+            "another backend has served the user since, under the name of this one: each needs a \
+             host name of its own"
+                .to_owned()
+        } else {
+            self.compared.to_string()
+        }
+    }
 }
 
 /// Why a user's state is not known.
@@ -171,32 +166,30 @@ pub fn of_user(
     let own = configuration.hostname.clone();
     let here = own.unwrap_or_else(HostName::of_system);
     let local = match ListIndexDirectory::open(tracked.list_index_dir(), actor.user()) {
-        Ok(directory) => {
-            Local::of(&directory, tracked.prefix(), Some(&here)).map_err(StatusError::Local)?
+        Ok(list_index) if is_index(&list_index, &directory) => {
+            let shared = Tracking::Shared(location::Shared::SameDirectory);
+            return Err(StatusError::NotTracked(shared));
+        }
+        Ok(list_index) => {
+            Local::of(&list_index, tracked.prefix(), Some(&here)).map_err(StatusError::Local)?
         }
         Err(DirectoryError::Missing(_)) => None,
         Err(error) => return Err(StatusError::Local(error.into())),
     };
     let record = local.as_ref().and_then(|local| local.record);
-    let step = match (Record::of(&look), record) {
-        _ if to_migrate => Step::ToMigrate,
-        (None, _) => Step::NoClaim,
-        (_, None) => Step::NoRecord,
-        (found, record) if found == record => Step::Equal,
-        // Whatever this backend claims, it records before the lock is free again.
-        _ if claim
-            .as_ref()
-            .is_some_and(|(host, _)| *host == here.as_str()) =>
-        {
-            Step::Namesake
-        }
-        _ => Step::Behind,
-    };
+    let compared = Comparison::of(&look, record);
+    // Whatever this backend claims, it records before the lock is free again.
+    let own_name = claim
+        .as_ref()
+        .is_some_and(|(host, _)| *host == here.as_str());
+    let is_namesake = compared == Comparison::Behind && own_name;
     Ok(UserStatus {
         tracked,
         claim,
         local,
-        step,
+        compared,
+        is_namesake,
+        to_migrate,
     })
 }
 

@@ -15,7 +15,7 @@ use crate::admin::output::{
     Exit, Span, and_of_these, cannot_drop_groups, complain, counted, insert_path, printable, say,
     say_as_it_is,
 };
-use crate::admin::status::{self, AGES, Local, StatusError, Step, TreeStatus, UserStatus};
+use crate::admin::status::{self, AGES, Local, StatusError, TreeStatus, UserStatus};
 use crate::config::Configuration;
 use crate::dovecot::doveadm;
 use crate::dovecot::environment::Environment;
@@ -98,7 +98,7 @@ fn exit_of(error: &StatusError) -> Exit {
 }
 
 fn print_user(options: &Status, name: &OsStr, status: &UserStatus) -> Exit {
-    let in_step = status.step == Step::Equal;
+    let in_step = status.is_in_step();
     if options.json {
         let mut object = Map::new();
         insert_path(&mut object, "user", Some(name.as_bytes()));
@@ -119,7 +119,7 @@ fn print_user(options: &Status, name: &OsStr, status: &UserStatus) -> Exit {
             claim.map(|(_, age)| *age).into(),
         );
         object.insert("in_step".to_owned(), in_step.into());
-        object.insert("reason".to_owned(), status.step.to_string().into());
+        object.insert("reason".to_owned(), status.reason().into());
         insert_local(&mut object, status.local.as_ref());
         say(Value::Object(object));
         return Exit::Ok;
@@ -144,7 +144,7 @@ fn print_user(options: &Status, name: &OsStr, status: &UserStatus) -> Exit {
     ));
     print_local(status.local.as_ref());
     let answer = if in_step { "yes" } else { "no" };
-    say(format_args!("in step     {answer}: {}", status.step));
+    say(format_args!("in step     {answer}: {}", status.reason()));
     Exit::Ok
 }
 
