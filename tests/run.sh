@@ -59,6 +59,12 @@ check_cargo() {
     fi
 }
 
+# rust-version of Cargo.toml. The crates are here since the build.
+check_oldest_rust() {
+    check env CARGO_TARGET_DIR="$CARGO_TARGET_DIR/trixie" "$REPO/tests/lib/in-root.sh" trixie \
+        cargo clippy --offline --quiet --locked --workspace --all-targets -- -D warnings
+}
+
 check_shell() {
     local scripts
     mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
@@ -97,6 +103,7 @@ timed "building" build_release || die "it does not build"
 export WRAPPER COMMAND
 timed "format" check_cargo fmt --all --check
 timed "lints" check_cargo clippy --locked --workspace --all-targets -- -D warnings
+timed "lints of Debian 13's Rust" check_oldest_rust
 timed "licences" check_cargo deny --locked check licenses bans sources
 timed "shell scripts" check_shell
 timed "tests in Rust" check_rust

@@ -182,7 +182,7 @@ fn place(where_: &Where, events: &dyn Events) -> Option<Place> {
     let configuration = configuration(events);
     let refused = |what: &str, path: Option<&CStr>| {
         let path = path.map_or_else(Default::default, CStr::to_string_lossy);
-        let reason = format_args!("session without list index: {what}: {path}");
+        let reason = format!("session without list index: {what}: {path}");
         events.event(Level::Error, &reason);
     };
     let Some(index_directory) = path(index) else {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # in-root.sh NAME COMMAND [ARG...]: runs COMMAND in the Debian NAME that tests/setup.sh roots made,
-# with this machine's /proc, /dev, /sys, /tmp and network, this project and its build directory in
-# the same places, and the same working directory. What it writes elsewhere is seen by nobody else
+# with this machine's /proc, /dev, /sys, /tmp and network, this project, its build directory and
+# cargo's crates in the same places, and the same working directory. What it writes elsewhere is seen by nobody else
 # and gone when it ends. COMMAND has the process id that this script had.
 set -euo pipefail
 
@@ -15,8 +15,8 @@ fi
 # shellcheck disable=SC2016 # for the inner shell
 exec unshare --mount --propagation private bash -euc '
     root=$1 directory=$PWD
-    same_places=("$2" "$3" "${TMPDIR:-/tmp}")
-    shift 3
+    same_places=("$2" "$3" "$4" "${TMPDIR:-/tmp}")
+    shift 4
     # What is written goes to memory, over the root that stays as it is.
     mount -t tmpfs -o mode=0755 tmpfs "$root/mnt"
     mkdir "$root/mnt/upper" "$root/mnt/work"
@@ -40,4 +40,4 @@ exec unshare --mount --propagation private bash -euc '
     # The root has no other locale.
     export LC_ALL=C.UTF-8
     exec chroot "$root" sh -c "cd \"\$1\" 2>/dev/null || cd /; shift; exec \"\$@\"" in_root "$directory" "$@"
-' in_root "$root" "$repo" "${CARGO_TARGET_DIR:-$repo/target}" "$@"
+' in_root "$root" "$repo" "${CARGO_TARGET_DIR:-$repo/target}" "${CARGO_HOME:-$HOME/.cargo}/registry" "$@"

@@ -42,7 +42,7 @@ fn check_file<'a>(path: &Path, readers: impl Iterator<Item = &'a str>, findings:
                 let file = quoted(&path.to_string_lossy());
                 Remedy::Run(format!("chown root {file} && chmod go-w {file}"))
             });
-            let reason = format_args!("the wrapper uses its defaults: {error}");
+            let reason = format!("the wrapper uses its defaults: {error}");
             return findings.add(Severity::Error, "configuration", reason, remedy);
         }
     };

@@ -187,7 +187,7 @@ pub fn check(
     let file_system = match open_without_links(base) {
         Ok(fd) => FileSystem::of(fd),
         Err(error) => {
-            let reason = format_args!("{error}: no list index can be made there");
+            let reason = format!("{error}: no list index can be made there");
             return findings.add(Severity::Error, "no_base", reason, plan.make(settings));
         }
     };
