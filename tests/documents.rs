@@ -125,3 +125,91 @@ fn every_test_that_the_attacks_name_exists() {
     assert!(missing.is_empty(), "{}", missing.join("\n"));
     assert!(named > 40, "only {named} tests are named");
 }
+
+/// All string literals of the sources, with the lines that were broken in them put together again.
+fn messages() -> String {
+    fn collect(directory: &Path, into: &mut String) {
+        for entry in fs::read_dir(directory).expect("it can be listed") {
+            let path = entry.expect("it can be listed").path();
+            if path.is_dir() {
+                collect(&path, into);
+            } else if path
+                .extension()
+                .is_some_and(|extension| extension == "rs" || extension == "c")
+            {
+                into.push_str(&read(&path));
+            }
+        }
+    }
+    let mut sources = String::new();
+    collect(&root().join("src"), &mut sources);
+    let mut together = String::new();
+    for line in sources.lines() {
+        let line = line.trim();
+        match line.strip_suffix('\\') {
+            Some(beginning) => together.push_str(beginning),
+            None => {
+                together.push_str(line);
+                together.push('\n');
+            }
+        }
+    }
+    // C puts neighbouring literals together.
+    together.replace("\"\n\"", "")
+}
+
+/// The words of libc that a message ends with.
+const ERRNOS: [&str; 6] = [
+    "Permission denied",
+    "Stale file handle",
+    "Input/output error",
+    "No space left on device",
+    "Read-only file system",
+    "Disk quota exceeded",
+];
+
+#[test]
+fn every_log_line_that_the_documents_explain_can_be_logged() {
+    let messages = messages();
+    let mut missing = Vec::new();
+    let mut looked_for = 0;
+    for (page, heading) in [
+        ("docs/monitoring.md", "## Log lines"),
+        (
+            "docs/troubleshooting.md",
+            "## The log says \"session without list index: ...\"",
+        ),
+    ] {
+        let text = read(&root().join(page));
+        let section = text.split(heading).nth(1).expect("the heading is there");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let rows = section.lines().filter(|line| line.starts_with("| `"));
+        let lines = rows.flat_map(|row| {
+            let first = row.split(" | ").next().unwrap_or_default();
+            first.split('`').skip(1).step_by(2)
+        });
+        for line in lines {
+            // What stands for a name or a number.
+            let words: Vec<_> = line
+                .split(' ')
+                .map(|word| match word.trim_end_matches([':', ',']) {
+                    "A" | "B" | "N" | "M" | "INDEX" | "..." => "\0",
+                    _ => word,
+                })
+                .collect();
+            let line = words.join(" ").replace("...", "\0");
+            for part in line.split(['\0', ';', ':']) {
+                let part = part.trim_matches([' ', ':']);
+                if part.len() < 8 || ERRNOS.contains(&part) {
+                    continue;
+                }
+                looked_for += 1;
+                if !messages.contains(part) {
+                    missing.push(format!("{page}: {part}"));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+    assert!(looked_for > 25, "only {looked_for} parts of lines");
+}
