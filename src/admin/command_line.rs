@@ -45,6 +45,12 @@ pub struct Check {
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     pub dovecot_config: Option<PathBuf>,
 
+    /// Ask about this user; may be given more than once
+    /// [default: at most 20 whom Dovecot or this backend
+    /// knows]
+    #[arg(long, short, value_name = "USER", verbatim_doc_comment)]
+    pub user: Vec<String>,
+
     /// Print JSON
     #[arg(long)]
     pub json: bool,

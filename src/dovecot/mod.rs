@@ -4,4 +4,8 @@ pub mod age;
 #[cfg(feature = "admin")]
 pub mod doveadm;
 pub mod environment;
+#[cfg(feature = "admin")]
+pub mod files;
 pub mod location;
+#[cfg(feature = "admin")]
+pub mod settings;

@@ -1,20 +1,31 @@
-//! The wrapper's own configuration says what Dovecot's does.
+//! The wrapper's own configuration file is one that it uses, and fits Dovecot.
 
-use std::fs::Metadata;
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::dovecot::{LocationSource, Settings, UserdbLocation};
+use super::finding::{Findings, Kind, Remedy, quoted};
+use super::location::inbox;
 use super::services::PostLogin;
-use super::{Findings, Remedy, Severity, location, quoted};
 use crate::config::{Configuration, ConfigurationError};
+use crate::dovecot::environment::Namespace;
+use crate::dovecot::files::Place;
+use crate::dovecot::settings::{Generation, Settings};
 use crate::names::DEFAULT_CONFIGURATION;
 use crate::nfs::directory::Migration;
 use crate::nfs::host::HostName;
-use crate::system::accounts;
+
+/// What the wrapper goes by.
+#[derive(Debug, Default)]
+pub struct Wrapper {
+    /// Whose fields it reads.
+    pub inbox: Namespace,
+    /// Whether it takes over list indexes that are in INDEX.
+    pub migrates: bool,
+}
 
 /// Looks at each configuration file that a post-login service reads.
-pub fn check(settings: &Settings, post_logins: &[PostLogin<'_>], findings: &mut Findings) {
+pub fn check(settings: &Settings, post_logins: &[PostLogin], findings: &mut Findings) -> Wrapper {
     let mut files: Vec<PathBuf> = post_logins
         .iter()
         .map(|service| service.configuration.clone())
@@ -24,106 +35,127 @@ pub fn check(settings: &Settings, post_logins: &[PostLogin<'_>], findings: &mut 
     }
     files.sort();
     files.dedup();
+    let mut wrapper = Wrapper::default();
     for file in files {
         let readers = post_logins
             .iter()
-            .filter(|service| service.configuration == file)
-            .map(|service| service.user);
-        check_file(&file, readers, findings);
+            .filter(|service| service.configuration == file);
+        if let Some(configuration) = check_file(&file, readers, findings) {
+            let namespace = namespace(settings, &file, &configuration, findings);
+            wrapper.inbox = namespace.unwrap_or(configuration.inbox_namespace);
+            wrapper.migrates |= configuration.migration == Migration::On;
+        }
     }
-    userdb_agrees(settings, findings);
+    wrapper
 }
 
-fn check_file<'a>(path: &Path, readers: impl Iterator<Item = &'a str>, findings: &mut Findings) {
+fn check_file<'a>(
+    path: &Path,
+    readers: impl Iterator<Item = &'a PostLogin>,
+    findings: &mut Findings,
+) -> Option<Configuration> {
+    let file = quoted(&path.to_string_lossy());
     let configuration = match Configuration::read(path) {
         Ok(configuration) => configuration,
         Err(error) => {
-            let remedy = matches!(error, ConfigurationError::Untrusted(_)).then(|| {
-                let file = quoted(&path.to_string_lossy());
-                Remedy::Run(format!("chown root {file} && chmod go-w {file}"))
-            });
-            let reason = format!("the wrapper uses its defaults: {error}");
-            return findings.add(Severity::Error, "configuration", reason, remedy);
+            let remedy = match &error {
+                ConfigurationError::Untrusted(_) => Some(Remedy::Run(format!(
+                    "chown root {file} && chmod go-w {file}"
+                ))),
+                ConfigurationError::Empty(_) => Some(Remedy::Run(format!("rm {file}"))),
+                _ => None,
+            };
+            let place = match &error {
+                ConfigurationError::Syntax { path, line, .. } => Some(Place {
+                    file: path.clone(),
+                    line: *line,
+                }),
+                _ => None,
+            };
+            let reason = error.to_string();
+            findings.add_at(Kind::Configuration { reason }, place, remedy);
+            return None;
         }
     };
-    if configuration.is_some() {
-        readable(path, readers, findings);
+    if let (Some(_), Ok(status)) = (&configuration, path.metadata()) {
+        let mut users = readers.filter_map(|service| service.user.as_ref());
+        let unable = users
+            .find(|user| status.mode() & 0o444 & user.bits_of(status.uid(), status.gid()) == 0);
+        if let Some(user) = unable {
+            let kind = Kind::Unreadable {
+                file: path.display().to_string(),
+                user: user.name.clone(),
+            };
+            findings.add(kind, Remedy::Run(format!("chmod a+r {file}")));
+        }
     }
     let configuration = configuration.unwrap_or_default();
     if configuration.migration == Migration::On {
-        findings.add(
-            Severity::Hint,
-            "migration",
-            "migration is on: switch it off once everybody has logged in and the log shows no list index taken over any more",
-            Remedy::Write(path.to_owned(), "migration = false".to_owned()),
+        findings.add_at(
+            Kind::Migration,
+            place_of(path, "migration"),
+            set(path, "migration", "false"),
         );
     }
-    let host = configuration.hostname.unwrap_or_else(HostName::of_system);
+    let host = configuration.hostname.clone();
+    let host = host.unwrap_or_else(HostName::of_system);
     if host.as_str() == "localhost" || host.as_str().starts_with("localhost.") {
-        findings.add(
-            Severity::Warning,
-            "host_name",
-            "this backend is called localhost, and so may others be: the log cannot tell where a user came from",
-            Remedy::Write(path.to_owned(), "hostname = \"backend1.example.org\"".to_owned()),
+        findings.add_at(
+            Kind::HostName,
+            place_of(path, "hostname"),
+            set(path, "hostname", "\"backend1.example.org\""),
         );
     }
+    Some(configuration)
 }
 
-/// A service that does not run as root must be able to read the file.
-fn readable<'a>(path: &Path, readers: impl Iterator<Item = &'a str>, findings: &mut Findings) {
-    let Ok(status) = path.metadata() else {
-        return;
+/// The wrapper must know the name of the namespace whose list index it may switch off. Returns the right one.
+fn namespace(
+    settings: &Settings,
+    path: &Path,
+    configuration: &Configuration,
+    findings: &mut Findings,
+) -> Option<Namespace> {
+    let name = inbox(settings)?;
+    let is_unnamed = name.bytes().all(|byte| byte.is_ascii_digit());
+    let is_odd = name.contains([' ', '\\']) || name.bytes().any(|byte| byte.is_ascii_uppercase());
+    if settings.generation == Generation::V2_4 && is_odd {
+        let kind = Kind::UnusableInboxName {
+            name: name.to_owned(),
+        };
+        findings.add_at(kind, settings.place(&format!("namespace/{name}")), None);
+        return None;
+    }
+    let namespace = Namespace::try_from(name.to_owned()).ok()?;
+    if is_unnamed || namespace == configuration.inbox_namespace {
+        return None;
+    }
+    let kind = Kind::InboxNamespace {
+        name: name.to_owned(),
     };
-    for reader in readers.filter(|reader| !matches!(*reader, "" | "root")) {
-        if !may_read(reader, &status) {
-            findings.add(
-                Severity::Error,
-                "configuration",
-                format_args!(
-                    "the wrapper uses its defaults: {reader}, who executes it, may not read {}",
-                    path.display()
-                ),
-                Remedy::Run(format!("chmod a+r {}", quoted(&path.to_string_lossy()))),
-            );
-            return;
-        }
+    let remedy = set(path, "inbox_namespace", &format!("\"{name}\""));
+    findings.add_at(kind, place_of(path, "inbox_namespace"), remedy);
+    Some(namespace)
+}
+
+/// Sets a key of the file, where it is or before all tables.
+fn set(path: &Path, key: &str, value: &str) -> Remedy {
+    let line = format!("{key} = {value}");
+    match place_of(path, key) {
+        Some(place) => Remedy::Replace(place, line),
+        None => Remedy::Prepend(path.to_owned(), line),
     }
 }
 
-fn may_read(user: &str, status: &Metadata) -> bool {
-    let uid = user.parse().ok().or_else(|| accounts::user_id(user));
-    status.mode() & 0o004 != 0
-        || uid == Some(status.uid())
-        // His primary group may be this one, too: no false alarm then.
-        || (status.mode() & 0o040 != 0 && status.gid() != 0)
-}
-
-/// What the userdb returns is all that the wrapper sees; but Dovecot prefers a namespace's own.
-fn userdb_agrees(settings: &Settings, findings: &mut Findings) {
-    let remedy = settings.write(location::userdb_lines(&location::wanted(settings)));
-    match (settings.userdb_location(), settings.location()) {
-        (UserdbLocation::Given(given), (used, LocationSource::Namespace(name)))
-            if given != used =>
-        {
-            findings.add(
-                Severity::Error,
-                "other_location",
-                format_args!("the userdb returns '{given}', but namespace {name} has a location of its own, '{used}'"),
-                settings.write(format!("namespace {name} {{\n  location = {given}\n}}")),
-            );
-        }
-        (UserdbLocation::Given(_), _) => {}
-        (UserdbLocation::Missing, _) => findings.add(
-            Severity::Error,
-            "no_location",
-            "the wrapper does not know where list indexes are: the userdb does not return mail_location",
-            remedy,
-        ),
-        (UserdbLocation::Unknown, _) => findings.add(
-            Severity::Hint,
-            "unknown_location",
-            "the wrapper needs mail_location from the userdb for every user: does the database return it?",
-            remedy,
-        ),
-    }
+fn place_of(path: &Path, key: &str) -> Option<Place> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let is_key = |line: &str| {
+        let rest = line.trim_start().strip_prefix(key)?;
+        rest.trim_start().starts_with('=').then_some(())
+    };
+    let line = text.lines().position(|line| is_key(line).is_some())?;
+    Some(Place {
+        file: path.to_owned(),
+        line: line + 1,
+    })
 }

@@ -11,10 +11,14 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::dovecot::{MailUsers, Settings};
-use super::location::ListIndexes;
-use super::services::PostLogin;
-use super::{Findings, Remedy, Severity, quoted};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+
+use super::finding::{Findings, Kind, Remedy, quoted};
+use super::host::mount_point;
+use super::location::one_each;
+use super::people::{Account, MailUsers};
+use crate::dovecot::files::Place;
+use crate::dovecot::settings::Settings;
 use crate::local::directory::open_without_links;
 use crate::system::file_system::FileSystem;
 
@@ -30,50 +34,147 @@ const OWN: u32 = 0o700;
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
+/// So many directories of a hash are made, but no more.
+const MOST: u32 = 4096;
+
+/// Where all users' list indexes are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Above {
+    /// The directory that all have in common.
+    pub base: PathBuf,
+    /// For each level below it, the number of directories of a hash, and the digits of their names.
+    hashes: Vec<(u32, usize)>,
+}
+
+impl Above {
+    /// From the path of the list index as it is configured, with Dovecot's variables; `None` if it is not
+    /// absolute, or is the same for everybody.
+    pub fn of_template(template: &str) -> Option<Self> {
+        let first = template.find('%')?;
+        let (constant, _) = template[..first].rsplit_once('/')?;
+        if !template.starts_with('/') {
+            return None;
+        }
+        let mut hashes = Vec::new();
+        // The last part is the file's name, the one before the user's own directory.
+        let mut rest = &template[constant.len() + 1..];
+        while let Some((hash, length)) = hash(rest) {
+            let Some(after) = rest[length..].strip_prefix('/') else {
+                break;
+            };
+            hashes.push(hash);
+            rest = after;
+        }
+        if rest.starts_with('%') && !rest.contains('/') {
+            // The hash was all that there is.
+            hashes.pop();
+        }
+        let product = hashes
+            .iter()
+            .try_fold(1_u32, |all, (number, _)| all.checked_mul(*number));
+        if product.is_none_or(|product| product > MOST) {
+            hashes.clear();
+        }
+        let base = if constant.is_empty() { "/" } else { constant };
+        Some(Self {
+            base: PathBuf::from(base),
+            hashes,
+        })
+    }
+
+    /// From users' own directories: what they are in, and above that what looks like a hash.
+    pub fn of_directories<'a>(directories: impl Iterator<Item = &'a Path>) -> Option<Self> {
+        let parents: BTreeSet<&Path> = directories.filter_map(Path::parent).collect();
+        let digits = |parent: &&Path| {
+            let name = parent.file_name()?.to_str()?;
+            let is_hash = (2..=3).contains(&name.len())
+                && name.bytes().all(|byte| b"0123456789abcdef".contains(&byte));
+            is_hash.then_some(name.len())
+        };
+        let first = *parents.first()?;
+        let length = digits(&first);
+        if let Some(length) =
+            length.filter(|_| parents.iter().all(|parent| digits(parent) == length))
+        {
+            let base = first.parent()?;
+            if parents.iter().all(|parent| parent.parent() == Some(base)) {
+                return Some(Self {
+                    base: base.to_owned(),
+                    hashes: vec![(1 << (4 * length), length)],
+                });
+            }
+        }
+        let base = first
+            .ancestors()
+            .find(|base| parents.iter().all(|parent| parent.starts_with(base)))?;
+        Some(Self {
+            base: base.to_owned(),
+            hashes: Vec::new(),
+        })
+    }
+}
+
+/// The hash that a path component is: `%2.256Nu`, or `%{user | md5 | substr(0, 8) % 256 | hex(2)}`.
+fn hash(template: &str) -> Option<((u32, usize), usize)> {
+    let rest = template.strip_prefix('%')?;
+    if let Some(inside) = rest.strip_prefix('{') {
+        let end = inside.find('}')?;
+        let (_, modulus) = inside[..end].rsplit_once('%')?;
+        let (number, filter) = modulus.split_once('|')?;
+        let digits = filter.trim().strip_prefix("hex(")?.strip_suffix(')')?;
+        let hash = (number.trim().parse().ok()?, digits.parse().ok()?);
+        return Some((hash, end + 3));
+    }
+    let end = rest.find(['N', 'H'])?;
+    let (digits, number) = rest[..end].split_once('.')?;
+    let hash = (number.parse().ok()?, digits.parse().ok()?);
+    rest[end + 1..]
+        .starts_with(|variable: char| variable.is_ascii_lowercase())
+        .then_some((hash, end + 3))
+}
+
 /// The directories that are needed, each after those that it is in.
-pub struct Plan {
+pub struct Plan<'a> {
     /// Whose list indexes these are.
     pub users: MailUsers,
     /// The directory above all others.
     pub base: PathBuf,
+    settings: &'a Settings,
     directories: BTreeMap<PathBuf, Planned>,
 }
 
 struct Planned {
     mode: u32,
     /// Name and uid.
-    owner: (String, u32),
+    owner: Account,
 }
 
-impl Plan {
-    /// What list indexes at that place need.
-    pub fn new(
-        settings: &Settings,
-        post_logins: &[PostLogin<'_>],
-        list_indexes: &ListIndexes,
-    ) -> Plan {
-        let base = list_indexes.base.clone();
-        let mut users = settings.mail_users(post_logins.iter().map(|service| service.user));
+impl<'a> Plan<'a> {
+    /// What list indexes there need.
+    pub fn new(settings: &'a Settings, users: &MailUsers, above: &Above) -> Self {
+        let base = above.base.clone();
         let owner = fs::symlink_metadata(&base).map_or(0, |status| status.uid());
+        let mut users = users.clone();
         if users == MailUsers::Unknown {
             users = match owner {
-                0 => MailUsers::Many,
-                uid => MailUsers::One(uid.to_string(), uid),
+                0 => MailUsers::Many(Vec::new()),
+                uid => MailUsers::One(Account::of_uid(uid)),
             };
         }
-        let of_many = of_many_users(list_indexes);
+        let of_many = of_many_users(above);
         // One mail user may also use what is made for many.
         let are_there = || owner == 0 && of_many.keys().all(|path| path.is_dir());
         let directories = match &users {
-            MailUsers::One(name, uid) if !are_there() => {
-                let owner = (name.clone(), *uid);
+            MailUsers::One(account) if !are_there() => {
+                let owner = account.clone();
                 BTreeMap::from([(base.clone(), Planned { mode: OWN, owner })])
             }
             _ => of_many,
         };
-        Plan {
+        Self {
             users,
             base,
+            settings,
             directories,
         }
     }
@@ -82,139 +183,101 @@ impl Plan {
     pub fn tmpfiles(&self) -> String {
         let mut lines = String::new();
         for (path, planned) in &self.directories {
-            let path = path.to_string_lossy();
-            let group = if planned.owner.1 == 0 { "root" } else { "-" };
-            let (mode, owner) = (planned.mode, &planned.owner.0);
             // Writing to a string never fails.
-            let _ = writeln!(lines, "d {} {mode:04o} {owner} {group} -", quoted(&path));
+            let _ = writeln!(lines, "{}", planned.line(path));
         }
         lines
     }
 
     /// How the directories are made now.
-    fn make(&self, settings: &Settings) -> Remedy {
+    fn make(&self) -> Remedy {
         Remedy::Run(match self.directories.iter().next() {
             Some((path, planned)) if self.directories.len() == 1 => format!(
                 "install -d -m {:04o} -o {} {}",
                 planned.mode,
-                planned.owner.0,
+                planned.owner.name,
                 quoted(&path.to_string_lossy())
             ),
             _ => format!(
                 "nfs-hostchange check{} --tmpfiles | systemd-tmpfiles --create -",
-                settings.option()
+                self.option()
             ),
+        })
+    }
+
+    fn option(&self) -> String {
+        self.settings.given_file().map_or_else(String::new, |file| {
+            format!(" --dovecot-config {}", quoted(&file.to_string_lossy()))
         })
     }
 }
 
-/// The base directory, and hash directories as `%2.256Nu` makes them: everything that does not depend
-/// on who the users are.
-fn of_many_users(list_indexes: &ListIndexes) -> BTreeMap<PathBuf, Planned> {
+impl Planned {
+    /// The line of tmpfiles.d(5) that makes it.
+    fn line(&self, path: &Path) -> String {
+        let path = path.to_string_lossy();
+        let group = if self.owner.uid == 0 { "root" } else { "-" };
+        let (mode, owner) = (self.mode, &self.owner.name);
+        format!("d {} {mode:04o} {owner} {group} -", quoted(&path))
+    }
+}
+
+/// The base directory, and below it all directories of a hash: everything that does not depend on who
+/// the users are.
+fn of_many_users(above: &Above) -> BTreeMap<PathBuf, Planned> {
     let planned = |mode| Planned {
         mode,
-        owner: ("root".to_owned(), 0),
+        owner: Account::of_uid(0),
     };
-    let mut directories = BTreeMap::from([(list_indexes.base.clone(), planned(SHARED))]);
-    for parent in hash_directories(list_indexes) {
-        for above in parent.ancestors().skip(1) {
-            if above.starts_with(&list_indexes.base) {
-                directories.insert(above.to_owned(), planned(PASSED));
-            }
+    let mut directories = BTreeMap::new();
+    let mut level = vec![above.base.clone()];
+    for (number, digits) in &above.hashes {
+        let below = level.iter().flat_map(|path| {
+            (0..*number).map(move |hash| path.join(format!("{hash:0width$x}", width = *digits)))
+        });
+        let below = below.collect();
+        for path in std::mem::replace(&mut level, below) {
+            directories.insert(path, planned(PASSED));
         }
-        directories.insert(parent, planned(SHARED));
     }
+    directories.extend(level.into_iter().map(|path| (path, planned(SHARED))));
     directories
 }
 
-/// The directories that users' own are in, if they are a certain number and not one.
-fn hash_directories(list_indexes: &ListIndexes) -> BTreeSet<PathBuf> {
-    const MOST: usize = 4096;
-    let mut found = BTreeSet::from([list_indexes.base.clone()]);
-    let below = list_indexes.directory.strip_prefix(&list_indexes.base);
-    let mut names: Vec<_> = below.into_iter().flat_map(Path::iter).collect();
-    // The last one is the user's own.
-    names.pop();
-    for name in names {
-        let Some(names) = names_of(&name.to_string_lossy()) else {
-            return BTreeSet::new();
-        };
-        if names.len() * found.len() > MOST {
-            return BTreeSet::new();
-        }
-        found = found
-            .iter()
-            .flat_map(|directory| names.iter().map(|name| directory.join(name)))
-            .collect();
-    }
-    found.remove(&list_indexes.base);
-    found
-}
-
-/// Every name that a part of a path stands for, if that does not depend on who the users are: the
-/// part itself without %variables, or all digits of a hash (`%2.256Nu`).
-fn names_of(part: &str) -> Option<Vec<String>> {
-    let Some(variable) = part.strip_prefix('%') else {
-        return (!part.contains('%')).then(|| vec![part.to_owned()]);
-    };
-    let (width, rest) = variable.split_once('.')?;
-    let (modulus, variable) = rest.split_once(['N', 'H'])?;
-    let (width, modulus): (usize, u32) = (width.parse().ok()?, modulus.parse().ok()?);
-    (variable.len() == 1 && modulus <= 4096).then(|| {
-        (0..modulus)
-            .map(|number| format!("{number:0width$x}"))
-            .collect()
-    })
-}
-
 /// Looks at the directories themselves, and at what makes them at boot.
-pub fn check(
-    settings: &Settings,
-    list_indexes: &ListIndexes,
-    plan: &Plan,
-    findings: &mut Findings,
-) {
-    let elsewhere = || list_indexes.remedy.clone();
+pub fn check(settings: &Settings, plan: &Plan<'_>, findings: &mut Findings) {
+    let elsewhere = || one_each(settings);
     let base = &plan.base;
+    let directory = base.display().to_string();
     if [Path::new("/"), Path::new("/dev/shm")].contains(&base.as_path()) {
-        return findings.add(
-            Severity::Warning,
-            "shared_base",
-            format_args!("list indexes are in {} itself, where others have files too: usercache sweep refuses it", base.display()),
-            elsewhere(),
-        );
+        return findings.add(Kind::SharedBase { directory }, elsewhere());
     }
-    let file_system = match open_without_links(base) {
-        Ok(fd) => FileSystem::of(fd),
+    let fd = match open_without_links(base) {
+        Ok(fd) => fd,
         Err(error) => {
-            let reason = format!("{error}: no list index can be made there");
-            return findings.add(Severity::Error, "no_base", reason, plan.make(settings));
+            let reason = error.to_string();
+            return findings.add(Kind::NoBase { reason }, plan.make());
         }
     };
-    match file_system {
-        Ok(FileSystem::Network) => findings.add(
-            Severity::Error,
-            "network_list_index",
-            format_args!(
-                "{} is on a network file system: list indexes there are shared, not local",
-                base.display()
-            ),
-            elsewhere(),
-        ),
-        Ok(FileSystem::Disk) => findings.add(
-            Severity::Warning,
-            "disk_list_index",
-            format_args!("{} is on a disk, not in memory", base.display()),
-            elsewhere(),
-        ),
+    if fstatvfs(&fd).is_ok_and(|status| status.flags().contains(FsFlags::ST_RDONLY)) {
+        let mount_point = mount_point(base);
+        let command = format!(
+            "mount -o remount,rw {}",
+            quoted(&mount_point.to_string_lossy())
+        );
+        return findings.add(Kind::ReadOnly { directory }, Remedy::Run(command));
+    }
+    match FileSystem::of(fd) {
+        Ok(FileSystem::Network) => findings.add(Kind::NetworkListIndex { directory }, elsewhere()),
+        Ok(FileSystem::Disk) => findings.add(Kind::DiskListIndex { directory }, elsewhere()),
         // What is on a disk is still there after a boot.
-        Ok(FileSystem::Memory) => are_made_at_boot(settings, plan, findings),
+        Ok(FileSystem::Memory) => are_made_at_boot(plan, findings),
         Err(_) => {}
     }
-    are_safe(settings, plan, findings);
+    are_safe(plan, findings);
 }
 
-fn are_safe(settings: &Settings, plan: &Plan, findings: &mut Findings) {
+fn are_safe(plan: &Plan<'_>, findings: &mut Findings) {
     let mut missing = Vec::new();
     let mut wrong = BTreeMap::new();
     for (path, planned) in &plan.directories {
@@ -226,96 +289,101 @@ fn are_safe(settings: &Settings, plan: &Plan, findings: &mut Findings) {
             }
             Err(_) => continue,
         };
-        let (mode, owner) = (status.mode(), status.uid());
-        let finding = if owner != planned.owner.1 {
-            let reason = format!(
-                "belongs to uid {owner}, not to {}: he decides who may have a list index",
-                planned.owner.0
-            );
-            (Severity::Error, "foreign_base", reason)
-        } else if mode & WRITABLE_BY_OTHERS & !planned.mode != 0 {
-            let severity = if mode & STICKY == 0 {
-                Severity::Error
-            } else {
-                Severity::Warning
-            };
-            let reason =
-                "can be written to by others, who may hold the place of a user's directory"
-                    .to_owned();
-            (severity, "writable_base", reason)
-        } else if planned.mode == SHARED && mode & 0o003 != 0o003 {
-            let reason =
-                "cannot be written to by all users, each of whom makes his own directory there"
-                    .to_owned();
-            (Severity::Error, "closed_base", reason)
-        } else if planned.mode == SHARED && mode & STICKY == 0 {
-            let reason =
-                "has no sticky bit: everybody may remove another user's directory".to_owned();
-            (Severity::Error, "writable_base", reason)
-        } else {
-            continue;
-        };
-        let (severity, id, reason) = finding;
-        // Of several with the same fault, the first is named.
-        wrong.entry((id, reason)).or_insert((severity, path));
+        if let Some(kind) = fault(path, planned, status.mode(), status.uid()) {
+            // Of several with the same fault, the first is named.
+            wrong.entry(kind.id()).or_insert(kind);
+        }
     }
-    for ((id, reason), (severity, path)) in wrong {
-        let reason = format!("{} {reason}", path.display());
-        findings.add(severity, id, reason, plan.make(settings));
+    for kind in wrong.into_values() {
+        findings.add(kind, plan.make());
     }
     if let Some(first) = missing.first() {
-        findings.add(
-            Severity::Error,
-            "no_hash_directories",
-            format_args!(
-                "{} of {} directories are missing, {} for one: a delivery before its first login fails",
-                missing.len(),
-                plan.directories.len(),
-                first.display()
-            ),
-            plan.make(settings),
-        );
+        let kind = Kind::NoHashDirectories {
+            missing: missing.len(),
+            all: plan.directories.len(),
+            first: first.display().to_string(),
+        };
+        findings.add(kind, plan.make());
     }
 }
 
-fn are_made_at_boot(settings: &Settings, plan: &Plan, findings: &mut Findings) {
+fn fault(path: &Path, planned: &Planned, mode: u32, owner: u32) -> Option<Kind> {
+    let directory = path.display().to_string();
+    let needed = match planned.mode {
+        SHARED => 0o003,
+        OWN => 0o700,
+        _ => 0o001,
+    };
+    if owner != planned.owner.uid {
+        let wanted = planned.owner.name.clone();
+        Some(Kind::ForeignBase {
+            directory,
+            owner,
+            wanted,
+        })
+    } else if mode & WRITABLE_BY_OTHERS & !planned.mode != 0 {
+        Some(match mode & STICKY {
+            0 => Kind::WritableBase { directory },
+            _ => Kind::CrowdedBase { directory },
+        })
+    } else if mode & needed != needed {
+        Some(Kind::ClosedBase { directory })
+    } else if planned.mode == SHARED && mode & STICKY == 0 {
+        Some(Kind::WritableBase { directory })
+    } else {
+        None
+    }
+}
+
+fn are_made_at_boot(plan: &Plan<'_>, findings: &mut Findings) {
     let made = made_at_boot();
-    let forgotten: Vec<_> = plan
-        .directories
-        .keys()
-        .filter(|path| !made.contains(path.as_os_str().to_string_lossy().as_ref()))
-        .collect();
+    let mut forgotten = Vec::new();
+    for (path, planned) in &plan.directories {
+        let Some((line, place)) = made.get(path) else {
+            forgotten.push(path);
+            continue;
+        };
+        let mut words = line.split_whitespace().skip(2);
+        let mode = words
+            .next()
+            .and_then(|mode| u32::from_str_radix(mode.trim_start_matches(['~', ':']), 8).ok());
+        let owner = words
+            .next()
+            .map_or("root", |owner| if owner == "-" { "root" } else { owner });
+        let is_right = mode.unwrap_or(0o755) == planned.mode
+            && Account::of(owner).is_some_and(|owner| owner.uid == planned.owner.uid);
+        if !is_right {
+            let wanted = planned.line(path);
+            let kind = Kind::TmpfilesLine {
+                directory: path.display().to_string(),
+                line: line.clone(),
+                wanted: format!("{:04o} {}", planned.mode, planned.owner.name),
+            };
+            findings.add_at(kind, place.clone(), Remedy::Replace(place.clone(), wanted));
+            break;
+        }
+    }
     let Some(first) = forgotten.first() else {
         return;
     };
     let remedy = if plan.directories.len() == 1 {
-        Remedy::Write(
-            PathBuf::from(TMPFILES),
-            plan.tmpfiles().trim_end().to_owned(),
-        )
+        let lines = plan.tmpfiles().trim_end().to_owned();
+        Remedy::Append(PathBuf::from(TMPFILES), lines)
     } else {
         Remedy::Run(format!(
             "nfs-hostchange check{} --tmpfiles >{TMPFILES}",
-            settings.option()
+            plan.option()
         ))
     };
-    findings.add(
-        Severity::Warning,
-        "no_tmpfiles",
-        format_args!(
-            "nothing makes {} at boot{}: deliveries before the first login fail",
-            first.display(),
-            match forgotten.len() {
-                1 => String::new(),
-                number => format!(" (and {} more)", number - 1),
-            }
-        ),
-        remedy,
-    );
+    let kind = Kind::NoTmpfiles {
+        first: first.display().to_string(),
+        more: forgotten.len() - 1,
+    };
+    findings.add(kind, remedy);
 }
 
-/// The directories that tmpfiles.d(5) makes.
-fn made_at_boot() -> BTreeSet<String> {
+/// The directories that tmpfiles.d(5) makes, each with the line that does it.
+fn made_at_boot() -> BTreeMap<PathBuf, (String, Place)> {
     // Of files with the same name, the first counts.
     let mut files: BTreeMap<OsString, PathBuf> = BTreeMap::new();
     for directory in ["/etc/tmpfiles.d", "/run/tmpfiles.d", "/usr/lib/tmpfiles.d"] {
@@ -323,25 +391,73 @@ fn made_at_boot() -> BTreeSet<String> {
             files.entry(entry.file_name()).or_insert(entry.path());
         }
     }
-    files
-        .values()
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "conf")
-        })
-        .filter_map(|path| fs::read_to_string(path).ok())
-        .flat_map(|text| {
-            text.lines()
-                .filter_map(directory_of_line)
-                .collect::<Vec<_>>()
-        })
-        .collect()
+    let mut made = BTreeMap::new();
+    let is_configuration = |path: &&PathBuf| {
+        path.extension()
+            .is_some_and(|extension| extension == "conf")
+    };
+    for file in files.values().filter(is_configuration) {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        for (number, line) in (1..).zip(text.lines()) {
+            if let Some(path) = directory_of_line(line) {
+                let place = Place {
+                    file: file.clone(),
+                    line: number,
+                };
+                made.entry(path).or_insert((line.to_owned(), place));
+            }
+        }
+    }
+    made
 }
 
-fn directory_of_line(line: &str) -> Option<String> {
+fn directory_of_line(line: &str) -> Option<PathBuf> {
     let mut words = line.split_whitespace();
     let kind = words.next()?;
     let path = words.next()?.trim_matches(['"', '\'']);
     kind.starts_with(['d', 'D', 'v', 'q', 'Q'])
-        .then(|| path.trim_end_matches('/').to_owned())
+        .then(|| PathBuf::from(path.trim_end_matches('/')))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::Above;
+
+    #[test]
+    fn the_directories_of_a_hash_are_known_from_either_versions_spelling() {
+        let expected = Some(Above {
+            base: PathBuf::from("/dev/shm/li"),
+            hashes: vec![(256, 2)],
+        });
+        for template in [
+            "/dev/shm/li/%2.256Nu/%u/dovecot.list.index",
+            "/dev/shm/li/%{user | md5 | substr(0, 8) % 256 | hex(2)}/%{user}/dovecot.list.index",
+            "/dev/shm/li/%{user|md5|substr(0,8)%256|hex(2)}/%{user}/dovecot.list.index",
+        ] {
+            assert_eq!(Above::of_template(template), expected, "{template}");
+        }
+        let directories = ["/dev/shm/li/f5/alice", "/dev/shm/li/8b/bob"].map(Path::new);
+        assert_eq!(Above::of_directories(directories.into_iter()), expected);
+    }
+
+    #[test]
+    fn users_of_domains_are_in_no_certain_number_of_directories() {
+        let above = |template| Above::of_template(template).expect("it is absolute");
+        let expected = Above {
+            base: PathBuf::from("/x"),
+            hashes: Vec::new(),
+        };
+        assert_eq!(above("/x/%d/%n/list"), expected);
+        assert_eq!(above("/x/%u/list"), expected);
+        assert_eq!(above("/x/%2.256Nu/list"), expected);
+        let directories = ["/x/a.example/alice", "/x/b.example/bob"].map(Path::new);
+        assert_eq!(
+            Above::of_directories(directories.into_iter()),
+            Some(expected)
+        );
+        assert_eq!(Above::of_template("/x/list"), None);
+        assert_eq!(Above::of_template("list-%u"), None);
+    }
 }

@@ -9,19 +9,20 @@ use std::process::{Command, Stdio};
 use nix::sys::statvfs::fstatvfs;
 
 use super::directories::Plan;
-use super::dovecot::MailUsers;
-use super::{Findings, Remedy, Severity};
+use super::finding::{Findings, Kind, Remedy, quoted};
+use super::people::MailUsers;
+use super::running::Master;
 use crate::local::directory::open_without_links;
 use crate::system::file_system::FileSystem;
 
 /// Looks at everything around the directories.
-pub fn check(plan: &Plan, findings: &mut Findings) {
-    space(plan, findings);
+pub fn check(plan: &Plan<'_>, master: Option<Master>, findings: &mut Findings) {
+    space(plan, master, findings);
     remove_ipc(plan, findings);
     sweep(plan, findings);
 }
 
-fn space(plan: &Plan, findings: &mut Findings) {
+fn space(plan: &Plan<'_>, master: Option<Master>, findings: &mut Findings) {
     /// What container engines give /dev/shm unless told otherwise.
     const CONTAINER: u64 = 64 << 20;
     let Ok(directory) = open_without_links(&plan.base) else {
@@ -33,31 +34,45 @@ fn space(plan: &Plan, findings: &mut Findings) {
     };
     let size = status.blocks() * status.fragment_size();
     let free = status.blocks_available() * status.fragment_size();
-    let is_nearly_full = free < size / 10 || status.files_available() < status.files() / 10;
-    // A tmpfs without limits has no size.
-    if size > 0 && (size <= CONTAINER || is_nearly_full) {
-        let mount_point = mount_point(&plan.base);
-        let mount_point = mount_point.display();
-        let wanted = ((2 * size) >> 20).max(1024);
-        findings.add(
-            Severity::Warning,
-            "space",
-            format_args!(
-                "{mount_point} has room for {} MiB and {} files, {} MiB and {} files of it free: users beyond that have no list index (a container gets more with --shm-size)",
-                size >> 20,
-                status.files(),
-                free >> 20,
-                status.files_available()
-            ),
-            Remedy::Write(
-                PathBuf::from("/etc/fstab"),
-                format!("tmpfs {mount_point} tmpfs size={wanted}m,nr_inodes={wanted}k,mode=1777 0 0"),
-            ),
+    let mount_point = mount_point(&plan.base).display().to_string();
+    let remount = |megabytes: u64| {
+        let line = format!(
+            "tmpfs {mount_point} tmpfs size={megabytes}m,nr_inodes={megabytes}k,mode=1777 0 0"
         );
+        Remedy::Append(PathBuf::from("/etc/fstab"), line)
+    };
+    if size == 0 {
+        let kind = Kind::Unlimited {
+            mount_point: mount_point.clone(),
+        };
+        return findings.add(kind, remount(1024));
+    }
+    let is_nearly_full = free < size / 10 || status.files_available() < status.files() / 10;
+    if size <= CONTAINER || is_nearly_full {
+        let kind = Kind::Space {
+            mount_point: mount_point.clone(),
+            size: size >> 20,
+            files: status.files(),
+            free: free >> 20,
+            free_files: status.files_available(),
+        };
+        findings.add(kind, remount(((2 * size) >> 20).max(1024)));
+    }
+    if let Some(limit) = master
+        .and_then(Master::memory_limit)
+        .filter(|limit| *limit < size)
+    {
+        let kind = Kind::MemoryLimit {
+            mount_point: mount_point.clone(),
+            size: size >> 20,
+            limit: limit >> 20,
+        };
+        findings.add(kind, remount((limit / 2) >> 20));
     }
 }
 
-fn mount_point(path: &Path) -> PathBuf {
+/// The file system that a directory is on.
+pub fn mount_point(path: &Path) -> PathBuf {
     let device = |path: &Path| path.metadata().map(|status| status.dev()).ok();
     path.ancestors()
         .take_while(|ancestor| device(ancestor) == device(path))
@@ -72,23 +87,21 @@ fn is_systemd() -> bool {
 }
 
 /// systemd-logind deletes what an ordinary user has in /dev/shm when his last session ends.
-fn remove_ipc(plan: &Plan, findings: &mut Findings) {
+fn remove_ipc(plan: &Plan<'_>, findings: &mut Findings) {
     const FIRST_ORDINARY: u32 = 1000;
-    let (severity, who) = match &plan.users {
-        MailUsers::One(_, uid) if *uid < FIRST_ORDINARY => return,
+    let kind = match &plan.users {
+        MailUsers::One(account) if account.uid < FIRST_ORDINARY => return,
         // Nobody should have a session as the one mail user.
-        MailUsers::One(name, _) => (Severity::Warning, format!("mail user {name} is")),
-        MailUsers::Many | MailUsers::Unknown => (Severity::Error, "mail users are".to_owned()),
+        MailUsers::One(account) => Kind::RemoveIpcOfOne {
+            user: account.name.clone(),
+        },
+        MailUsers::Many(_) | MailUsers::Unknown => Kind::RemoveIpcOfMany,
     };
     if is_systemd() && plan.base.starts_with("/dev/shm") && logind_removes_ipc() {
+        let file = PathBuf::from("/etc/systemd/logind.conf.d/nfs-hostchange.conf");
         findings.add(
-            severity,
-            "remove_ipc",
-            format_args!("{who} no system user: systemd-logind deletes such a user's files in /dev/shm when a session of his on this host ends, under his mail sessions"),
-            Remedy::Write(
-                PathBuf::from("/etc/systemd/logind.conf.d/nfs-hostchange.conf"),
-                "[Login]\nRemoveIPC=no".to_owned(),
-            ),
+            kind,
+            Remedy::Append(file, "[Login]\nRemoveIPC=no".to_owned()),
         );
     }
 }
@@ -121,7 +134,7 @@ fn value_of_remove_ipc(line: &str) -> Option<String> {
     (key.trim() == "RemoveIPC").then(|| value.trim().to_ascii_lowercase())
 }
 
-fn sweep(plan: &Plan, findings: &mut Findings) {
+fn sweep(plan: &Plan<'_>, findings: &mut Findings) {
     const TIMER: &str = "nfs-hostchange-sweep.timer";
     let is_active = || {
         Command::new("systemctl")
@@ -136,12 +149,12 @@ fn sweep(plan: &Plan, findings: &mut Findings) {
     if cron_sweeps() || (systemd && is_active()) {
         return;
     }
-    let base = super::quoted(&plan.base.to_string_lossy());
+    let base = quoted(&plan.base.to_string_lossy());
     let remedy = if systemd {
         let settings = sweep_settings(&base);
         Remedy::Run(format!("{settings}systemctl enable --now {TIMER}"))
     } else {
-        Remedy::Write(
+        Remedy::Append(
             PathBuf::from("/etc/cron.d/nfs-hostchange"),
             format!(
                 "17 3 * * * root nfs-hostchange usercache sweep '14 days' {}",
@@ -149,12 +162,7 @@ fn sweep(plan: &Plan, findings: &mut Findings) {
             ),
         )
     };
-    findings.add(
-        Severity::Hint,
-        "no_sweep",
-        "nothing sweeps here every night: list indexes of users who left stay in memory",
-        remedy,
-    );
+    findings.add(Kind::NoSweep, remedy);
 }
 
 /// The command that tells the timer's service what to sweep, unless that is told already.

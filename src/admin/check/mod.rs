@@ -1,125 +1,175 @@
 //! `nfs-hostchange check`: what is wrong with this backend.
 //!
-//! One module for each thing that can be wrong: the [`services`] that a login passes, the wrapper's
-//! own [`configuration`], [`location`]: where list indexes are, the [`directories`] that must be
-//! there for them, and the [`host`] itself.
+//! Dovecot is asked, and its answers are judged by what a login does with them: [`running`] says whether it
+//! can be asked, [`people`] whom about. Then one module for each thing that can be wrong: the [`services`]
+//! that a login passes, the wrapper's own [`configuration`], the [`plugin`], [`location`]: where list indexes
+//! are, other [`namespaces`], the [`directories`] that must be there, and the [`host`] itself. [`finding`]
+//! has the words of all that can be found.
 
 mod configuration;
 mod directories;
-pub mod dovecot;
+pub mod finding;
 mod host;
 mod location;
+mod namespaces;
+mod people;
+mod plugin;
 mod print;
+mod running;
 mod services;
 
-use std::fmt;
-use std::path::PathBuf;
+use configuration::Wrapper;
+use directories::{Above, Plan};
+use finding::{Finding, Findings, Kind};
+use location::Person;
+use people::MailUsers;
+use running::Master;
+use services::PostLogin;
 
-use directories::Plan;
-use dovecot::Settings;
+use crate::dovecot::settings::Settings;
 
 pub use print::run;
 
-/// The wrapper's name in Dovecot's libexec directory.
-const WRAPPER: &str = "nfs-hostchange-login";
-
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// Worth a look; may well be meant so.
-    Hint,
-    /// Something will go wrong, sooner or later.
-    Warning,
-    /// Users see old folders, logins or deliveries fail, or somebody gets in.
-    Error,
+/// What is known before anything is judged.
+struct Backend {
+    post_logins: Vec<PostLogin>,
+    master: Option<Master>,
+    /// Where list indexes are by the configuration, with Dovecot's variables; empty if nowhere.
+    template: String,
+    people: Vec<Person>,
+    users: MailUsers,
 }
 
-impl Severity {
-    /// In lower case, as it is printed.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Severity::Hint => "hint",
-            Severity::Warning => "warning",
-            Severity::Error => "error",
+impl Backend {
+    fn look(settings: &Settings, named: &[String], findings: &mut Findings) -> Self {
+        let master = Master::find(settings);
+        let template = location::template(settings);
+        let mut people = Vec::new();
+        if running::check(settings, master, findings) {
+            let base = Above::of_template(&template).map(|above| above.base);
+            for name in people::users(settings, named, base.as_deref(), findings) {
+                match location::ask(settings, &name) {
+                    Ok(person) => people.push(person),
+                    Err(error) => {
+                        let kind = Kind::UnknownUser {
+                            user: name,
+                            reason: error.to_string(),
+                        };
+                        findings.add(kind, None);
+                    }
+                }
+            }
+        }
+        if people.is_empty() {
+            people.extend(location::anybody(settings));
+        }
+        let post_logins = services::post_logins(settings);
+        let users = Self::users(settings, &people, &post_logins);
+        Self {
+            post_logins,
+            master,
+            template,
+            people,
+            users,
         }
     }
-}
 
-/// What mends it.
-#[derive(Debug, Clone)]
-pub enum Remedy {
-    /// Lines to write into a file.
-    Write(PathBuf, String),
-    /// A command for root's shell.
-    Run(String),
-}
+    /// Whose mail it is: what all users who were asked about have in common, unless it is only one of whom
+    /// nothing says that all others are like him.
+    fn users(settings: &Settings, people: &[Person], post_logins: &[PostLogin]) -> MailUsers {
+        let configured = MailUsers::configured(settings);
+        let mut uids: Vec<u32> = people.iter().filter_map(Person::uid).collect();
+        let number = uids.len();
+        uids.dedup();
+        let asked = MailUsers::of_uids(uids);
+        let is_certain = number > 1
+            || match &asked {
+                MailUsers::One(account) => {
+                    let runs_as = |service: &PostLogin| service.user.as_ref() == Some(account);
+                    post_logins.iter().any(runs_as) || people::is_named(settings, account)
+                }
+                _ => true,
+            };
+        match (configured, asked) {
+            (configured, MailUsers::Unknown) | (configured @ MailUsers::Many(_), _) => configured,
+            (MailUsers::Unknown, asked) if is_certain => asked,
+            (MailUsers::One(_), asked) => asked,
+            (configured, _) => configured,
+        }
+    }
 
-/// Something that is not as it should be.
-#[derive(Debug, Clone)]
-pub struct Finding {
-    /// A name that stays the same.
-    pub id: &'static str,
-    /// How bad it is.
-    pub severity: Severity,
-    /// What is wrong, and why that matters.
-    pub reason: String,
-    /// What mends it, if that can be written down.
-    pub remedy: Option<Remedy>,
+    fn above(&self) -> Option<Above> {
+        let directories = self.people.iter().filter_map(|person| {
+            let tracked = person.tracked.as_ref()?;
+            Some(tracked.list_index_dir())
+        });
+        let directories: Vec<_> = directories.collect();
+        let configured = Above::of_template(&self.template);
+        let Some(&first) = directories.first() else {
+            return configured;
+        };
+        // Where the userdb has another one, that counts.
+        configured
+            .filter(|above| first.starts_with(&above.base))
+            .or_else(|| Above::of_directories(directories.into_iter()))
+    }
 }
 
 /// Everything that is found, the worst first.
 #[must_use]
-pub fn check(settings: &Settings) -> Vec<Finding> {
+pub fn check(settings: &Settings, named: &[String]) -> Vec<Finding> {
     let mut findings = Findings::default();
-    let post_logins = services::check(settings, &mut findings);
-    configuration::check(settings, &post_logins, &mut findings);
-    if let Some(list_indexes) = location::check(settings, &mut findings) {
-        let plan = Plan::new(settings, &post_logins, &list_indexes);
-        directories::check(settings, &list_indexes, &plan, &mut findings);
-        host::check(&plan, &mut findings);
+    let mut backend = Backend::look(settings, named, &mut findings);
+    let has_plugin = plugin::check(settings, &backend.post_logins, &mut findings);
+    if !has_plugin || !backend.post_logins.is_empty() {
+        services::check(settings, &backend.users, &mut findings);
     }
-    let Findings(mut findings) = findings;
-    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    findings
+    let wrapper = configuration::check(settings, &backend.post_logins, &mut findings);
+    services::groups(
+        settings,
+        &backend.post_logins,
+        &backend.people,
+        &mut findings,
+    );
+    location::check_settings(settings, &mut findings);
+    let Backend {
+        people,
+        users,
+        post_logins,
+        ..
+    } = &mut backend;
+    location::check(
+        settings,
+        people,
+        users,
+        post_logins,
+        &wrapper,
+        &mut findings,
+    );
+    namespaces::check(settings, &wrapper, has_plugin, &mut findings);
+    if let Some(above) = backend.above() {
+        let plan = Plan::new(settings, &backend.users, &above);
+        directories::check(settings, &plan, &mut findings);
+        host::check(&plan, backend.master, &mut findings);
+        location::index_is_shared(&backend.people, &mut findings);
+    }
+    findings.sorted()
 }
 
 /// What tmpfiles.d(5) has to make at boot, a line for each directory; `None` if list indexes are
 /// not local.
 #[must_use]
-pub fn tmpfiles(settings: &Settings) -> Option<String> {
+pub fn tmpfiles(settings: &Settings, named: &[String]) -> Option<String> {
     let mut ignored = Findings::default();
-    let post_logins = services::check(settings, &mut ignored);
-    let list_indexes = location::check(settings, &mut ignored)?;
-    Some(Plan::new(settings, &post_logins, &list_indexes).tmpfiles())
-}
-
-#[derive(Default)]
-struct Findings(Vec<Finding>);
-
-impl Findings {
-    fn add(
-        &mut self,
-        severity: Severity,
-        id: &'static str,
-        reason: impl fmt::Display,
-        remedy: impl Into<Option<Remedy>>,
-    ) {
-        self.0.push(Finding {
-            id,
-            severity,
-            reason: reason.to_string(),
-            remedy: remedy.into(),
-        });
-    }
-}
-
-/// A word for the shell, quoted if it has to be.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
-    if word.chars().all(is_plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
+    let mut backend = Backend::look(settings, named, &mut ignored);
+    let Backend {
+        people,
+        users,
+        post_logins,
+        ..
+    } = &mut backend;
+    let wrapper = Wrapper::default();
+    location::check(settings, people, users, post_logins, &wrapper, &mut ignored);
+    let above = backend.above()?;
+    Some(Plan::new(settings, &backend.users, &above).tmpfiles())
 }

@@ -1,0 +1,382 @@
+//! Everything that can be found, each kind once: its name, how bad it is, and what the administrator reads.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::admin::output::counted;
+use crate::dovecot::files::Place;
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth a look; it may be meant so.
+    Hint,
+    /// Something will go wrong, sooner or later.
+    Warning,
+    /// Users see old folders, have no list index, deliveries fail, or somebody gets in.
+    Error,
+    /// Nobody can log in, or Dovecot does not start.
+    Critical,
+}
+
+impl Severity {
+    /// In lower case, as it is printed.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hint => "hint",
+            Self::Warning => "warning",
+            Self::Error => "error",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// What mends it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remedy {
+    /// Lines at the end of a file.
+    Append(PathBuf, String),
+    /// Lines at the beginning of a file.
+    Prepend(PathBuf, String),
+    /// Lines after a line.
+    After(Place, String),
+    /// Lines in place of a line; none if it has to go.
+    Replace(Place, String),
+    /// A command for root's shell.
+    Run(String),
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    /// What it is.
+    pub kind: Kind,
+    /// The line that is wrong, if it is one.
+    pub place: Option<Place>,
+    /// What mends it, if that can be written down.
+    pub remedy: Option<Remedy>,
+    /// So many more users have the same.
+    pub others: usize,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)?;
+        match self.others {
+            0 => Ok(()),
+            others => write!(f, "; {} too", counted(others as u64, "other user")),
+        }
+    }
+}
+
+/// What was found so far.
+#[derive(Debug, Default)]
+pub struct Findings(Vec<Finding>);
+
+impl Findings {
+    /// Adds one that no single line is to blame for.
+    pub fn add(&mut self, kind: Kind, remedy: impl Into<Option<Remedy>>) {
+        self.add_at(kind, None, remedy);
+    }
+
+    /// Adds one, with the line to blame.
+    pub fn add_at(
+        &mut self,
+        kind: Kind,
+        place: impl Into<Option<Place>>,
+        remedy: impl Into<Option<Remedy>>,
+    ) {
+        self.0.push(Finding {
+            kind,
+            place: place.into(),
+            remedy: remedy.into(),
+            others: 0,
+        });
+    }
+
+    /// Adds what is found about a user; of several users with the same, the first is named.
+    pub fn add_of_user(
+        &mut self,
+        kind: Kind,
+        place: impl Into<Option<Place>>,
+        remedy: impl Into<Option<Remedy>>,
+    ) {
+        let same = |finding: &&mut Finding| {
+            std::mem::discriminant(&finding.kind) == std::mem::discriminant(&kind)
+        };
+        match self.0.iter_mut().find(same) {
+            Some(finding) => finding.others += 1,
+            None => self.add_at(kind, place, remedy),
+        }
+    }
+
+    /// All of them, the worst first.
+    pub fn sorted(mut self) -> Vec<Finding> {
+        self.0
+            .sort_by_key(|finding| std::cmp::Reverse(finding.kind.severity()));
+        self.0
+    }
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident $({ $($field:ident: $type:ty),+ })? = $id:literal $severity:ident $words:literal;)+) => {
+        /// What was found, by what an administrator has to know about it.
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+        #[allow(missing_docs, reason = "the words of each kind say what its fields are")]
+        pub enum Kind {
+            $($(#[$doc])* $name $({ $($field: $type),+ })?,)+
+        }
+
+        impl Kind {
+            /// A name that stays the same.
+            #[must_use]
+            pub fn id(&self) -> &'static str {
+                match self { $(Self::$name { .. } => $id,)+ }
+            }
+
+            /// How bad it is.
+            #[must_use]
+            pub fn severity(&self) -> Severity {
+                match self { $(Self::$name { .. } => Severity::$severity,)+ }
+            }
+
+            /// Name and severity of every kind.
+            #[must_use]
+            pub fn all() -> Vec<(&'static str, Severity)> {
+                vec![$(($id, Severity::$severity)),+]
+            }
+        }
+
+        impl fmt::Display for Kind {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$name $({ $($field),+ })? => write!(f, $words),)+
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    // The services.
+    NoPostLogin { service: String } = "no_post_login" Error
+        "{service} logins do not pass nfs-hostchange-login: users see old folders";
+    NoScriptLogin { service: String, executable: String } = "no_script_login" Critical
+        "service {service} executes '{executable}' without script-login: every login fails";
+    NoWrapper { service: String } = "no_wrapper" Error
+        "service {service} does not execute nfs-hostchange-login: users see old folders";
+    NotThere { program: String, service: String } = "not_executable" Critical
+        "{program}, which service {service} executes, does not exist: every login fails";
+    NotExecutable { program: String, user: String, service: String } = "not_executable" Critical
+        "{program}, which service {service} executes, cannot be executed by {user}: every login fails";
+    NotAProgram { program: String, service: String } = "not_executable" Critical
+        "{program}, which service {service} executes, is no program: every login fails";
+    NoPath { program: String, service: String } = "no_path" Critical
+        "{program} in the chain of service {service} has no path, and only the first program after script-login does without: every login fails";
+    UnknownOption { option: String, service: String } = "unknown_option" Critical
+        "nfs-hostchange-login has no option '{option}', which service {service} gives it: every login fails";
+    NoSuchConfiguration { file: String, service: String } = "no_configuration" Warning
+        "{file}, which service {service} names with --config, does not exist: the wrapper uses its defaults";
+    NotLast { service: String, program: String } = "not_last" Warning
+        "service {service} executes {program} after nfs-hostchange-login: if it changes the location or the home, the wrong list index was looked at";
+    NoSuchUser { service: String, user: String } = "no_such_user" Critical
+        "service {service} is to run as '{user}', who does not exist: Dovecot does not start";
+    ServiceUser { service: String, user: String, mail_user: String } = "service_user" Error
+        "service {service} runs as {user}, but mail belongs to {mail_user}: sessions have no list index, and deliveries may crash";
+    ServiceChroot { service: String, directory: String } = "service_chroot" Critical
+        "service {service} has chroot = {directory}: the programs that it executes are not in there, every login fails";
+    ServiceCount { service: String, count: String, setting: &'static str } = "service_count" Critical
+        "service {service} has {setting} = {count}: its processes are no longer root at their second login, and cannot connect to the post-login socket, so that these logins fail";
+    ProcessLimit { post_login: String, own: u64, service: String, needed: u64 } = "process_limit" Warning
+        "process_limit of {post_login} is {own}, that of {service} is {needed}: logins beyond it wait, and are dropped";
+    UidNotValid { user: String, uid: u32, setting: &'static str, limit: u64 } = "uid_not_valid" Critical
+        "{user} has the uid {uid}, and {setting} is {limit}: Dovecot refuses to log him in";
+    UnknownGroups { user: String, groups: String } = "groups" Error
+        "{user} is a member of groups that are not in /etc/group ({groups}): the wrapper cannot know them unless script-login takes on the user's ids first (-d)";
+    AccessGroups { groups: String } = "access_groups" Error
+        "mail_access_groups is '{groups}': the wrapper does not have these groups unless script-login takes on the user's ids first (-d)";
+    HiddenProc { option: String } = "hidden_proc" Warning
+        "Dovecot's /proc is mounted with {option}: what other sessions do is hidden from the wrapper";
+    Hibernation = "hibernation" Warning
+        "imap_hibernate_timeout is set: a hibernated session that wakes up passes no post-login script, so that its list index is believed without having been compared";
+
+    // The wrapper's configuration file.
+    Configuration { reason: String } = "configuration" Error
+        "the wrapper uses its defaults: {reason}";
+    Unreadable { file: String, user: String } = "configuration" Error
+        "the wrapper uses its defaults: {user}, who executes it, may not read {file}";
+    Migration = "migration" Hint
+        "migration is on: switch it off once everybody has logged in and the log shows no list index taken over any more";
+    HostName = "host_name" Warning
+        "this backend is called localhost, and so may others be: the log cannot tell where a user came from";
+    InboxNamespace { name: String } = "inbox_namespace" Error
+        "the namespace with the inbox is called '{name}', and the wrapper looks for the fields of another one: a session that must not use its list index does so all the same";
+    UnusableInboxName { name: String } = "inbox_namespace" Error
+        "the namespace with the inbox is called '{name}': post-login scripts cannot address a name with capital letters or blanks";
+
+    // What runs.
+    NotRunning { reason: String } = "not_running" Hint
+        "nobody can be asked where users' list indexes are ({reason}): run this again when Dovecot runs";
+    NotReloaded { file: String } = "not_reloaded" Warning
+        "Dovecot has been running since before {file} was changed: what is said here about services is true only after a restart, and users cannot be asked yet";
+    NoUser = "no_user" Warning
+        "Dovecot cannot list its users: name one or more with --user, so that they can be asked about";
+    UnknownUser { user: String, reason: String } = "unknown_user" Error
+        "{user}: {reason}";
+
+    // Where the list index is.
+    NoLocation { user: String } = "no_location" Error
+        "the userdb does not tell a post-login script where the list index of {user} is: the wrapper compares nothing, and users see old folders";
+    MissingField { user: String, field: &'static str } = "no_location" Error
+        "the userdb does not tell a post-login script the {field} of {user}: the wrapper compares nothing, and users see old folders";
+    OtherLocation { user: String, service: String, login: String, used: String } = "other_location" Error
+        "for {user} a post-login script is told '{login}', but {service} uses '{used}': the wrong list index is compared, and users see old folders";
+    BlockSetting { setting: String, block: String } = "block_setting" Error
+        "{setting} is set in the block {block}, which can win over what the userdb tells a post-login script: then the wrong list index is compared";
+    UserdbVariable { variable: String, setting: String } = "userdb_variable" Error
+        "{variable} in {setting} is empty, since the userdb expands its fields before it knows: everybody's mail is in one directory";
+    RefusedVariable { variable: String, setting: String } = "userdb_variable" Error
+        "{variable} in {setting} is nothing that the userdb can expand: it drops all these fields, or refuses every login";
+    Blank { word: String, setting: String } = "blank_in_field" Error
+        "a blank ends a field's value, so that '{word}' in {setting} is lost";
+    EmptyPath { setting: String } = "empty_path" Critical
+        "{setting} is empty: it overrides the driver's own path, and every login fails";
+    Prefetch { field: String } = "prefetch" Error
+        "a prefetch userdb returns only what the passdb found, and that has no {field}: the wrapper compares nothing";
+    NoHome { user: String } = "no_home" Error
+        "the userdb tells a post-login script no home of {user}, which only mail_home gives: the wrapper cannot find INDEX, and compares nothing";
+    NoUid { user: String, field: &'static str } = "no_uid" Error
+        "the userdb tells a post-login script no {field} of {user}, and service {user} runs as root: the wrapper works for nobody, and compares nothing";
+    BadLocation { user: String, reason: String } = "location" Error
+        "{user}: {reason}";
+    NoListIndex { user: String } = "no_list_index" Warning
+        "LISTINDEX is not set for {user}: the list index is in INDEX, on NFS";
+    SharedListIndex { user: String, reason: String } = "shared_list_index" Warning
+        "the list index of {user} is not local: {reason}";
+    ListIndexOff { user: String } = "list_index_off" Warning
+        "{user} has no list index, or has it in memory";
+    LayoutIndex { user: String } = "layout_index" Error
+        "the layout of {user} is index: the list index is the only map from names to directories, and must not be local";
+    SharedLayoutIndex = "layout_index" Hint
+        "the layout is index, and the list index in INDEX: there is nothing to keep in step";
+    IndexInMemory { user: String } = "index_in_memory" Error
+        "with the index in memory there is no shared directory for the claim of {user}";
+    Chrooted { user: String } = "chroot" Error
+        "{user} is chrooted: the paths of his list index are below another root, and no session of his can use it";
+    FileName { user: String, path: String } = "file_name" Error
+        "the list index of {user} is called {path}: a file's name such as dovecot.list.index is missing at the end of LISTINDEX, and all users of a directory take each other's record away";
+    OneDirectory { directory: String } = "one_directory" Error
+        "LISTINDEX is the directory {directory} for all users: they need one each";
+    IndexNotShared { directory: String } = "index_not_shared" Hint
+        "INDEX below {directory} is not on a network file system: do all backends share it?";
+    LeftOver { field: String } = "left_over" Hint
+        "userdb_fields has {field}, which this Dovecot ignores";
+
+    // Other list indexes.
+    OtherListIndex { namespace: String, path: String } = "other_list_index" Error
+        "namespace {namespace} has a local list index too ({path}), and nobody keeps it in step with other backends: users see old folders there";
+    SameListIndex { namespace: String, path: String } = "same_list_index" Error
+        "namespace {namespace} has its list index in the same file as the inbox ({path}), and they destroy each other's";
+    PrefixCollision { namespace: String, one: String, other: String } = "prefix_collision" Error
+        "the list index of namespace {namespace} is called {one}, which looks like a file of the inbox's, {other}";
+    SharedNamespace { namespace: String } = "shared_namespace" Warning
+        "namespace {namespace} shows other users' mailboxes, and mailbox_list_index_very_dirty_syncs is on: changes by their owner are not noticed, on one backend already";
+    TwoNames { namespace: String } = "two_names" Warning
+        "namespace {namespace} shows the mailboxes of the inbox's under a second name, and mailbox_list_index_very_dirty_syncs is on: changes under one name are not noticed under the other";
+    MigrationNamespace { namespace: String } = "migration_namespace" Error
+        "migration is on, and namespace {namespace} keeps a list index in an INDEX that others' inboxes have too: it would be taken over as if it were theirs";
+
+    // The directories.
+    NetworkListIndex { directory: String } = "network_list_index" Error
+        "{directory} is on a network file system: list indexes there are shared, not local";
+    DiskListIndex { directory: String } = "disk_list_index" Warning
+        "{directory} is on a disk: list indexes survive a reboot, and are slower than in memory";
+    SharedBase { directory: String } = "shared_base" Warning
+        "list indexes are in {directory} itself, where others have files too: usercache sweep refuses it";
+    NoBase { reason: String } = "no_base" Error
+        "{reason}: no list index can be made there, and deliveries fail";
+    ReadOnly { directory: String } = "read_only" Error
+        "{directory} is on a file system that is mounted read-only: no list index can be made there, and deliveries fail";
+    ForeignBase { directory: String, owner: u32, wanted: String } = "foreign_base" Error
+        "{directory} belongs to uid {owner}, not to {wanted}: he decides who may have a list index";
+    WritableBase { directory: String } = "writable_base" Error
+        "{directory} can be written to by others, who may remove a user's directory or hold its place";
+    CrowdedBase { directory: String } = "writable_base" Warning
+        "{directory} can be written to by others, who may hold the place of a user's directory";
+    ClosedBase { directory: String } = "closed_base" Error
+        "{directory} cannot be written to by those who make users' directories there: they have no list index, and deliveries fail";
+    NoHashDirectories { missing: usize, all: usize, first: String } = "no_hash_directories" Error
+        "{missing} of {all} directories are missing, {first} for one: a delivery before its first login fails";
+    NoTmpfiles { first: String, more: usize } = "no_tmpfiles" Warning
+        "nothing makes {first} at boot ({more} more): deliveries before the first login fail";
+    TmpfilesLine { directory: String, line: String, wanted: String } = "tmpfiles_line" Error
+        "the line '{line}' makes {directory} at boot with another owner or mode than it needs ({wanted})";
+
+    // The host.
+    Space { mount_point: String, size: u64, files: u64, free: u64, free_files: u64 } = "space" Warning
+        "{mount_point} has room for {size} MiB and {files} files, {free} MiB and {free_files} files of it free: users beyond that have no list index (a container gets more with --shm-size)";
+    Unlimited { mount_point: String } = "unlimited" Warning
+        "{mount_point} has no size limit: list indexes can take all memory of this host";
+    MemoryLimit { mount_point: String, size: u64, limit: u64 } = "memory_limit" Warning
+        "{mount_point} may hold {size} MiB, but Dovecot's service may use only {limit} MiB of memory, list indexes included: processes are killed before it is full";
+    RemoveIpcOfMany = "remove_ipc" Error
+        "mail users are no system users: systemd-logind deletes such a user's files in /dev/shm when a session of his on this host ends, under his mail sessions";
+    RemoveIpcOfOne { user: String } = "remove_ipc" Warning
+        "mail user {user} is no system user: systemd-logind deletes such a user's files in /dev/shm when a session of his on this host ends, under all mail sessions";
+    NoSweep = "no_sweep" Hint
+        "nothing sweeps here every night: list indexes of users who left stay in memory";
+
+    // The plugin.
+    PluginProtocols { protocol: String } = "plugin_protocols" Error
+        "mail_plugins has nfs_hostchange, but not for {protocol}: what is changed there is not noticed by other backends";
+    PluginAbi { file: String, own: String, dovecot: String } = "plugin_abi" Critical
+        "{file} was built for Dovecot {own}, but {dovecot} is installed: every session fails";
+    NoPlugin { directory: String } = "no_plugin" Critical
+        "mail_plugins has nfs_hostchange, but {directory} has no such file: every session fails";
+    BothFrontEnds = "both_front_ends" Hint
+        "both the plugin and the wrapper are in use: the plugin alone is enough, and faster";
+}
+
+/// A word for the shell, quoted if it has to be.
+pub fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
+    if word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{Kind, Severity};
+
+    /// The rows `| id | severity | ... |` of docs/json.md.
+    #[test]
+    fn the_documents_have_exactly_these_findings() {
+        let document = include_str!("../../../docs/json.md");
+        let (_, table) = document
+            .split_once("| id | severity |")
+            .expect("the table's head");
+        let documented: BTreeMap<&str, &str> = table
+            .lines()
+            .filter_map(|line| {
+                let mut cells = line.strip_prefix("| `")?.split(" | ");
+                Some((cells.next()?.trim_end_matches('`'), cells.next()?))
+            })
+            .collect();
+        let mut worst: BTreeMap<&str, Severity> = BTreeMap::new();
+        for (id, severity) in Kind::all() {
+            let entry = worst.entry(id).or_insert(severity);
+            *entry = severity.max(*entry);
+        }
+        let worst: BTreeMap<&str, &str> = worst
+            .into_iter()
+            .map(|(id, severity)| (id, severity.name()))
+            .collect();
+        assert_eq!(documented, worst);
+    }
+}

@@ -1,0 +1,172 @@
+//! List indexes of other namespaces: the wrapper knows the inbox's alone.
+
+use super::configuration::Wrapper;
+use super::finding::{Findings, Kind, Remedy};
+use super::location::{inbox, list_index_of};
+use super::services::write;
+use crate::dovecot::settings::{Generation, Settings};
+
+/// A namespace as far as its list index goes, with Dovecot's variables left in.
+struct Namespace<'a> {
+    name: &'a str,
+    /// Where the mails are.
+    store: String,
+    /// The path of the list index; `None` if there is none.
+    list_index: Option<String>,
+    is_shared: bool,
+}
+
+/// Looks at every namespace but the inbox's.
+pub fn check(settings: &Settings, wrapper: &Wrapper, has_plugin: bool, findings: &mut Findings) {
+    let Some(name) = inbox(settings) else {
+        return;
+    };
+    let inbox = read(settings, name);
+    let is_believed = settings.is_on("mailbox_list_index_very_dirty_syncs");
+    for name in settings.names("namespace") {
+        let is_other = name != inbox.name && !settings.is_on(&format!("namespace/{name}/disabled"));
+        if !is_other || settings.get("mailbox_list_index") == "no" {
+            continue;
+        }
+        let other = read(settings, name);
+        let Some(list_index) = &other.list_index else {
+            continue;
+        };
+        let is_local = list_index.starts_with('/');
+        let same_store = other.store == inbox.store;
+        let place = settings.place(&format!("namespace/{name}"));
+        let namespace = name.to_owned();
+        let path = list_index.clone();
+        let (kind, remedy) = if other.is_shared && is_believed {
+            (Kind::SharedNamespace { namespace }, off(settings, &other))
+        } else if wrapper.migrates && !is_local && (other.is_shared || same_store) {
+            (
+                Kind::MigrationNamespace { namespace },
+                off(settings, &other),
+            )
+        } else if same_store && is_believed {
+            (Kind::TwoNames { namespace }, off(settings, &other))
+        } else if !is_local || same_store {
+            continue;
+        } else if other.list_index == inbox.list_index {
+            (
+                Kind::SameListIndex { namespace, path },
+                in_index(settings, &other),
+            )
+        } else if let Some((one, two)) = collision(list_index, inbox.list_index.as_deref()) {
+            let kind = Kind::PrefixCollision {
+                namespace,
+                one: one.to_owned(),
+                other: two.to_owned(),
+            };
+            (kind, in_index(settings, &other))
+        } else if has_plugin {
+            continue;
+        } else {
+            (
+                Kind::OtherListIndex { namespace, path },
+                in_index(settings, &other),
+            )
+        };
+        findings.add_at(kind, place, remedy);
+    }
+}
+
+fn read<'a>(settings: &'a Settings, name: &'a str) -> Namespace<'a> {
+    let own = |setting: &str| settings.get(&format!("namespace/{name}/{setting}"));
+    let or_global = |setting: &str| match own(setting) {
+        "" => settings.get(setting),
+        own => own,
+    };
+    let (store, list_index) = match settings.generation {
+        Generation::V2_4 => (
+            format!("{}:{}", or_global("mail_driver"), or_global("mail_path")),
+            match own("mailbox_list_index") {
+                "no" => None,
+                _ => Some(or_global("mailbox_list_index_prefix").to_owned()),
+            },
+        ),
+        Generation::V2_3 => {
+            let location = match own("location") {
+                "" => settings.get("mail_location"),
+                own => own,
+            };
+            let list_index = match list_index_of(location) {
+                Some("") => None,
+                Some(path) => Some(path.to_owned()),
+                None => Some("dovecot.list.index".to_owned()),
+            };
+            let store = location.split(":LISTINDEX=").next().unwrap_or(location);
+            (store.to_owned(), list_index)
+        }
+    };
+    Namespace {
+        name,
+        store,
+        list_index: list_index.filter(|path| !path.ends_with('/')),
+        is_shared: own("type") == "shared",
+    }
+}
+
+/// Two list indexes in one directory, of which one is called as a file of the other's: the deleting one
+/// would delete both.
+fn collision<'a>(one: &'a str, other: Option<&'a str>) -> Option<(&'a str, &'a str)> {
+    let (directory, name) = one.rsplit_once('/')?;
+    let (other_directory, other_name) = other?.rsplit_once('/')?;
+    let begins = |long: &str, short: &str| {
+        let rest = long.strip_prefix(short);
+        rest.is_some_and(|rest| rest.starts_with('.'))
+    };
+    let collide = begins(name, other_name) || begins(other_name, name);
+    (directory == other_directory && collide).then_some((name, other_name))
+}
+
+/// No list index for that namespace, so that Dovecot looks at its folders themselves.
+fn off(settings: &Settings, namespace: &Namespace<'_>) -> Option<Remedy> {
+    let name = namespace.name;
+    match settings.generation {
+        Generation::V2_4 => Some(write(
+            settings,
+            format!("namespace {name} {{\n  mailbox_list_index = no\n}}"),
+        )),
+        Generation::V2_3 => own_location(settings, name, |location| {
+            format!("{}:LISTINDEX=", location.trim_end_matches(':'))
+        }),
+    }
+}
+
+/// The list index of that namespace where its mails are, on NFS.
+fn in_index(settings: &Settings, namespace: &Namespace<'_>) -> Option<Remedy> {
+    let name = namespace.name;
+    match settings.generation {
+        Generation::V2_4 => Some(write(
+            settings,
+            format!("namespace {name} {{\n  mailbox_list_index_prefix = dovecot.list.index\n}}"),
+        )),
+        Generation::V2_3 => own_location(settings, name, |location| {
+            let list_index = list_index_of(location).unwrap_or_default();
+            location.replace(&format!(":LISTINDEX={list_index}"), "")
+        }),
+    }
+}
+
+fn own_location(
+    settings: &Settings,
+    name: &str,
+    change: impl FnOnce(&str) -> String,
+) -> Option<Remedy> {
+    let key = format!("namespace/{name}/location");
+    let location = match settings.get(&key) {
+        "" => settings.get("mail_location"),
+        own => own,
+    };
+    let line = format!("location = {}", change(location));
+    match (
+        settings.place(&key),
+        settings.place(&format!("namespace/{name}")),
+    ) {
+        (Some(place), _) => Some(Remedy::Replace(place, line)),
+        (None, Some(block)) => Some(Remedy::After(block, line)),
+        (None, None) => None,
+    }
+}

@@ -1,0 +1,74 @@
+//! The Dovecot that runs, if one does.
+
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
+
+use super::finding::{Findings, Kind};
+use crate::dovecot::settings::Settings;
+
+/// The master process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Master(u32);
+
+impl Master {
+    /// Whoever wrote the process id in base_dir, if that is still there.
+    pub fn find(settings: &Settings) -> Option<Self> {
+        let file = Path::new(settings.get("base_dir")).join("master.pid");
+        let master = Self(fs::read_to_string(file).ok()?.trim().parse().ok()?);
+        // What has ended, and was not waited for, has none.
+        (!master.read("cmdline").is_empty()).then_some(master)
+    }
+
+    fn read(self, file: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{file}", self.0)).unwrap_or_default()
+    }
+
+    /// What systemd, or a container, lets Dovecot's processes use together.
+    pub fn memory_limit(self) -> Option<u64> {
+        let groups = self.read("cgroup");
+        let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        Path::new("/sys/fs/cgroup")
+            .join(group)
+            .ancestors()
+            .filter_map(|group| fs::read_to_string(group.join("memory.max")).ok())
+            .filter_map(|limit| limit.trim().parse().ok())
+            .min()
+    }
+}
+
+/// When Dovecot read its configuration: at its start, or at a reload, which makes its sockets anew.
+fn time_of_reading(settings: &Settings) -> Option<SystemTime> {
+    let socket = Path::new(settings.get("base_dir")).join("config");
+    fs::symlink_metadata(socket).ok()?.modified().ok()
+}
+
+/// Whether the running Dovecot can be asked, and what keeps it from being.
+pub fn check(settings: &Settings, master: Option<Master>, findings: &mut Findings) -> bool {
+    let Some(master) = master else {
+        let reason = "Dovecot does not run".to_owned();
+        findings.add(Kind::NotRunning { reason }, None);
+        return false;
+    };
+    for line in master.read("mountinfo").lines() {
+        let is_proc = line.split(' ').nth(4) == Some("/proc");
+        let options = line.rsplit(' ').next().unwrap_or_default();
+        let hidden = options.split(',').find(|option| {
+            *option == "subset=pid" || (option.starts_with("hidepid=") && *option != "hidepid=0")
+        });
+        if let Some(option) = hidden.filter(|_| is_proc) {
+            let option = option.to_owned();
+            findings.add(Kind::HiddenProc { option }, None);
+        }
+    }
+    if let (Some((file, changed)), Some(read)) =
+        (settings.files().last_change(), time_of_reading(settings))
+    {
+        if changed > read {
+            let file = file.display().to_string();
+            findings.add(Kind::NotReloaded { file }, None);
+            return false;
+        }
+    }
+    true
+}

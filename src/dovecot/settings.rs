@@ -1,0 +1,343 @@
+//! Dovecot's configuration, as doveconf reads it: one map from `path/to/setting` to its value, the same for
+//! both versions. Dovecot 2.3 prints it so (`-S`); of 2.4 the blocks of `-n` are read, and the defaults that
+//! matter are asked for by name.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::files::{Files, Place};
+
+/// The file that doveconf reads unless told otherwise.
+const DEFAULT_FILE: &str = "/etc/dovecot/dovecot.conf";
+
+/// The settings whose defaults matter.
+const GLOBAL: [&str; 22] = [
+    "base_dir",
+    "default_internal_user",
+    "default_login_user",
+    "default_process_limit",
+    "first_valid_uid",
+    "imap_hibernate_timeout",
+    "last_valid_uid",
+    "libexec_dir",
+    "mail_access_groups",
+    "mail_chroot",
+    "mail_driver",
+    "mail_gid",
+    "mail_home",
+    "mail_index_path",
+    "mail_path",
+    "mail_uid",
+    "mailbox_list_index",
+    "mailbox_list_index_prefix",
+    "mailbox_list_index_very_dirty_syncs",
+    "mailbox_list_layout",
+    "protocols",
+    "valid_chroot_dirs",
+];
+const OF_SERVICE: [&str; 5] = [
+    "chroot",
+    "executable",
+    "process_limit",
+    "restart_request_count",
+    "user",
+];
+const SERVICES: [&str; 4] = ["imap", "pop3", "submission", "managesieve"];
+
+/// Which Dovecot it is: they name the same things differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Generation {
+    /// `mail_location`
+    V2_3,
+    /// `mail_driver`, `mail_path` and others
+    V2_4,
+}
+
+/// All settings, the defaults too.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The file given instead of doveconf's own.
+    file: Option<PathBuf>,
+    /// Whose settings these are.
+    pub generation: Generation,
+    values: BTreeMap<String, String>,
+    files: Files,
+}
+
+/// Why the settings are not known.
+#[derive(Debug)]
+pub enum SettingsError {
+    /// doveconf cannot be executed.
+    NoDoveconf(io::Error),
+    /// doveconf refuses the configuration; its first line says why.
+    Refused(String),
+}
+
+impl std::error::Error for SettingsError {}
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDoveconf(error) => write!(f, "cannot execute doveconf: {error}"),
+            Self::Refused(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl Settings {
+    /// Asks doveconf, which is looked for in PATH.
+    ///
+    /// # Errors
+    /// If it is not there, or refuses `file`.
+    pub fn ask(file: Option<&Path>) -> Result<Self, SettingsError> {
+        let changed = doveconf(file, &["-n"])?;
+        // "# 2.4.1-4 (7d8c0e5759): /etc/dovecot/dovecot.conf"
+        let first = changed.lines().next().unwrap_or_default();
+        let read = first.split_once("): ").map(|(_, path)| path.trim());
+        let generation = if first.starts_with("# 2.3") {
+            Generation::V2_3
+        } else {
+            Generation::V2_4
+        };
+        let path = file.unwrap_or(Path::new(read.unwrap_or(DEFAULT_FILE)));
+        let mut settings = Self {
+            file: file.map(Path::to_owned),
+            generation,
+            values: BTreeMap::new(),
+            files: Files::read(path),
+        };
+        settings.fill(&changed, &[])?;
+        Ok(settings)
+    }
+
+    /// What blocks for this protocol make of the settings.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn in_protocol(&self, protocol: &str) -> Result<Self, SettingsError> {
+        let filter = format!("protocol={protocol}");
+        let file = self.file.as_deref();
+        let mut settings = Self {
+            values: BTreeMap::new(),
+            ..self.clone()
+        };
+        settings.fill(&doveconf(file, &["-f", &filter, "-n"])?, &["-f", &filter])?;
+        Ok(settings)
+    }
+
+    fn fill(&mut self, changed: &str, filter: &[&str]) -> Result<(), SettingsError> {
+        let file = self.file.as_deref();
+        let changed = blocks(changed);
+        match self.generation {
+            Generation::V2_3 => {
+                // Only these are missing in -S.
+                let filters = ["protocol/", "local/", "remote/", "local_name/"];
+                let is_filter = |key: &str| filters.iter().any(|kind| key.starts_with(kind));
+                let kept = changed.into_iter().filter(|(key, _)| is_filter(key));
+                self.values = kept.collect();
+                let all = doveconf(file, &[filter, &["-S"]].concat())?;
+                let lines = all.lines().filter_map(|line| line.split_once('='));
+                self.values
+                    .extend(lines.map(|(key, value)| (key.to_owned(), value.to_owned())));
+            }
+            Generation::V2_4 => {
+                let services: Vec<String> = names_below(&changed, "service")
+                    .chain(SERVICES)
+                    .flat_map(|service| {
+                        OF_SERVICE.map(|setting| format!("service/{service}/{setting}"))
+                    })
+                    .collect();
+                let mut arguments = filter.to_vec();
+                arguments.extend(GLOBAL);
+                arguments.extend(services.iter().map(String::as_str));
+                self.values = blocks(&doveconf(file, &arguments)?);
+                self.values.extend(changed);
+            }
+        }
+        Ok(())
+    }
+
+    /// The file that was given, for the options of other programs.
+    pub fn given_file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// The main configuration file.
+    pub fn main_file(&self) -> &Path {
+        self.files.main()
+    }
+
+    /// What the files themselves say.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// Where a setting is written down.
+    pub fn place(&self, key: &str) -> Option<Place> {
+        self.files.place(key)
+    }
+
+    /// The value of a setting; empty if there is none.
+    pub fn get(&self, key: &str) -> &str {
+        self.values
+            .get(key)
+            .map_or("", |value| self.dereferenced(value))
+    }
+
+    /// `$default_internal_user`, or `$SET:default_internal_user`.
+    fn dereferenced<'a>(&'a self, value: &'a str) -> &'a str {
+        let name = value.strip_prefix("$SET:").or(value.strip_prefix('$'));
+        name.and_then(|name| self.values.get(name.trim_matches(['{', '}'])))
+            .map_or(value, String::as_str)
+    }
+
+    /// The number that a setting is; 0 if it is none.
+    pub fn number(&self, key: &str) -> u64 {
+        self.get(key).parse().unwrap_or(0)
+    }
+
+    /// Whether a setting is switched on.
+    pub fn is_on(&self, key: &str) -> bool {
+        self.get(key) == "yes"
+    }
+
+    /// The words of a list, however it is written: `mail_plugins = a b`, or a block with `a = yes`.
+    pub fn words<'a>(&'a self, key: &'a str) -> Vec<&'a str> {
+        let own = self.get(key).split_whitespace();
+        let block = self
+            .below(key)
+            .filter(|(_, value)| *value == "yes")
+            .map(|(name, _)| name);
+        own.chain(block).collect()
+    }
+
+    /// The number of processes that a service may have.
+    pub fn process_limit(&self, service: &str) -> u64 {
+        match self.number(&format!("service/{service}/process_limit")) {
+            0 => self.number("default_process_limit"),
+            limit => limit,
+        }
+    }
+
+    /// The service that listens on the socket called `name`.
+    pub fn service_of_socket(&self, name: &str) -> Option<&str> {
+        let absolute = format!("{}/{name}", self.get("base_dir"));
+        let is_called = |socket: &str| socket == name || socket == absolute;
+        self.names("service").into_iter().find(|service| {
+            let listeners = format!("service/{service}/unix_listener");
+            self.names(&listeners).into_iter().any(|socket| {
+                let path = self.get(&format!("{listeners}/{socket}/path"));
+                is_called(path) || is_called(&unescaped(socket))
+            }) || self.get(&listeners).split(' ').any(is_called)
+        })
+    }
+
+    /// A program that a service executes: names without a slash are in libexec_dir.
+    pub fn program(&self, name: &str) -> PathBuf {
+        Path::new(self.get("libexec_dir")).join(name)
+    }
+
+    /// The names of all blocks of this kind: those of `namespace/...` for example.
+    pub fn names(&self, kind: &str) -> Vec<&str> {
+        let mut names: Vec<&str> = names_below(&self.values, kind).collect();
+        // A block that is empty.
+        if let Some(listed) = self.values.get(kind) {
+            names.extend(listed.split(' ').filter(|name| !name.is_empty()));
+        }
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// `(rest, value)` of each `<prefix>/<rest>=<value>`.
+    pub fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.values.iter().filter_map(move |(key, value)| {
+            let rest = key.strip_prefix(prefix)?.strip_prefix('/')?;
+            Some((rest, self.dereferenced(value)))
+        })
+    }
+}
+
+impl Settings {
+    /// `(key, value)` of each `<block>/<setting>=<value>`.
+    pub fn ending_with<'a>(&'a self, setting: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let is_in_block = move |key: &str| {
+            let block = key.strip_suffix(setting);
+            block.is_some_and(|block| block.ends_with('/'))
+        };
+        self.values
+            .iter()
+            .filter(move |(key, _)| is_in_block(key))
+            .map(|(key, value)| (key.as_str(), self.dereferenced(value)))
+    }
+}
+
+fn names_below<'a, 'k>(
+    values: &'a BTreeMap<String, String>,
+    kind: &'k str,
+) -> impl Iterator<Item = &'a str> + use<'a, 'k> {
+    values.keys().filter_map(move |key| {
+        let rest = key.strip_prefix(kind)?.strip_prefix('/')?;
+        Some(rest.split('/').next().unwrap_or(rest))
+    })
+}
+
+/// A slash in a name, as -S writes it.
+fn unescaped(name: &str) -> String {
+    name.replace("\\s", "/")
+}
+
+/// The settings of nested blocks. An empty block is there as a key with no value.
+fn blocks(text: &str) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    let mut path: Vec<String> = Vec::new();
+    let mut unnamed = 0;
+    for line in text.lines().map(str::trim) {
+        if line.starts_with('#') {
+            continue;
+        }
+        if let Some(block) = line.strip_suffix('{') {
+            let mut words = block.trim().splitn(2, ' ');
+            let kind = words.next().unwrap_or_default();
+            let name = words.next().map(|name| name.replace('/', "\\s"));
+            let is_unnamed = name.is_none() && matches!(kind, "namespace" | "userdb" | "passdb");
+            path.push(match name {
+                Some(name) => format!("{kind}/{name}"),
+                None if is_unnamed => {
+                    unnamed += 1;
+                    format!("{kind}/{}", unnamed - 1)
+                }
+                None => kind.to_owned(),
+            });
+            values.entry(path.join("/") + "/").or_default();
+        } else if line == "}" {
+            path.pop();
+        } else if let Some((key, value)) = line.split_once('=') {
+            path.push(key.trim().to_owned());
+            values.insert(path.join("/"), value.trim().to_owned());
+            path.pop();
+        }
+    }
+    values
+}
+
+fn doveconf(file: Option<&Path>, arguments: &[&str]) -> Result<String, SettingsError> {
+    let mut doveconf = Command::new("doveconf");
+    if let Some(file) = file {
+        doveconf.arg("-c").arg(file);
+    }
+    let output = doveconf
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(SettingsError::NoDoveconf)?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let reason = String::from_utf8_lossy(&output.stderr);
+    let reason = reason.lines().next().unwrap_or("doveconf failed");
+    Err(SettingsError::Refused(reason.to_owned()))
+}

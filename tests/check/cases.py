@@ -1,0 +1,485 @@
+"""cases.py ROOT WORK [--list] [--only REGEX]: see check.sh.
+
+A case breaks a configuration that works. check must find it by name, each remedy is done as it is printed until nothing is
+found any more, and then a user moves from a to b and back, and sees everything.
+"""
+
+import argparse
+import imaplib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+MAIL = b"Subject: hello\r\n\r\nHello.\r\n"
+# Found on one machine whatever is done: its store is on a local disk.
+IGNORED = {"index_not_shared"}
+
+V23 = """
+protocols = imap
+listen = 127.0.0.1
+ssl = no
+disable_plaintext_auth = no
+log_path = /var/log/dovecot.log
+first_valid_uid = 8
+mailbox_list_index_very_dirty_syncs = yes
+mail_location = mdbox:~/mdbox:LISTINDEX=/dev/shm/dovecot-listindex/%2.256Nu/%u/dovecot.list.index
+!include ports
+passdb {
+  driver = static
+  args = password=x
+}
+userdb {
+  driver = static
+  args = uid=vmail gid=vmail home=@STORE@/%u
+  default_fields = mail_location=mdbox:~/mdbox:LISTINDEX=/dev/shm/dovecot-listindex/%2.256Nu/%u/dovecot.list.index
+}
+namespace inbox {
+  inbox = yes
+  separator = /
+}
+service imap {
+  executable = imap imap-postlogin
+}
+service imap-postlogin {
+  executable = script-login nfs-hostchange-login
+  process_limit = 1024
+  user = vmail
+  unix_listener imap-postlogin {
+  }
+}
+"""
+
+V24 = """dovecot_config_version = 2.4.0
+dovecot_storage_version = 2.4.0
+protocols = imap
+listen = 127.0.0.1
+ssl = no
+auth_allow_cleartext = yes
+log_path = /var/log/dovecot.log
+first_valid_uid = 8
+mailbox_list_index_very_dirty_syncs = yes
+mail_driver = mdbox
+mail_path = ~/mdbox
+mailbox_list_index_prefix = /dev/shm/dovecot-listindex/%{user | md5 | substr(0, 8) % 256 | hex(2)}/%{user}/dovecot.list.index
+!include ports
+passdb static {
+  password = x
+}
+userdb static {
+  fields {
+    uid = vmail
+    gid = vmail
+    home = @STORE@/%{user}
+  }
+}
+userdb_fields {
+  mail_driver = $SET:mail_driver
+  mail_path = $SET:mail_path
+  mailbox_list_index_prefix = $SET:mailbox_list_index_prefix
+}
+namespace inbox {
+  inbox = yes
+  separator = /
+}
+service imap {
+  executable = imap imap-postlogin
+}
+service imap-postlogin {
+  executable = script-login nfs-hostchange-login
+  process_limit = 1024
+  user = vmail
+  unix_listener imap-postlogin {
+  }
+}
+"""
+
+PORTS = """
+service imap-login {
+  inet_listener imap {
+    port = %d
+  }
+}
+"""
+TMPFILES = "d /dev/shm/dovecot-listindex 0700 vmail - -\n"
+HASH23 = "/dev/shm/dovecot-listindex/%2.256Nu/%u/dovecot.list.index"
+HASH24 = "/dev/shm/dovecot-listindex/%{user | md5 | substr(0, 8) % 256 | hex(2)}/%{user}/dovecot.list.index"
+WRAPPER = "script-login nfs-hostchange-login"
+SERVICE = "service imap-postlogin {\n  %s\n}\n"
+
+
+class Case:
+    """What is wrong, by id; for which versions; what is done to the configuration, to the wrapper's, and to the system."""
+
+    def __init__(self, name, finds, only=None, edit=(), add="", own="", run=(), users=("alice", "bob@example.org"), fails=False, starts=True, tmpfiles=TMPFILES, list_index=True):
+        self.name, self.finds, self.only, self.own, self.run = name, finds, only, own, run
+        self.edit, self.add, self.users, self.fails, self.starts = edit, add, users, fails, starts
+        self.tmpfiles, self.list_index = tmpfiles, list_index
+
+    def dovecot(self, version, store):
+        text = V23 if version == "2.3" else V24
+        for old, new in self.edit:
+            assert old in text, f"{self.name}: {old}"
+            text = text.replace(old, new)
+        add = self.add[version] if isinstance(self.add, dict) else self.add
+        return (text + add).replace("@STORE@", store)
+
+
+def both(name, finds, **more):
+    return [Case(name, finds, **more)]
+
+
+def v23(name, finds, **more):
+    return [Case(name, finds, only="2.3", **more)]
+
+
+def v24(name, finds, **more):
+    return [Case(name, finds, only="2.4", **more)]
+
+
+def executable(line):
+    return [(WRAPPER, line)]
+
+
+CASES = [
+    *both("a configuration that works has no findings", None),
+    # Services.
+    *both("no post-login service", "no_post_login", edit=[("executable = imap imap-postlogin", "executable = imap")]),
+    *both("no script-login", "no_script_login", edit=executable("nfs-hostchange-login"), fails=True),
+    *both("no wrapper", "no_wrapper", edit=executable("script-login /usr/local/lib/chain/other.sh"),
+          run=["printf '#!/bin/sh\\nexec \"$@\"\\n' >/usr/local/lib/chain/other.sh; chmod 755 /usr/local/lib/chain/other.sh"]),
+    *both("the service's user does not exist", "no_such_user", edit=[("user = vmail", "user = nosuch")], starts=False),
+    *both("the service's user is Dovecot's own", "service_user",
+          edit=[("user = vmail", "user = dovecot")]),
+    *v23("the service's user is Dovecot's example's", "service_user", edit=[("user = vmail", "user = $default_internal_user")]),
+    *v24("the service's user is Dovecot's example's", "service_user", edit=[("user = vmail", "user = $SET:default_internal_user")]),
+    *both("the service's user is somebody else", "service_user", edit=[("user = vmail", "user = mail")]),
+    *both("the service's user is a number", "no_such_user", edit=[("user = vmail", "user = 5000")], starts=False),
+    *both("the second program of the chain has no path", "no_path",
+          edit=executable("script-login /usr/local/lib/chain/other.sh nfs-hostchange-login"), fails=True,
+          run=["printf '#!/bin/sh\\nexec \"$@\"\\n' >/usr/local/lib/chain/other.sh; chmod 755 /usr/local/lib/chain/other.sh"]),
+    *both("the first script of the chain is missing", "not_executable",
+          edit=executable("script-login /usr/local/lib/chain/missing.sh /usr/lib/dovecot/nfs-hostchange-login"), fails=True),
+    *both("the wrapper is missing", "not_executable", run=["rm /usr/lib/dovecot/nfs-hostchange-login"], fails=True),
+    *both("only root may execute the wrapper", "not_executable", run=["chmod 0700 /usr/lib/dovecot/nfs-hostchange-login"], fails=True),
+    *both("the wrapper is no program", "not_executable", run=["echo nothing >/usr/lib/dovecot/nfs-hostchange-login"], fails=True),
+    *both("a mistyped option", "unknown_option", edit=executable(WRAPPER + " --confg=/etc/dovecot/nfs-hostchange.toml"), fails=True),
+    *both("the option's value in a word of its own", "unknown_option",
+          edit=executable(WRAPPER + " --config /etc/dovecot/nfs-hostchange.toml"), fails=True),
+    *both("a configuration file that is not there", "no_configuration", edit=executable(WRAPPER + " --config=/etc/dovecot/nosuch.toml")),
+    *both("another script after the wrapper", "not_last",
+          edit=executable("script-login nfs-hostchange-login /usr/local/lib/chain/other.sh"),
+          run=["printf '#!/bin/sh\\nexec \"$@\"\\n' >/usr/local/lib/chain/other.sh; chmod 755 /usr/local/lib/chain/other.sh"]),
+    *both("the post-login service has a chroot", "service_chroot", add=SERVICE % "chroot = /var/empty",
+          run=["mkdir -p /var/empty"], fails=True),
+    *both("the post-login service has too few processes", "process_limit", edit=[("process_limit = 1024", "process_limit = 100")]),
+    *v23("mail processes that serve several logins", "service_count", add="service imap {\n  service_count = 10\n}\n", fails=True),
+    *v24("mail processes that serve several logins", "service_count", add="service imap {\n  restart_request_count = 10\n}\n", fails=True),
+    *both("the mail user's uid is not valid", "uid_not_valid", edit=[("first_valid_uid = 8", "first_valid_uid = 6000")], fails=True),
+    *both("groups that only dovecot.conf knows", "access_groups", add="mail_access_groups = archive\n"),
+    *both("hibernation", "hibernation", add="imap_hibernate_timeout = 30s\n"),
+    # The wrapper's file.
+    *both("the wrapper's user may not read its file", "configuration", run=["chmod 600 /etc/dovecot/nfs-hostchange.toml"]),
+    *both("the wrapper's file belongs to somebody", "configuration", run=["chown mail /etc/dovecot/nfs-hostchange.toml"]),
+    *both("migration is on", "migration", own="migration = true\n"),
+    *both("a name that others have too", "host_name", own='hostname = "localhost"\n'),
+    # What the userdb says.
+    *v23("the userdb says nothing of the location", "no_location",
+         edit=[("  default_fields = mail_location=mdbox:~/mdbox:LISTINDEX=" + HASH23 + "\n", "")]),
+    *v24("the userdb says nothing of the location", "no_location",
+         edit=[("""userdb_fields {
+  mail_driver = $SET:mail_driver
+  mail_path = $SET:mail_path
+  mailbox_list_index_prefix = $SET:mailbox_list_index_prefix
+}
+""", "")]),
+    *v24("one field is forgotten", "no_location", edit=[("  mail_driver = $SET:mail_driver\n", "")]),
+    *v24("a field that matters only if it is set is forgotten", "no_location", add="mail_index_path = ~/index\n"),
+    *v23("the home directory in a field", "userdb_variable",
+         edit=[("default_fields = mail_location=mdbox:~", "default_fields = mail_location=mdbox:%h")]),
+    *v23("the home directory in lower case in a field", "userdb_variable",
+         edit=[("default_fields = mail_location=mdbox:~", "default_fields = mail_location=mdbox:%Lh")]),
+    *v23("the home directory by its long name in a field", "userdb_variable",
+         edit=[("default_fields = mail_location=mdbox:~", "default_fields = mail_location=mdbox:%{home}")]),
+    *v24("the home directory in a field", "userdb_variable", edit=[("mail_path = ~/mdbox", "mail_path = %{home}/mdbox")]),
+    *v23("the uid in a field", "userdb_variable",
+         edit=[("default_fields = mail_location=mdbox:~/mdbox", "default_fields = mail_location=mdbox:~/%i")]),
+    *v23("a home that only dovecot.conf knows", "no_home", edit=[(" home=@STORE@/%u", "")], add="mail_home = @STORE@/%u\n"),
+    *v24("a home that only dovecot.conf knows", "no_home", edit=[("    home = @STORE@/%{user}\n", "")],
+         add="mail_home = @STORE@/%{user}\n"),
+    *v23("uid and gid that only dovecot.conf knows", "no_uid", edit=[("uid=vmail gid=vmail ", ""), ("  user = vmail\n", "")],
+         add="mail_uid = vmail\nmail_gid = vmail\n"),
+    *v24("uid and gid that only dovecot.conf knows", "no_uid",
+         edit=[("    uid = vmail\n    gid = vmail\n", ""), ("  user = vmail\n", "")], add="mail_uid = vmail\nmail_gid = vmail\n"),
+    *v23("the inbox namespace has a location of its own", "other_location",
+         edit=[("  inbox = yes\n", "  inbox = yes\n  location = mdbox:~/other:LISTINDEX=" + HASH23 + "\n")]),
+    *v24("the inbox namespace has a path of its own", "block_setting", edit=[("  inbox = yes\n", "  inbox = yes\n  mail_path = ~/other\n")]),
+    *v24("a protocol has a path of its own", "block_setting", add="protocol imap {\n  mail_path = ~/other\n}\n"),
+    *v24("some clients have a list index of their own", "block_setting",
+         add="remote 127.0.0.0/8 {\n  mailbox_list_index_prefix = /dev/shm/dovecot-listindex/other/%{user}/dovecot.list.index\n}\n"),
+    *both("the inbox namespace has another name", "inbox_namespace", edit=[("namespace inbox", "namespace private")]),
+    *v24("an empty path", "empty_path", edit=[("mail_path = ~/mdbox\n", "")], fails=True),
+    *v24("a location of Dovecot 2.3 is left over", "left_over",
+         edit=[("userdb_fields {\n", "userdb_fields {\n  mail_location = mdbox:~/mdbox\n")]),
+    # Where the list index is.
+    *v23("the list index is in INDEX", "no_list_index", edit=[(":LISTINDEX=" + HASH23, "")]),
+    *v24("the list index is in INDEX", "shared_list_index",
+         edit=[("mailbox_list_index_prefix = " + HASH24, "mailbox_list_index_prefix = dovecot.list.index")]),
+    *v23("the file's name is forgotten", "file_name", edit=[("/%2.256Nu/%u/dovecot.list.index", "/%2.256Nu/%u")]),
+    *v24("the file's name is forgotten", "file_name", edit=[("/%{user}/dovecot.list.index", "/%{user}")]),
+    *v23("one directory for all", "one_directory", edit=[("/%2.256Nu/%u/dovecot.list.index", "/dovecot.list.index")]),
+    *v24("one directory for all", "one_directory",
+         edit=[(HASH24, "/dev/shm/dovecot-listindex/dovecot.list.index")]),
+    *both("list indexes are switched off", "list_index_off", add="mailbox_list_index = no\n"),
+    # Other namespaces.
+    *v23("another namespace has a local list index", "other_list_index", add="""namespace archive {
+  prefix = Archive/
+  separator = /
+  location = mdbox:~/archive:LISTINDEX=/dev/shm/dovecot-listindex/%2.256Nu/%u/archive.list.index
+}
+"""),
+    *v23("two namespaces have one list index", "same_list_index", add="""namespace archive {
+  prefix = Archive/
+  separator = /
+  location = mdbox:~/archive:LISTINDEX=""" + HASH23 + """
+}
+"""),
+    *v24("two namespaces have one list index", "same_list_index", add="""namespace archive {
+  prefix = Archive/
+  separator = /
+  mail_path = ~/archive
+}
+"""),
+    *v23("a list index is called as a file of another", "prefix_collision", add="""namespace archive {
+  prefix = Archive/
+  separator = /
+  location = mdbox:~/archive:LISTINDEX=/dev/shm/dovecot-listindex/%2.256Nu/%u/dovecot.list.index.archive
+}
+"""),
+    *v24("another namespace has a local list index", "other_list_index", add="""namespace archive {
+  prefix = Archive/
+  separator = /
+  mail_path = ~/archive
+  mailbox_list_index_prefix = /dev/shm/dovecot-listindex/%{user | md5 | substr(0, 8) % 256 | hex(2)}/%{user}/archive.list.index
+}
+"""),
+    *both("two names for one mailbox", "two_names", add="""namespace compat {
+  prefix = Compat/
+  separator = /
+  list = no
+  hidden = yes
+}
+"""),
+    *v23("a shared namespace", "shared_namespace", add="""namespace shared {
+  type = shared
+  prefix = Shared/%%u/
+  separator = /
+  location = mdbox:%%h/mdbox
+  subscriptions = no
+  list = children
+}
+"""),
+    *v24("a shared namespace", "shared_namespace", add="""namespace shared {
+  type = shared
+  prefix = Shared/$user/
+  separator = /
+  mail_path = %{owner_home}/mdbox
+  mailbox_list_index_prefix = dovecot.list.index
+  subscriptions = no
+  list = children
+}
+"""),
+    # Directories.
+    *both("no directory for list indexes", "no_base", tmpfiles="", run=["rm -rf /dev/shm/dovecot-listindex"]),
+    *both("the directory belongs to somebody else", "foreign_base", run=["chown mail /dev/shm/dovecot-listindex"]),
+    *both("the mail user may not write to the directory", "closed_base", run=["chmod 0500 /dev/shm/dovecot-listindex"]),
+    *both("others may write to the directory", "writable_base", run=["chmod 0777 /dev/shm/dovecot-listindex"]),
+    *both("/dev/shm is read-only", "read_only", run=["mount -o remount,ro /dev/shm"]),
+    *both("nothing makes the directory at boot", "no_tmpfiles", run=["rm /etc/tmpfiles.d/*"]),
+    *both("a line for a boot names the wrong owner", "tmpfiles_line",
+          run=["sed -i 's/vmail/mail/' /etc/tmpfiles.d/*.conf"]),
+    *both("memory without a limit", "unlimited", run=["mount -o remount,size=0 /dev/shm"]),
+]
+
+
+class Backend:
+    def __init__(self, root, store, name, port):
+        self.port = port
+        command = ["unshare", "--uts", "sh", "-c", f'hostname {name}.example.org; exec "$@"', "sh", f"{HERE}/../lib/in-root.sh", root,
+                   "python3", f"{HERE}/agent.py"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.ask("prepare", store)
+
+    def ask(self, *request):
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"{request[0]}: the backend's agent ended")
+        return json.loads(answer)
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+    def login(self, user):
+        connection = imaplib.IMAP4("127.0.0.1", self.port, timeout=30)
+        connection.login(user, "x")
+        return connection
+
+    def look(self, user, *changes):
+        """What the user sees, and then changes: FOLDER is made if it is new, and gets a mail."""
+        connection = self.login(user)
+        seen = {}
+        for line in connection.list()[1]:
+            folder = line.split(b'"/" ')[-1].decode().strip('"')
+            answer = connection.status(f'"{folder}"', "(MESSAGES)")
+            if answer[0] == "OK":
+                seen[folder] = int(re.search(rb"MESSAGES (\d+)", answer[1][0]).group(1))
+        for folder in changes:
+            if folder not in seen:
+                connection.create(folder)
+            connection.append(folder, None, None, MAIL)
+        connection.logout()
+        return seen
+
+
+def moves(backends, user, case):
+    """From one backend to the next: each shows what was done on those before."""
+    book = {}
+    for number, backend in enumerate(backends):
+        folder = f"{case}-{number}"
+        changes = [folder] + list(book)[:1]
+        seen = backend.look(user, *changes)
+        mine = {key: value for key, value in seen.items() if key.startswith(f"{case}-")}
+        if mine != book:
+            return f"{user} saw {mine} at look {number}, there is {book}"
+        for change in changes:
+            book[change] = book.get(change, 0) + 1
+    return ""
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def run(case, number, version, store, a, b):
+    mails = f"{store}/{number}"
+    os.mkdir(mails)
+    os.chmod(mails, 0o777)
+    text = case.dovecot(version, mails)
+    for backend in (a, b):
+        files = {
+            "/etc/dovecot/dovecot.conf": text,
+            "/etc/dovecot/ports": PORTS % backend.port,
+            "/etc/dovecot/nfs-hostchange.toml": case.own or "migration = false\n",
+        }
+        if case.tmpfiles:
+            files["/etc/tmpfiles.d/list-indexes.conf"] = case.tmpfiles
+        error = backend.ask("begin", files, list(case.run))
+        if error:
+            return error
+    error = a.ask("start", a.port)
+    if case.starts == bool(error):
+        return f"expected Dovecot {'to start' if case.starts else 'not to start'}: {error}"
+    if case.fails:
+        # With several logins in one process, the first is good.
+        try:
+            for _ in range(3):
+                a.look(case.users[0])
+            return "logins do not fail although this is critical"
+        except (imaplib.IMAP4.error, OSError):
+            pass
+    seen = []
+    for _ in range(10):
+        answer = a.ask("check", list(case.users))
+        if "error" in answer:
+            return answer["error"]
+        findings = [found for found in answer["findings"] if found["id"] not in IGNORED]
+        seen.append([(found["id"], found["severity"]) for found in findings])
+        if not findings:
+            break
+        if len(seen) == 1:
+            ids = {found["id"] for found in findings}
+            if case.finds is None or case.finds not in ids:
+                return f"expected {case.finds}: {json.dumps(findings, indent=1)}"
+            worst = max(findings, key=lambda found: found["severity"] == "critical")
+            if (case.fails or not case.starts) != (worst["severity"] == "critical"):
+                return f"wrong severity: {findings}"
+        remedied = [found for found in findings if found["command"] or found["file"]]
+        # What a restart mends needs no line.
+        if not remedied and {found["id"] for found in findings} - {"not_running", "not_reloaded"}:
+            return f"no remedy: {findings}"
+        for finding in remedied[:1]:
+            for backend in (a, b):
+                error = backend.ask("apply", finding)
+                if error:
+                    return f"{finding}: {error}"
+        a.ask("boot")
+        a.ask("start", a.port)
+    else:
+        return f"never silent: {seen} {json.dumps(findings, indent=1)}"
+    if case.finds is not None and len(seen) == 1:
+        return f"{case.finds} is not found"
+    for backend in (a, b):
+        backend.ask("boot")
+        error = backend.ask("start", backend.port)
+        if error:
+            return f"Dovecot does not start after all remedies: {error}"
+    for user, rounds in zip(case.users, (5, 3)):
+        error = moves((a, b, a, b, a)[:rounds], user, f"c{number}")
+        if error:
+            return f"after all remedies: {error}\n{a.ask('log')}"
+    log = a.ask("log")
+    if re.search(r"Panic|Fatal", log):
+        return log
+    files = a.ask("shell", "find /dev/shm -name '*.list.index*' -size +0 | head -3")[1]
+    if case.list_index and not files:
+        return f"nobody has a local list index after all remedies\n{log}"
+    return ""
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("root")
+    parser.add_argument("work")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    version = "2.4" if options.root == "trixie" else "2.3"
+    cases = [case for case in CASES if case.only in (None, version) and re.search(options.only, f"{case.name} ({case.finds})")]
+    if options.list:
+        print("\n".join(f"{case.name} ({case.finds})" for case in cases))
+        return 0
+    store = f"{options.work}/{options.root}"
+    os.mkdir(store)
+    os.chmod(store, 0o755)
+    os.symlink("../bin", f"{store}/bin")
+    a, b = (Backend(options.root, store, name, free_port()) for name in "ab")
+    failed = 0
+    for number, case in enumerate(cases):
+        started = time.time()
+        try:
+            error = run(case, number, version, store, a, b)
+        except (imaplib.IMAP4.error, OSError) as exception:
+            error = f"{type(exception).__name__}: {exception}\n{a.ask('log')}{b.ask('log')}"
+        took = f"({(time.time() - started) * 1000:.0f} ms)"
+        print(f"{'FAIL' if error else 'ok'}    {case.name} ({case.finds}) {took}", flush=True)
+        if error:
+            failed += 1
+            print("\n".join("      | " + line for line in error.splitlines()[-40:]), flush=True)
+        a.ask("shell", "mount -o remount,rw,size=1g /dev/shm")
+        b.ask("shell", "mount -o remount,rw,size=1g /dev/shm")
+    for backend in (a, b):
+        backend.end()
+    print(f"{len(cases) - failed} passed, {failed} failed")
+    return int(failed > 0)
+
+
+sys.exit(main())
