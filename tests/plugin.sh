@@ -2,14 +2,16 @@
 # The mail plugin inside real Dovecots: this machine's, and those in the roots that tests/setup.sh
 # makes. Every case is a sentence; the last line counts them.
 #
-#   tests/plugin.sh [--only REGEX] [--list] [--quick] [DOVECOT...]
+#   tests/plugin.sh [--wrapper PATH] [--only REGEX] [--list] [--quick] [DOVECOT...]
 #
 # DOVECOT is "machine" or the name of a root; all of them that are there, if none is named. --quick
-# leaves out the long cases.
+# leaves out the long cases. Without --wrapper (or WRAPPER in the environment) that is built too.
 set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
 source "$(dirname "$0")/lib/common.sh"
+# shellcheck source=tests/lib/build.sh
+source "$REPO/tests/lib/build.sh"
 # shellcheck source=tests/lib/cases.sh
 source "$REPO/tests/lib/cases.sh"
 # shellcheck source=tests/lib/roots.sh
@@ -22,6 +24,10 @@ while [ "$#" -gt 0 ]; do
     case $1 in
         --only)
             ONLY=(--only "$2")
+            shift
+            ;;
+        --wrapper)
+            WRAPPER=$2
             shift
             ;;
         --list) exec "$PYTHON" "$REPO/tests/plugin/run.py" --list ;;
@@ -40,6 +46,8 @@ if [ "${#DOVECOTS[@]}" = 0 ]; then
 fi
 [ "${#DOVECOTS[@]}" -gt 0 ] || die "no Dovecot with headers; install dovecot-dev or run tests/setup.sh roots"
 
+find_cargo || die "no cargo"
+[ -n "${WRAPPER:-}" ] || build_release || die "it does not build"
 make_work_dirs
 for name in "${DOVECOTS[@]}"; do
     case $name in
@@ -47,7 +55,7 @@ for name in "${DOVECOTS[@]}"; do
         *) root=(--root "$ROOTS/$name") include=$ROOTS/$name/usr/include/dovecot ;;
     esac
     DOVECOT_INCLUDE=$include MODULES=$WORK/$name "$REPO/packaging/build-plugin.sh"
-    "$PYTHON" -B "$REPO/tests/plugin/run.py" "${root[@]}" "${ONLY[@]}" "${QUICK[@]}" \
+    "$PYTHON" -B "$REPO/tests/plugin/run.py" "${root[@]}" "${ONLY[@]}" "${QUICK[@]}" --wrapper "$WRAPPER" \
         --plugin "$WORK/$name/lib90_nfs_hostchange_plugin.so" | tee "$WORK/result" || true
     count_result "$(tail -n 1 "$WORK/result")" || FAILED=$((FAILED + 1))
 done

@@ -6,6 +6,7 @@ use std::{ffi::CString, path::PathBuf};
 
 use nfs_hostchange::actor::Actor;
 use nfs_hostchange::event::{Events, Level};
+use nfs_hostchange::local::lock::LockError;
 use nfs_hostchange::local::sessions::{Session, Sign};
 use nfs_hostchange::nfs::directory::{Index, IndexError};
 use nfs_hostchange::nfs::host::HostName;
@@ -131,11 +132,16 @@ impl List {
             },
             Ok(Step::NoIndex) if serves => (Use::ToTakeOver, None),
             Ok(Step::Out | Step::NoIndex) => (Use::Without, None),
+            Err(Doubt::Lock(LockError::TimedOut(_))) if serves => {
+                // Once more when Dovecot opens it, but it has been waited for.
+                self.place.lock_timeout = Duration::ZERO;
+                (Use::ToTakeOver, None)
+            }
             Err(doubt) => {
-                if serves {
-                    reconciliation.void_record();
-                }
                 without(events, doubt.level(), &doubt);
+                if serves {
+                    self.sign = reconciliation.go_without(doubt);
+                }
                 (Use::Without, None)
             }
         };
@@ -166,12 +172,14 @@ impl List {
                 Use::Used
             }
             Err(doubt) => {
+                let level = match doubt {
+                    // Everybody takes it over in turn, and not everybody waits.
+                    Doubt::Lock(LockError::TimedOut(_)) => Level::Info,
+                    _ => doubt.level(),
+                };
                 // A new user's first session, until Dovecot makes INDEX.
                 if !matches!(doubt, Doubt::Index(IndexError::Missing(_))) {
-                    events.event(
-                        doubt.level(),
-                        &format_args!("list index not recorded: {doubt}"),
-                    );
+                    events.event(level, &format_args!("list index not recorded: {doubt}"));
                 }
                 // It has it open, and must not see what was in it.
                 if !forgotten && !forget() {
@@ -245,7 +253,7 @@ impl List {
         if self.known.is_some() && reconciliation.still_stands(self.known).is_some() {
             return;
         }
-        if self.using != Use::Without {
+        if self.using == Use::Used {
             if let Ok(Step::In(claim)) = reconciliation.compare_only(Missing::Leave) {
                 // Another session of this backend has taken the list index over, with what this one
                 // wrote to it.

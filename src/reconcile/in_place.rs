@@ -8,14 +8,14 @@ use crate::local::directory::{DirectoryError, ListIndexDirectory};
 use crate::local::files;
 use crate::local::lock::{Deadline, Exclusive, Lock, LockError, Shared};
 use crate::local::record::Record;
-use crate::local::sessions;
+use crate::local::sessions::{self, Sign};
 use crate::local::step::{Comparison, is_index};
 use crate::nfs::claim::ClaimText;
 use crate::nfs::directory::{IndexError, Look, Migration};
 use crate::nfs::host::HostName;
 use crate::nfs::identity::Identity;
 use crate::reconcile::migration::Owner;
-use crate::reconcile::{Doubt, Outcome, Reconciliation};
+use crate::reconcile::{Doubt, Outcome, Reconciliation, SignSlot};
 use crate::system::signals::WriteSignalsIgnored;
 
 /// What a look at both sides showed.
@@ -44,7 +44,8 @@ impl Reconciliation<'_> {
     /// Compares both sides, and changes nothing but the time of the last use.
     ///
     /// # Errors
-    /// If nobody can tell, or another session without a list index is still open.
+    /// If nobody can tell; and for whoever is about to use it, if another session without a list
+    /// index is still open.
     pub fn compare_only(&self, missing: Missing) -> Result<Step, Doubt> {
         let deadline = Deadline::after(self.lock_timeout);
         loop {
@@ -93,8 +94,27 @@ impl Reconciliation<'_> {
             self.mark_used(&lock);
             return Ok(look.claim.map_or(Step::Out, Step::In));
         }
-        self.confirm_no_open_session(&lock)?;
+        if missing == Missing::Make {
+            self.confirm_no_open_session(&lock)?;
+        }
         Ok(Step::Out)
+    }
+
+    /// Whoever was about to use the list index goes without, because of `doubt`: voids the record, and
+    /// leaves the sign, which is to be kept as long as the session goes on.
+    pub fn go_without(&self, doubt: Doubt) -> Option<Sign> {
+        let sign = SignSlot::default();
+        // Where there is no directory, nobody has a record either.
+        let directory = ListIndexDirectory::open(&self.list_index_directory, self.actor.user());
+        if let Ok(directory) = directory {
+            let deadline = Deadline::after(self.lock_timeout);
+            // The doubt is the caller's to tell, and what it cannot mend is told here.
+            let _ = match Lock::<Exclusive>::acquire(&directory, &deadline) {
+                Ok(lock) => self.under_lock(&lock, &sign, |_| Err(doubt)),
+                Err(error) => Err(self.refuse(error, &directory, &sign)),
+            };
+        }
+        sign.into_inner()
     }
 
     /// Takes over a list index that a Dovecot without LISTINDEX left in INDEX, if there is one and

@@ -76,7 +76,8 @@ class Failed(Exception):
 class Site:
     """OPTIONS: driver, plugin (its file or None), more (lines of dovecot.conf), list_index (where, with
     @LOCAL@ for the backend's own directory), per_backend (a function from the name to more lines),
-    one_uid (all users share one)."""
+    one_uid (all users share one), wrapper (its file), wrapped and plugged (the names of the backends that
+    have it, or the plugin)."""
 
     def __init__(self, machines, **options):
         self.options = {"driver": "mdbox", "plugin": None, "more": "", "per_backend": lambda name: "", **options}
@@ -147,12 +148,21 @@ class Backend:
         self.log_file = self.dir / "log"
         with os.fdopen(os.open(self.log_file, os.O_CREAT | os.O_WRONLY, 0o666), "w"):
             self.log_file.chmod(0o666)
+        wrapped = self.name in site.options.get("wrapped", ())
         users = "".join(
-            f"user{i}:{{PLAIN}}pw:{site.uid_of(i)}:{site.uid_of(i)}::{site.store}/user{i}::\n"
+            f"user{i}:{{PLAIN}}pw:{site.uid_of(i)}:{site.uid_of(i)}::{site.store}/user{i}::"
+            f"{self.userdb_fields(f'user{i}') if wrapped else ''}\n"
             for i in range(1, USERS + 1)
         )
         (self.dir / "users").write_text(users)
-        self.install_modules(site.options["plugin"])
+        self.plugin = site.options["plugin"] if self.name in site.options.get("plugged", "ab") else None
+        self.wrapper = None
+        if wrapped:
+            # A copy: the build tree may be in a home that mail users cannot enter.
+            self.wrapper = self.dir / "nfs-hostchange-login"
+            shutil.copy(site.options["wrapper"], self.wrapper)
+            (self.dir / "wrapper.toml").write_text('[log]\ntarget = "stderr"\n')
+        self.install_modules(self.plugin)
         capture = subprocess.run(
             [sys.executable, mailclient.__file__, "ports", "3"], capture_output=True, text=True, check=True
         )
@@ -160,6 +170,15 @@ class Backend:
         self.conf.write_text(self.configuration())
         self.process = None
         self.start()
+
+    def userdb_fields(self, user):
+        """What tells the wrapper where the list index is."""
+        location, settings = DRIVERS[self.site.options["driver"]]
+        list_index = f"{self.local}/{user}/dovecot.list.index"
+        if not self.machine.is_24:
+            return f"userdb_mail={location}:LISTINDEX={list_index}"
+        settings = {**settings, "mailbox_list_index_prefix": list_index}
+        return " ".join(f"userdb_{key}={value}" for key, value in settings.items())
 
     def install_modules(self, plugin):
         """A directory of its own with all of the system's plugins and ours."""
@@ -221,6 +240,13 @@ service lmtp {{
 }}
 service imap {{
   process_limit = 100
+  {"executable = imap imap-postlogin" if self.wrapper else ""}
+}}
+service imap-postlogin {{
+  executable = script-login {self.wrapper or "/bin/false"} --config={self.dir}/wrapper.toml
+  process_limit = 100
+  unix_listener imap-postlogin {{
+  }}
 }}
 service auth {{
   unix_listener auth-userdb {{
@@ -231,7 +257,7 @@ service auth {{
         if self.machine.is_24:
             list_index = list_index.replace("@USER@", "%{user}")
             lines = "".join(f"{key} = {value}\n" for key, value in settings.items())
-            plugins = "mail_plugins {\n  nfs_hostchange = yes\n}\n" if options["plugin"] else ""
+            plugins = "mail_plugins {\n  nfs_hostchange = yes\n}\n" if self.plugin else ""
             return (
                 "dovecot_config_version = 2.4.0\ndovecot_storage_version = 2.4.0\n"
                 f"{common}{ports}{plugins}{lines}"
@@ -245,7 +271,7 @@ service auth {{
                 f"{more}\n"
             )
         list_index = list_index.replace("@USER@", "%u")
-        plugins = "mail_plugins = nfs_hostchange\n" if options["plugin"] else ""
+        plugins = "mail_plugins = nfs_hostchange\n" if self.plugin else ""
         return (
             f"{common}{ports}{plugins}"
             "protocols = imap pop3 lmtp\nmail_nfs_storage = yes\nmail_nfs_index = yes\n"
@@ -365,7 +391,7 @@ service auth {{
     def truth(self, user):
         """What is in the store, by a Dovecot without list index and without plugin."""
         options = ["-o", "mailbox_list_index=no"]
-        if self.site.options["plugin"]:
+        if self.plugin:
             options += ["-o", "mail_plugins/nfs_hostchange=no" if self.machine.is_24 else "mail_plugins="]
         out = self.doveadm(*options, "-f", "tab", "mailbox", "status", "-u", user, "messages", "*", "*/*")
         return sorted({line.replace("\t", " ") for line in out.splitlines()[1:]})
@@ -376,8 +402,9 @@ service auth {{
         return self.log_file.read_text(errors="replace")
 
     def problems(self):
-        """Lines of the log that say that something is wrong."""
-        return [line for line in self.log().splitlines() if re.search(r"(Error|Fatal|Panic|Warning): ", line)]
+        """Lines of the log that say that something is wrong. Whatever the wrapper says is an error there."""
+        wrong = re.compile(r"(Error|Fatal|Panic|Warning): (?!nfs-hostchange: )")
+        return [line for line in self.log().splitlines() if wrong.search(line)]
 
     def forget_log(self):
         os.truncate(self.log_file, 0)

@@ -1,6 +1,6 @@
 """Runs the cases of cases.py with one Dovecot and counts them.
 
-    run.py --plugin FILE [--root DIRECTORY] [--only REGEX] [--list] [--quick]
+    run.py --plugin FILE --wrapper FILE [--root DIRECTORY] [--only REGEX] [--list] [--quick]
 
 DIRECTORY is another system with a Dovecot. The last line is "N passed, N failed".
 """
@@ -18,6 +18,7 @@ from backends import Failed, Machine
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--plugin")
+    parser.add_argument("--wrapper")
     parser.add_argument("--root")
     parser.add_argument("--only", default="")
     parser.add_argument("--list", action="store_true")
@@ -28,7 +29,7 @@ def main():
             print(case.sentence)
         return 0
     machine = Machine(arguments.root)
-    context = cases.Context(machine, arguments.plugin)
+    context = cases.Context(machine, arguments.plugin, arguments.wrapper)
     passed = failed = 0
     for case in cases.CASES:
         if not re.search(arguments.only, case.sentence) or (arguments.quick and case.long):
