@@ -1,4 +1,4 @@
-//! With whose rights the work on the files is done.
+//! Whose rights the work on files is done with.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use nix::errno::Errno;
 
 use crate::system::credentials::{Assumed, GroupId, Identity, UserId, effective_user};
 
-/// Why nobody can be become.
+/// Why the user's rights cannot be taken on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ActorError {
-    /// The uid is 0: list indexes are never worked on as root.
+    /// The uid is 0: nothing is ever done to list indexes as root.
     Root,
     /// The kernel refused the change of ids.
     Refused(Errno),
@@ -28,15 +28,15 @@ impl fmt::Display for ActorError {
     }
 }
 
-/// Who does the work: the mail user, taken on for a while if the process was started as root.
+/// The user whose rights the work is done with; taken on for a while if the process is root's.
 #[derive(Debug)]
 pub struct Actor {
     user: UserId,
-    /// Only if the process is root underneath.
+    /// Only if the process was started as root.
     root: Option<Root>,
 }
 
-/// Root underneath the user.
+/// The rights of root that are put aside meanwhile.
 #[derive(Debug)]
 pub struct Root {
     assumed: Assumed,
@@ -52,7 +52,7 @@ impl Root {
 }
 
 impl Actor {
-    /// Whoever this thread is.
+    /// The user of this thread.
     ///
     /// # Errors
     /// If that is root.
@@ -85,7 +85,7 @@ impl Actor {
         self.user
     }
 
-    /// Root underneath, if the process was started as that.
+    /// Root's rights, if the process was started with them.
     pub fn root(&self) -> Option<&Root> {
         self.root.as_ref()
     }

@@ -1,4 +1,4 @@
-//! What the core tells whoever calls it: it never prints or logs anything itself.
+//! How the core reports to its caller: it never prints or logs anything itself.
 
 use std::fmt::Display;
 
@@ -17,9 +17,9 @@ pub enum Level {
     Info,
 }
 
-/// Takes what the administrator should read: the wrapper's log, or Dovecot's own.
+/// Takes the lines that an administrator should read: the wrapper's log, or Dovecot's own.
 pub trait Events {
-    /// Something of importance `level` happened.
+    /// Reports an event of importance `level`.
     fn event(&self, level: Level, message: &dyn Display);
 }
 

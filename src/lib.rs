@@ -5,12 +5,12 @@
 //! - [`login`]: the wrapper, a post-login script, from its command line to the executed program.
 //! - [`dovecot`]: what Dovecot says about the user and where INDEX and LISTINDEX are.
 //! - [`config`], [`log`]: the administrator's settings, and the lines that the administrator reads.
-//! - [`actor`]: with whose rights the work is done; [`event`]: what the core tells its caller.
-//! - [`reconcile`]: the protocol, which compares both sides and makes them equal; it knows nothing
-//!   of who calls.
+//! - [`actor`]: whose rights the work is done with; [`event`]: how the core reports to its caller.
+//! - [`reconcile`]: the protocol, which compares both sides and makes them equal; it does not know
+//!   its callers.
 //! - [`nfs`]: INDEX, and the claim in it; [`local`]: LISTINDEX, its lock and its record.
 //! - `plugin`, a crate of its own: the mail plugin, the other front end, in front of the same core.
-//! - [`usercache`]: throwing away list indexes that nobody uses.
+//! - [`usercache`]: deleting list indexes that nobody uses.
 //! - [`admin`]: the administrator's command, `nfs-hostchange`.
 //! - [`names`]: names of files; [`system`]: everything that talks to the kernel past `std` and `nix`.
 

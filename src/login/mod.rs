@@ -1,4 +1,4 @@
-//! A login, from what Dovecot told to the verdict about the list index.
+//! A login, from what Dovecot hands over to the verdict about the list index.
 
 pub mod command_line;
 mod helper;
@@ -21,8 +21,8 @@ use crate::nfs::directory::Index;
 use crate::reconcile::{Outcome, Reconciliation, Verdict};
 use crate::system::start::exit;
 
-/// Decides whether the session may use its list index, after making it right if it was not. Returns
-/// the environment for a session that may not.
+/// Decides whether the session may use its list index, and puts the list index right if it was not.
+/// Returns the environment for a session that may not use it.
 ///
 /// Never fails: whatever goes wrong, a mistake in this program included, is logged and becomes a
 /// verdict.

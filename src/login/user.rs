@@ -7,14 +7,14 @@ use crate::dovecot::environment::Environment;
 use crate::system::accounts;
 use crate::system::credentials::{GroupId, Identity, UserId, effective_user};
 
-/// Why nobody can be become, or nobody that the work may be done as.
+/// Why there is nobody whose rights the work may be done with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserError {
     /// Started as root, and the userdb returns no uid or gid (the field's name).
     Unknown(&'static str),
     /// The userdb field is not a number.
     NotANumber(&'static str, Vec<u8>),
-    /// Nobody that the work may be done as.
+    /// The user's rights cannot be taken on.
     Actor(ActorError),
 }
 
@@ -44,10 +44,11 @@ impl From<ActorError> for UserError {
     }
 }
 
-/// Who does the work: this process's own user, or as root the user whom Dovecot named.
+/// Whose rights the work is done with: those of this process, or, as root, of the user whom Dovecot
+/// named.
 ///
 /// # Errors
-/// If as root nothing says who the user is, or the user is root.
+/// As root: if the userdb does not say who the user is, or the user is root.
 pub fn actor(environment: &Environment) -> Result<Actor, UserError> {
     if effective_user().0 != 0 {
         return Ok(Actor::current()?);

@@ -1,6 +1,6 @@
-//! The claim, the file in INDEX that names the backend which the user's sessions are on.
+//! The claim: the file in INDEX that names the backend which serves the user.
 //!
-//! Its inode number and modification time, not its text, tell whether somebody else has claimed
+//! Its inode number and modification time, not its text, show whether another backend has claimed
 //! the user since.
 
 use std::ffi::{CStr, CString};
@@ -22,15 +22,15 @@ use crate::nfs::identity::{Identity, Version, seconds_of};
 use crate::system::credentials::effective_user;
 use crate::system::file_status::is_regular;
 
-/// What a claim says. Nothing is compared with it: it is for people, and for a migration that has
-/// to be finished.
+/// The text of a claim. Nothing is compared with it: it is for people, for a migration that has to
+/// be finished, and for sessions that have no other place for their sign.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimText {
     /// The backend that claimed.
     pub host: String,
-    /// The list index in INDEX that it did so in order to take over, by its `.log`.
+    /// The `.log` of the list index in INDEX that is being taken over with this claim.
     pub migrating: Option<Version>,
-    /// Sessions without list index for whose sign there was no place on their own backend.
+    /// Sessions without list index that could not leave their sign on their own backend.
     pub without: Vec<Without>,
 }
 
@@ -40,7 +40,7 @@ pub struct ClaimText {
 pub struct Without {
     /// The backend.
     pub host: HostName,
-    /// Who the session is, in the words of its backend.
+    /// Who the session is, as its backend writes it.
     pub session: String,
 }
 
@@ -70,7 +70,7 @@ impl Without {
 }
 
 impl ClaimText {
-    /// What `text` says, whatever it is.
+    /// Reads `text`, whatever it is.
     pub fn parse(text: &[u8]) -> ClaimText {
         let text = String::from_utf8_lossy(text);
         let mut lines = text.split_terminator('\n').peekable();
@@ -84,7 +84,7 @@ impl ClaimText {
         }
     }
 
-    /// Whether `text` is a claim's, and nothing besides.
+    /// Whether `text` is a claim's and nothing else.
     pub fn is(text: &str) -> bool {
         let claim = ClaimText::parse(text.as_bytes());
         claim.to_string() == text && HostName::try_from(claim.host).is_ok()
@@ -105,10 +105,10 @@ impl fmt::Display for ClaimText {
 }
 
 impl IndexDirectory<'_> {
-    /// What the standing claim says; `None` if it cannot be read.
+    /// The text of the claim that stands; `None` if it cannot be read.
     pub fn claim_text(&self) -> Option<ClaimText> {
-        // Opened for writing too: for reading alone a server lends a delegation, which has to be
-        // given back when the file is replaced a moment later.
+        // Opened for writing too: for reading alone a server grants a delegation, which has to be
+        // returned when the file is replaced a moment later.
         let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let file = openat(self.as_fd(), self.claim_name(), flags, Mode::empty()).ok()?;
         let mut text = Vec::new();
@@ -116,15 +116,15 @@ impl IndexDirectory<'_> {
         Some(ClaimText::parse(&text))
     }
 
-    /// Claims the user for the backend `host`: from now on no older record equals the claim, which
-    /// says `migrating` and `without`.
+    /// Claims the user for the backend `host`: from now on no older record equals the claim. Its text
+    /// has `migrating` and `without`.
     ///
-    /// Always a new file by rename: a file rewritten in place keeps its number, and other
-    /// clients' cached looks at the directory would not notice. The identity comes from the
+    /// Always a new file that is renamed into place: a file that is rewritten keeps its inode number,
+    /// and other clients, which cache the directory, would not notice. The identity comes from the
     /// descriptor, because by path another backend's claim might already be found.
     ///
     /// # Errors
-    /// If the claim was not made, as on a full or read-only file system.
+    /// If the claim was not made, on a full or read-only file system for example.
     pub fn claim_for(
         &self,
         host: &HostName,
@@ -161,8 +161,8 @@ impl IndexDirectory<'_> {
         made
     }
 
-    /// Without any claim no record counts either, and that needs no space. The claim gets another
-    /// name, by which later logins know that there was one.
+    /// Takes the claim away, so that no record counts; that needs no space. The claim keeps another
+    /// name, which shows later logins that there was one.
     ///
     /// # Errors
     /// If the claim is still there.
@@ -184,8 +184,8 @@ impl IndexDirectory<'_> {
         Ok(standing.is_none() && !self.has(&self.void_name())?)
     }
 
-    /// The name of a claim that was set aside. No backend's temporary name is like it: those have a
-    /// dot there.
+    /// The name of a claim that was set aside. It cannot be a backend's temporary name: those have a
+    /// dot in that place.
     fn void_name(&self) -> CString {
         let name = [self.claim_name().to_bytes(), b"-void"].concat();
         // Made from a C string, so there is no NUL byte in it.
@@ -201,9 +201,9 @@ impl IndexDirectory<'_> {
         CString::new(name).unwrap_or_else(|_| self.claim_name().to_owned())
     }
 
-    /// A new file. Without O_EXCL at first: with it, NFS keeps a verifier in the file's times, and
-    /// it takes one more call to put those right. What a crash left, or something else that is in
-    /// the way, is removed.
+    /// Makes a new file. Without O_EXCL at first: with it, NFS stores a verifier in the file's times,
+    /// and correcting those takes one more call. What a crash left, or anything else in that place,
+    /// is removed.
     fn create(&self, name: &CStr) -> nix::Result<OwnedFd> {
         let open = |exclusive| {
             let flags = OFlag::O_WRONLY
@@ -219,7 +219,7 @@ impl IndexDirectory<'_> {
             Ok(_) => Errno::EEXIST,
             Err(errno) => errno,
         };
-        // If there is nothing to be removed, it was the directory that refused.
+        // If there is nothing to remove, it was the directory that refused.
         unlinkat(self.as_fd(), name, UnlinkatFlags::NoRemoveDir).map_err(|_| refused)?;
         open(OFlag::O_EXCL)
     }
@@ -236,10 +236,10 @@ impl IndexDirectory<'_> {
             .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
         let now = seconds_of(SystemTime::now());
         for wanted in modification_times(now, replaced) {
-            // Set by us, and last: a delegation or the server's clock cannot move it later.
+            // Set by us, and last, so that neither a delegation nor the server's clock changes it.
             let modified = TimeSpec::new(wanted.0, wanted.1.into());
             futimens(&file, &TimeSpec::UTIME_OMIT, &modified)?;
-            // The server's answer to that brought the attributes along as it keeps them.
+            // The server's answer to that had the attributes as it stores them.
             let kept = Identity::of_status(&fstat(&file)?);
             if is_new_time(kept, wanted, replaced) {
                 return Ok(kept);
@@ -250,12 +250,11 @@ impl IndexDirectory<'_> {
     }
 }
 
-/// A claim that is more than this many seconds ahead was made by a clock that was wrong.
+/// A claim that is more seconds ahead than this was made by a wrong clock.
 const TOO_FAR_AHEAD: i64 = 86_400;
 
-/// Which times to try for a claim that is made `now`, one after the other: later than the claim
-/// that is replaced; and if that is beyond all reason, so that the server may keep no later time,
-/// simply now.
+/// The times to try, in turn, for a claim that is made `now`: one later than the claim that is
+/// replaced; and if that one is far in the future, where a server may not store a later time, now.
 fn modification_times(
     now: (i64, u32),
     replaced: Option<Identity>,
@@ -266,11 +265,10 @@ fn modification_times(
     std::iter::once(later).chain(second)
 }
 
-/// Whether a server that was told `wanted` keeps a time by which the claim differs from the one
-/// that is `replaced`, and from every other. A file system whose time ends somewhere keeps that
-/// end for all that is later.
+/// Whether the server stored a time that distinguishes the claim from the one that is `replaced` and
+/// from every other. A file system with a last possible time stores that for everything later.
 fn is_new_time(kept: Identity, wanted: (i64, u32), replaced: Option<Identity>) -> bool {
-    // A whole second is the coarsest step that a server's clock has.
+    // Servers store at least whole seconds.
     let is_kept = kept.seconds == wanted.0;
     let time = |claim: Identity| (claim.seconds, claim.nanoseconds);
     is_kept && replaced.is_none_or(|old| time(old) != time(kept))
@@ -289,8 +287,7 @@ fn later_than(now: (i64, u32), replaced: Option<Identity>) -> (i64, u32) {
     }
 }
 
-/// Whether a file is as good as one that was just made: nobody else's, with no other name, and
-/// with nothing in it.
+/// Whether a file is as good as a new one: the user's, with one name, and empty.
 fn is_new(status: &FileStat) -> bool {
     is_regular(status)
         && status.st_size == 0

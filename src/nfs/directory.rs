@@ -16,16 +16,16 @@ use crate::nfs::identity::{Identity, Version};
 use crate::system::file_status::is_regular;
 use crate::system::statx::Attributes;
 
-/// What the administrator said about list indexes in INDEX.
+/// What the configuration says about list indexes in INDEX.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Migration {
-    /// They are nobody's business.
+    /// Ignore them.
     #[default]
     Off,
-    /// They are to be taken over.
+    /// Take them over.
     On,
-    /// Unknown: the configuration cannot be used. One may be there that is newer than the local
-    /// one.
+    /// Unknown, because the configuration cannot be used. There may be one that is newer than the
+    /// local one.
     Unknown,
 }
 
@@ -33,16 +33,16 @@ pub enum Migration {
 /// that another namespace, another user or a backend without this program writes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SharedListIndex {
-    /// There is none, or it is nobody's business.
+    /// There is none, or it is ignored.
     None,
     /// `dovecot.list.index` without its `.log`: what an interrupted migration leaves.
     Litter,
-    /// `dovecot.list.index.log` is there, and this is what it looks like.
+    /// `dovecot.list.index.log` exists, in this version.
     Present(Version),
 }
 
 impl SharedListIndex {
-    /// What the `.log` looks like, if there is one.
+    /// The version of the `.log`, if there is one.
     pub fn version(self) -> Option<Version> {
         match self {
             SharedListIndex::Present(version) => Some(version),
@@ -62,12 +62,12 @@ pub struct Look {
     pub shared_list_index: SharedListIndex,
 }
 
-/// Why INDEX cannot say who holds the user.
+/// Why INDEX does not show which backend has the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IndexError {
     /// There is no INDEX: a new user's first login, or NFS is not mounted.
     Missing(PathBuf),
-    /// INDEX or a file in it could not be looked at.
+    /// The attributes of INDEX or of a file in it could not be read.
     Unreadable(PathBuf, Errno),
     /// The claim's name is taken by something that is not a regular file.
     NotAFile(PathBuf),
@@ -122,13 +122,13 @@ impl Index {
     /// Looks at INDEX past every cache; one NFS GETATTR if nothing changed.
     ///
     /// # Errors
-    /// If INDEX is not there or cannot be vouched for. ESTALE, which a directory gives that was
-    /// replaced on the server, is tried again.
+    /// If INDEX does not exist or cannot be read. After ESTALE, which is the answer for a directory
+    /// that was replaced on the server, it is tried once more.
     pub fn look(&self) -> Result<(IndexDirectory<'_>, Look), IndexError> {
         match self.look_once() {
             Err(IndexError::Unreadable(_, Errno::ESTALE)) => {
-                // Opening asks nobody, so it would find the same stale directory again. Asking by
-                // path makes the kernel look every name on the way up anew.
+                // open(2) with O_PATH asks no server, so it would find the same stale directory
+                // again. Asking by path makes the kernel look up each name on the way again.
                 let _ = Attributes::of_path(&self.path);
                 self.look_once()
             }

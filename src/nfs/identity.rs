@@ -1,4 +1,4 @@
-//! What tells one claim from every other.
+//! What distinguishes a claim from every other.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,10 +7,10 @@ use nix::sys::stat::FileStat;
 
 use crate::system::statx::Attributes;
 
-/// What tells one claim from every other: inode number and modification time in nanoseconds.
+/// What distinguishes a claim from every other: inode number and modification time in nanoseconds.
 ///
-/// Neither suffices alone: a file server gives the number of a deleted file to the next one at
-/// once, and time stamps can be coarse.
+/// Neither suffices alone: a file server may give the number of a deleted file to the next one, and
+/// time stamps can be coarse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// Inode number.
@@ -32,7 +32,7 @@ impl Identity {
         }
     }
 
-    /// The identity of a file as the kernel knows it.
+    /// The identity of a file as stat(2) gives it.
     pub fn of_status(status: &FileStat) -> Identity {
         Identity {
             inode: status.st_ino,
@@ -42,8 +42,8 @@ impl Identity {
         }
     }
 
-    /// Seconds from the making of the claim, by the clock of the backend that made it, to `now`;
-    /// negative if that clock is ahead.
+    /// The age of the claim in seconds at `now`, by the clock of the backend that made it; negative if
+    /// that clock is ahead.
     pub fn age_at(&self, now: SystemTime) -> i64 {
         seconds_of(now).0.saturating_sub(self.seconds)
     }
@@ -103,7 +103,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// Only digits; `parse` alone would take a sign.
+/// A decimal number, digits only; `parse` alone would accept a sign.
 pub fn decimal(digits: &str) -> Option<u64> {
     digits
         .bytes()
