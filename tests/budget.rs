@@ -1,12 +1,16 @@
 //! What a login costs that finds nothing to do: system calls, and everything that is not done at
-//! all. Counted on the program as it is shipped.
+//! all. Counted on the program as it is shipped. And how many system calls a sweep makes.
 
 mod common;
 
 use std::fs;
+use std::path::Path;
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 
 use common::trace::Call;
-use common::{HERE, Lab, Login, release_wrapper};
+use common::{HERE, Lab, Login, PREFIX, UID, release_wrapper, set_owner_and_mode};
 
 /// What a login may cost.
 struct Budget {
@@ -184,4 +188,65 @@ fn it_starts_nothing_connects_nothing_lists_nothing_and_writes_nothing() {
             .filter(|call| call.number == libc::SYS_utimensat);
         assert_eq!(times.count(), 1, "the access time of the record");
     }
+}
+
+/// System calls of a sweep of so many users whose list index is old.
+fn calls_of_sweep(lab: &Lab, users: u32, by_user: bool) -> Vec<Call> {
+    let root = Path::new("/dev/shm/list-indexes");
+    let hash = root.join("00");
+    fs::create_dir_all(&hash).expect("/dev/shm is private");
+    for user in 0..users {
+        let directory = hash.join(user.to_string());
+        fs::create_dir(&directory).expect("/dev/shm is private");
+        for name in [".lasthost", PREFIX, "dovecot.list.index.log"] {
+            lab.write(&directory.join(name), name);
+        }
+        set_owner_and_mode(&directory, UID, 0o700);
+    }
+    set_owner_and_mode(&hash, UID, 0o700);
+    set_owner_and_mode(root, UID, 0o700);
+    let login = lab.login().with_program(lab.path("bin/command"));
+    let mut sweep = if by_user { login.by_user() } else { login }
+        .executing(&["usercache", "sweep", "0", "/dev/shm/list-indexes"])
+        .at_last(use_one_processor)
+        .trace();
+    let mut calls = Vec::new();
+    loop {
+        let call = sweep.next_call();
+        match call.number {
+            libc::SYS_exit_group => break,
+            // Made by the standard library before each close, where it checks itself.
+            libc::SYS_fcntl if call.arguments[1] == libc::F_GETFD as u64 => {}
+            _ => calls.push(call),
+        }
+    }
+    drop(sweep);
+    assert_eq!(fs::read_dir(&hash).expect("it stays").count(), 0);
+    calls
+}
+
+#[test]
+fn a_sweep_makes_few_system_calls_for_each_user() {
+    let lab = Lab::new();
+    lab.install(Path::new(env!("CARGO_BIN_EXE_nfs-hostchange")), "command");
+    for (by_user, most) in [(true, 20), (false, 22)] {
+        let one = calls_of_sweep(&lab, 1, by_user);
+        let two = calls_of_sweep(&lab, 2, by_user);
+        let numbers: Vec<_> = two.iter().map(|call| call.number).collect();
+        assert!(
+            two.len() - one.len() <= most,
+            "{} calls: {numbers:?}",
+            two.len() - one.len()
+        );
+    }
+}
+
+/// A sweep has as many threads as it may use processors.
+fn use_one_processor() {
+    let this = Pid::from_raw(0);
+    let mut one = CpuSet::new();
+    let allowed = sched_getaffinity(this).expect("a process may ask");
+    let first = (0..CpuSet::count()).find(|&processor| allowed.is_set(processor) == Ok(true));
+    one.set(first.expect("it runs on one")).expect("it exists");
+    sched_setaffinity(this, &one).expect("it is allowed");
 }

@@ -224,9 +224,11 @@ fn a_claim_that_does_not_differ_from_others_is_none() {
 fn change(login: &Traced<'_>, call: &Call) -> Option<String> {
     let [first, second, third, fourth, ..] = call.arguments;
     let name = |address| login.string(address);
-    let creates = third & libc::O_CREAT as u64 != 0;
+    if let Some((name, flags)) = login.opened(call) {
+        let creates = flags & libc::O_CREAT as u64 != 0;
+        return creates.then(|| format!("create {name}"));
+    }
     match call.number {
-        libc::SYS_openat if creates => Some(format!("create {}", name(second))),
         libc::SYS_ftruncate => Some("truncate".to_owned()),
         libc::SYS_unlinkat => Some(format!("unlink {}", name(second))),
         libc::SYS_renameat => Some(format!("rename {} {}", name(second), name(fourth))),
@@ -469,7 +471,8 @@ fn a_directory_that_a_cleaner_removes_before_it_is_locked_is_made_anew() {
     let directory = lab.list_index(HERE);
     let mut login = lab.login().trace();
     login.run_to(|login, call| {
-        call.number == libc::SYS_openat && login.string(call.arguments[1]) == ".lasthost"
+        let opened = login.opened(call);
+        opened.is_some_and(|(name, _)| name == ".lasthost")
     });
     fs::remove_dir_all(&directory).expect("it is there");
     login.finish().assert_vouched();

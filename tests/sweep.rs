@@ -4,14 +4,16 @@ mod support;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 
 use support::{
@@ -64,7 +66,7 @@ fn users_up_to_four_levels_below_the_root_are_cleaned_and_nothing_else_is() {
     }
     let too_deep = scratch.hash_directory("root/1/2/3/4");
     let kept = user_directory(&too_deep.join("old"), ALICE, OLD);
-    // No login has made these.
+    // Neither logins nor Dovecot make these.
     let unknown = scratch.hash_directory("root/unknown");
     fs::write(unknown.join("dovecot.list.index"), "index").expect("write");
     set_age(&unknown.join("dovecot.list.index"), OLD);
@@ -259,6 +261,192 @@ fn a_lock_file_planted_on_the_way_hides_nobody() {
     }
 }
 
+/// A user's directory as deliveries make it: without a record.
+fn directory_of_deliveries(path: &Path, age: Duration) -> PathBuf {
+    let user = user_directory(path, ALICE, age);
+    fs::remove_file(user.join(".lasthost")).expect("unlink");
+    user
+}
+
+#[test]
+fn whoever_only_gets_mail_is_aged_by_his_files_and_cleaned() {
+    let scratch = Scratch::new();
+    let root = scratch.hash_directory("root");
+    let mut gone = Vec::new();
+    for way in ["", "1", "1/2", "1/2/3"] {
+        let parent = scratch.hash_directory(&format!("root/{way}"));
+        gone.push(directory_of_deliveries(&parent.join("old"), OLD));
+        directory_of_deliveries(&parent.join("recent"), 6 * DAY);
+    }
+    let open = directory_of_deliveries(&root.join("open"), OLD);
+    let delivery = File::open(open.join("dovecot.list.index.log")).expect("open");
+    // The newest of the files counts.
+    let rewritten = directory_of_deliveries(&root.join("rewritten"), OLD);
+    set_age(&rewritten.join("dovecot.list.index"), DAY);
+    let before = snapshot(&root);
+
+    let (run, summary) = sweep(&scratch, &root, &["--dry-run"]);
+    assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""));
+    assert_eq!(summary["users"], 10);
+    assert_eq!(summary["cleaned"], 4);
+    assert_eq!(before, snapshot(&root));
+
+    let (run, summary) = sweep(&scratch, &root, &[]);
+    assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""));
+    let expected = [
+        ("users", 10),
+        ("cleaned", 4),
+        ("recent", 5),
+        ("in_use", 1),
+        ("files_deleted", 8),
+        ("bytes_deleted", 4 * 17),
+        ("directories_removed", 4),
+    ];
+    assert_eq!(counted(&summary), expected);
+    for user in gone {
+        assert!(!user.exists(), "{user:?} is gone");
+        let recent = user.with_file_name("recent");
+        assert_eq!(fs::read_dir(recent).expect("readdir").count(), 2);
+    }
+    assert_eq!(fs::read_dir(&open).expect("readdir").count(), 2);
+    close(delivery);
+}
+
+#[test]
+fn names_that_a_user_may_have_hide_nobody() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let root = scratch.hash_directory("root");
+    // One uid for all of them, and a domain.
+    let domain = scratch.hash_directory("root/example.org");
+    give(&root, ALICE);
+    give(&domain, ALICE);
+    let names = [
+        ".lasthost",
+        ".lasthost.without",
+        "dovecot.list.index",
+        "dovecot.list.index.log",
+        "carol",
+    ];
+    for name in names {
+        user_directory(&domain.join(name), ALICE, OLD);
+    }
+    let (run, summary) = sweep(&scratch, &root, &[]);
+    assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""));
+    assert_eq!(summary["cleaned"], names.len());
+    assert_eq!(fs::read_dir(&domain).expect("readdir").count(), 0);
+}
+
+#[test]
+fn a_link_to_a_file_of_roots_hides_nobody() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let root = scratch.hash_directory("root");
+    let hash = scratch.hash_directory("root/00");
+    // Everybody may link to a file that everybody may write to (fs.protected_hardlinks in proc(5)).
+    let world_writable = scratch.path().join("semaphore");
+    fs::write(&world_writable, "").expect("write");
+    for name in [".lasthost", "dovecot.list.index.log"] {
+        fs::hard_link(&world_writable, hash.join(name)).expect("link");
+    }
+    let user = user_directory(&hash.join("user"), ALICE, OLD);
+    let (run, summary) = sweep(&scratch, &root, &[]);
+    assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""));
+    assert_eq!(counted(&summary)[..2], [("users", 1), ("cleaned", 1)]);
+    assert!(!user.exists());
+    assert!(hash.join(".lasthost").exists());
+}
+
+/// A file system below `target` whose program never answers.
+fn mount_silence(target: &Path) -> std::io::Result<File> {
+    let fuse = File::options().read(true).write(true).open("/dev/fuse")?;
+    let mode = fs::metadata(target)?.mode();
+    let options = format!(
+        "fd={},rootmode={mode:o},user_id={MALLORY},group_id={MALLORY},allow_other",
+        fuse.as_fd().as_raw_fd()
+    );
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(
+        Some("silence"),
+        target,
+        Some("fuse"),
+        flags,
+        Some(options.as_str()),
+    )?;
+    Ok(fuse)
+}
+
+#[test]
+fn whatever_a_user_mounts_holds_up_nobody() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let root = scratch.hash_directory("root");
+    // In a name space of this thread's own.
+    unshare(CloneFlags::CLONE_NEWNS).expect("root may do that");
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+        .or_else(|_| {
+            mount(
+                None::<&str>,
+                "/dev/shm",
+                None::<&str>,
+                private,
+                None::<&str>,
+            )
+        })
+        .expect("a mount point");
+    let mounted: Vec<_> = [
+        "directory",
+        ".lasthost",
+        "dovecot.list.index",
+        "dovecot.list.index.log",
+    ]
+    .into_iter()
+    .enumerate()
+    .map(|(number, name)| {
+        let user = user_directory(&root.join(number.to_string()), MALLORY, OLD);
+        if name == "directory" {
+            user
+        } else {
+            user.join(name)
+        }
+    })
+    .collect();
+    let silences: Result<Vec<_>, _> = mounted.iter().map(|path| mount_silence(path)).collect();
+    let silences = match silences {
+        Ok(silences) => silences,
+        Err(error) => return eprintln!("skipped: nothing can be mounted here: {error}"),
+    };
+    let old = user_directory(&root.join("old"), ALICE, OLD);
+    let path = root.to_str().expect("UTF-8");
+    for arguments in [
+        vec!["usercache", "sweep", "7days", path],
+        vec!["status", "--below", path],
+    ] {
+        let run = Run::of(
+            Command::new("timeout")
+                .args(["--signal=KILL", "30"])
+                .arg(scratch.program())
+                .args(&arguments),
+        );
+        assert!(
+            matches!(run.status, Some(0 | 65..=77)),
+            "{arguments:?}: {run:?}"
+        );
+    }
+    assert!(!old.exists());
+    for path in &mounted {
+        umount2(path, MntFlags::MNT_DETACH).expect("it is mounted");
+    }
+    close(silences);
+}
+
 #[test]
 fn other_file_systems_are_not_entered() {
     if !is_root() {
@@ -356,6 +544,8 @@ fn many_users(scratch: &Scratch, number: u32) -> PathBuf {
         let directory = hash.join(format!("user{user}"));
         fs::create_dir(&directory).expect("mkdir");
         File::create(directory.join(".lasthost")).expect("create");
+        give(&directory.join(".lasthost"), ALICE);
+        give(&directory, ALICE);
     }
     root
 }

@@ -30,7 +30,7 @@ const REDRAW: Duration = Duration::from_millis(100);
 /// Cleans the directories given.
 pub fn clean(options: &Clean) -> Exit {
     let rules = Rules::from(&options.unused);
-    let cleaner = match Cleaner::new(&rules) {
+    let mut cleaner = match Cleaner::new(&rules, false) {
         Ok(cleaner) => cleaner,
         Err(errno) => return cannot_drop_groups(errno),
     };
@@ -52,7 +52,7 @@ pub fn clean(options: &Clean) -> Exit {
 /// Cleans everything below a root.
 pub fn sweep(options: &Sweep) -> Exit {
     let rules = Rules::from(&options.unused);
-    let tree = match Tree::new(&options.root) {
+    let tree = match Tree::new(&options.root, Some(&rules.prefix)) {
         Ok(tree) => tree,
         Err(error) => {
             complain(&error);
@@ -88,7 +88,7 @@ pub fn sweep(options: &Sweep) -> Exit {
 
 /// Empties all records below a root.
 pub fn forget(options: &Forget) -> Exit {
-    let tree = match Tree::new(&options.root) {
+    let tree = match Tree::new(&options.root, None) {
         Ok(tree) => tree,
         Err(error) => {
             complain(&error);
@@ -264,9 +264,7 @@ impl fmt::Display for Line<'_> {
             Outcome::Recent(age) => write!(f, "left: last used {} ago", Span(*age)),
             Outcome::InUse => f.write_str("left: a session is open"),
             Outcome::LoggingIn => f.write_str("left: the user is logging in"),
-            Outcome::NoRecord => {
-                f.write_str("left: no login has made a list index here (there is no .lasthost)")
-            }
+            Outcome::Nothing => f.write_str("there is no list index here"),
         }
     }
 }
@@ -276,7 +274,7 @@ impl From<&Result<Outcome, CleanError>> for Exit {
         match outcome {
             Ok(Outcome::Cleaned(..) | Outcome::WouldClean(_) | Outcome::Recent(_)) => Exit::Ok,
             Ok(Outcome::InUse | Outcome::LoggingIn) => Exit::TryAgain,
-            Ok(Outcome::NoRecord) => Exit::NoInput,
+            Ok(Outcome::Nothing) => Exit::NoInput,
             Err(error) => error.into(),
         }
     }

@@ -8,13 +8,15 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat, umask};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat, mkdirat, umask};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
 use crate::actor::Actor;
 use crate::system::credentials::{GroupId, UserId};
+use crate::system::entries::open_directory;
 use crate::system::file_status::file_type;
+use crate::system::statx::Attributes;
 
 /// Directories on the way to LISTINDEX: everybody may pass, nobody may look or write.
 const PARENT: u32 = 0o711;
@@ -30,7 +32,7 @@ const OWN: u32 = 0o700;
 pub struct ListIndexDirectory {
     path: PathBuf,
     fd: OwnedFd,
-    status: FileStat,
+    owner: UserId,
 }
 
 /// Why the directory cannot be used. IMAP could not use it either.
@@ -102,13 +104,18 @@ impl ListIndexDirectory {
         Ok(ListIndexDirectory {
             path: path.to_owned(),
             fd,
-            status,
+            owner,
         })
     }
 
-    /// Opens the directory `name` of `parent`, whoever it belongs to: what is done in it is to be
-    /// done with the rights of its [`owner`](ListIndexDirectory::owner). `path` is its path, for
-    /// messages.
+    /// An open directory that belongs to `owner`. `path` is its path, for messages.
+    pub fn opened(fd: OwnedFd, owner: UserId, path: PathBuf) -> ListIndexDirectory {
+        ListIndexDirectory { path, fd, owner }
+    }
+
+    /// Opens the directory `name` of `parent` for listing it, whoever it belongs to: what is done in it
+    /// is to be done with the rights of its [`owner`](ListIndexDirectory::owner). `path` is its path,
+    /// for messages.
     ///
     /// # Errors
     /// As [`ListIndexDirectory::open`].
@@ -119,8 +126,16 @@ impl ListIndexDirectory {
     ) -> Result<ListIndexDirectory, DirectoryError> {
         let fd = step(parent, name, true, &path)?;
         match fstat(&fd) {
-            Ok(status) => Ok(ListIndexDirectory { path, fd, status }),
+            Ok(status) => ListIndexDirectory::opened(fd, UserId(status.st_uid), path).for_listing(),
             Err(errno) => Err(DirectoryError::Unusable(path, errno)),
+        }
+    }
+
+    /// The same directory, opened for listing it.
+    pub fn for_listing(self) -> Result<ListIndexDirectory, DirectoryError> {
+        match open_directory(&self.fd, c".") {
+            Ok(fd) => Ok(ListIndexDirectory { fd, ..self }),
+            Err(errno) => Err(DirectoryError::Unusable(self.path, errno)),
         }
     }
 
@@ -139,13 +154,15 @@ impl ListIndexDirectory {
         ListIndexDirectory::open(path, actor.user())
     }
 
-    /// Which directory this is.
-    pub fn device_and_inode(&self) -> (u32, u32, u64) {
-        (
-            libc::major(self.status.st_dev),
-            libc::minor(self.status.st_dev),
-            self.status.st_ino,
-        )
+    /// Whether it is the directory with this device number (major, minor) and inode number.
+    ///
+    /// # Errors
+    /// If its own numbers are not known.
+    pub fn is_same_as(&self, other: (u32, u32, u64)) -> Result<bool, DirectoryError> {
+        match Attributes::of_local(&self.fd) {
+            Ok(attributes) => Ok(attributes.device_and_inode() == other),
+            Err(errno) => Err(DirectoryError::Unusable(self.path.clone(), errno)),
+        }
     }
 
     /// Free space of its file system, in bytes.
@@ -154,14 +171,9 @@ impl ListIndexDirectory {
         Ok(file_system.blocks_available() * file_system.fragment_size())
     }
 
-    /// The file system that it is on.
-    pub fn device(&self) -> libc::dev_t {
-        self.status.st_dev
-    }
-
     /// Whom it belongs to.
     pub fn owner(&self) -> UserId {
-        UserId(self.status.st_uid)
+        self.owner
     }
 
     /// The path it was opened by.

@@ -1,8 +1,8 @@
 //! The list index itself: the files of LISTINDEX that Dovecot makes of a prefix.
 
-use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
 use std::fmt;
+use std::ops::AddAssign;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::local::directory::ListIndexDirectory;
 use crate::local::lock::{Exclusive, Lock};
-use crate::system::entries::{Entries, open_directory};
+use crate::system::entries::{Entries, EntryType, open_directory};
 use crate::system::file_status::file_type;
 use crate::system::lease;
 
@@ -29,8 +29,17 @@ pub struct Size {
 impl Size {
     /// Adds one file.
     pub fn add(&mut self, status: &FileStat) {
-        self.files += 1;
-        self.bytes += status.st_size.unsigned_abs();
+        *self += Size {
+            files: 1,
+            bytes: status.st_size.unsigned_abs(),
+        };
+    }
+}
+
+impl AddAssign for Size {
+    fn add_assign(&mut self, other: Size) {
+        self.files += other.files;
+        self.bytes += other.bytes;
     }
 }
 
@@ -139,38 +148,45 @@ pub fn delete_file(lock: &Lock<'_, Exclusive>, name: &CStr) -> Result<(), Delete
     }
 }
 
-/// The entries of `directory` that belong to the list index called `prefix`, with their status,
-/// one after the other however many there are.
+/// The entries of `directory` that belong to the list index called `prefix`, with their status.
 pub fn entries<'a>(
     directory: &'a OwnedFd,
     prefix: &'a [u8],
 ) -> nix::Result<impl Iterator<Item = nix::Result<(CString, FileStat)>> + 'a> {
     // An O_PATH descriptor cannot be listed; "." is the same directory, whatever its path is now.
     let listing = open_directory(directory, c".")?;
-    let mut entries = Entries::new();
-    let mut names = VecDeque::new();
-    Ok(std::iter::from_fn(move || {
-        loop {
-            let Some(name) = names.pop_front() else {
-                match entries.read(&listing) {
-                    Ok(true) => {}
-                    Ok(false) => return None,
-                    Err(errno) => return Some(Err(errno)),
-                }
-                let ours = entries
-                    .iter()
-                    .map(|(name, _)| name)
-                    .filter(|name| belongs(name.to_bytes(), prefix));
-                names.extend(ours.map(CStr::to_owned));
-                continue;
-            };
-            match fstatat(directory, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
-                Ok(status) => return Some(Ok((name, status))),
-                Err(Errno::ENOENT) => {}
-                Err(errno) => return Some(Err(errno)),
-            }
+    let is_ours = |name: &CStr| belongs(name.to_bytes(), prefix);
+    let names = names(&listing, &mut Entries::default(), false, is_ours)?;
+    Ok(names.into_iter().filter_map(move |(name, _)| {
+        match fstatat(directory, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(status) => Some(Ok((name, status))),
+            Err(Errno::ENOENT) => None,
+            Err(errno) => Some(Err(errno)),
         }
     }))
+}
+
+/// Those of the open directory's entries that `is_ours`, which must be few: one prefix has so and so
+/// many names. `at_once`: its file system gives in one answer whatever there is room for.
+pub fn names(
+    listing: &OwnedFd,
+    entries: &mut Entries,
+    at_once: bool,
+    is_ours: impl Fn(&CStr) -> bool,
+) -> nix::Result<Vec<(CString, EntryType)>> {
+    let mut names = Vec::new();
+    // ENOENT: the directory has just been removed.
+    while entries.read(listing).or_else(|errno| match errno {
+        Errno::ENOENT => Ok(false),
+        errno => Err(errno),
+    })? {
+        let ours = entries.iter().filter(|(name, _)| is_ours(name));
+        names.extend(ours.map(|(name, entry_type)| (name.to_owned(), entry_type)));
+        if at_once && entries.leave_room() {
+            break;
+        }
+    }
+    Ok(names)
 }
 
 /// Whether some process has the file `name` of `directory` open: a session that is going on.

@@ -9,15 +9,16 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{FileStat, Mode, fstat, fstatat, futimens};
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, futimens};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::local::directory::ListIndexDirectory;
 use crate::local::sessions::Seat;
 use crate::names::LOCK_FILE;
-use crate::system::file_status::is_regular;
+use crate::system::entries::open_here;
+use crate::system::statx::Attributes;
 
 /// Between two attempts to get a lock.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
@@ -137,7 +138,7 @@ pub struct Lock<'a, K> {
     directory: &'a ListIndexDirectory,
     file: File,
     /// As it was when the lock was had.
-    status: FileStat,
+    attributes: Attributes,
     kind: PhantomData<K>,
 }
 
@@ -184,29 +185,22 @@ impl<'a, K: Kind> Lock<'a, K> {
             io::ErrorKind::WouldBlock => LockError::TimedOut(path(directory)),
             _ => failed(directory, errno_of(&error)),
         })?;
-        let status = fstat(&file).map_err(|errno| failed(directory, errno))?;
-        if !is_regular(&status) || status.st_nlink > 1 {
+        let attributes = attributes_of(directory, &file)?;
+        if !attributes.is_regular() || attributes.links() > 1 {
             return Err(LockError::NotAFile(path(directory)));
         }
-        let lock = Lock {
+        Ok((attributes.links() == 1).then_some(Lock {
             directory,
             file,
-            status,
+            attributes,
             kind: PhantomData,
-        };
-        Ok(lock.is_current()?.then_some(lock))
+        }))
     }
 
-    /// Whether the locked file is still the one in the directory.
+    /// Whether the locked file is still the one in the directory. It has its name there or none, since
+    /// nobody moves it.
     pub fn is_current(&self) -> Result<bool, LockError> {
-        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
-        match fstatat(self.directory.as_fd(), LOCK_FILE, flags) {
-            Ok(named) => {
-                Ok((named.st_dev, named.st_ino) == (self.status.st_dev, self.status.st_ino))
-            }
-            Err(Errno::ENOENT) => Ok(false),
-            Err(errno) => Err(failed(self.directory, errno)),
-        }
+        Ok(attributes_of(self.directory, &self.file)?.links() > 0)
     }
 
     /// Notes that the user logged in now, as the file's access time. Explicitly: reading does not
@@ -218,8 +212,8 @@ impl<'a, K: Kind> Lock<'a, K> {
 
     /// The lock file's attributes when the lock was had: its access time was the user's last
     /// login here.
-    pub fn status(&self) -> &FileStat {
-        &self.status
+    pub fn attributes(&self) -> &Attributes {
+        &self.attributes
     }
 
     /// The lock file itself: what it says is the business of [`record`](crate::local::record).
@@ -342,13 +336,14 @@ fn wait_for<K: Kind>(file: &File, patience: Duration) -> io::Result<()> {
 }
 
 fn open(directory: &ListIndexDirectory, further: OFlag) -> Result<File, LockError> {
-    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    match openat(
-        directory.as_fd(),
-        LOCK_FILE,
-        flags | further,
-        Mode::from_bits_truncate(0o600),
-    ) {
+    let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | further;
+    // openat2(2) takes a mode for a new file alone.
+    let mode = if further.contains(OFlag::O_CREAT) {
+        Mode::S_IRUSR | Mode::S_IWUSR
+    } else {
+        Mode::empty()
+    };
+    match open_here(directory.as_fd(), LOCK_FILE, flags, mode) {
         Ok(fd) => Ok(File::from(fd)),
         Err(Errno::ELOOP | Errno::EISDIR | Errno::ENXIO) => {
             Err(LockError::NotAFile(path(directory)))
@@ -360,6 +355,10 @@ fn open(directory: &ListIndexDirectory, further: OFlag) -> Result<File, LockErro
         Err(Errno::ENOENT) => Err(LockError::DirectoryGone(path(directory))),
         Err(errno) => Err(failed(directory, errno)),
     }
+}
+
+fn attributes_of(directory: &ListIndexDirectory, file: &File) -> Result<Attributes, LockError> {
+    Attributes::of_local(file).map_err(|errno| failed(directory, errno))
 }
 
 fn path(directory: &ListIndexDirectory) -> PathBuf {

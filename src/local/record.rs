@@ -5,6 +5,7 @@
 //! names its own file, this backend and INDEX as well. A copy of either side, a store that was
 //! put back, a cloned machine differ in one of them, and have no record then.
 
+use std::borrow::Cow;
 use std::ffi::CStr;
 use std::fmt::{self, Write as _};
 use std::fs::File;
@@ -12,6 +13,7 @@ use std::os::unix::fs::FileExt as _;
 
 use nix::errno::Errno;
 
+use crate::local::files;
 use crate::local::lock::{Exclusive, Kind, Lock, LockError};
 use crate::nfs::claim::ClaimText;
 use crate::nfs::directory::Look;
@@ -98,6 +100,23 @@ impl Prefix {
         Prefix(text)
     }
 
+    /// What was written, back again.
+    fn name(&self) -> Cow<'_, [u8]> {
+        let Prefix(text) = self;
+        if !text.contains('%') {
+            return Cow::Borrowed(text.as_bytes());
+        }
+        let mut pieces = text.split('%');
+        let mut name = pieces.next().unwrap_or_default().as_bytes().to_vec();
+        for piece in pieces {
+            // Two digits; anything else was written by nobody, and is no name then.
+            let (digits, rest) = piece.split_at_checked(2).unwrap_or(("", piece));
+            name.push(u8::from_str_radix(digits, 16).unwrap_or_default());
+            name.extend_from_slice(rest.as_bytes());
+        }
+        Cow::Owned(name)
+    }
+
     fn parse(text: &str) -> Option<Prefix> {
         let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
         is_plain.then(|| Prefix(text.to_owned()))
@@ -114,17 +133,16 @@ struct Origin {
 }
 
 impl Origin {
-    fn of(file: &File, host: HostName) -> nix::Result<Origin> {
-        let attributes = Attributes::of_local(file)?;
-        let (seconds, nanoseconds) = attributes.born();
-        Ok(Origin {
+    fn of(file: &Attributes, host: HostName) -> Origin {
+        let (seconds, nanoseconds) = file.born();
+        Origin {
             file: Identity {
-                inode: attributes.inode(),
+                inode: file.inode(),
                 seconds,
                 nanoseconds,
             },
             host,
-        })
+        }
     }
 }
 
@@ -171,6 +189,11 @@ impl Records {
         let mut lines = self.lines.iter().rev();
         let (_, record) = lines.find(|(name, _)| name == prefix)?;
         Some(*record)
+    }
+
+    /// The names of the list indexes.
+    fn prefixes(&self) -> impl Iterator<Item = Cow<'_, [u8]>> {
+        self.lines.iter().map(|(prefix, _)| prefix.name())
     }
 
     fn without(mut self, prefix: &Prefix) -> Records {
@@ -220,6 +243,16 @@ impl Content {
         let length = file.read_at(&mut buffer, 0).unwrap_or_default();
         Content::parse(&buffer[..length])
     }
+
+    /// Whether a file called `name` belongs to a list index that is recorded here.
+    pub fn lists(&self, name: &CStr) -> bool {
+        match self {
+            Content::Records(records) => records
+                .prefixes()
+                .any(|prefix| files::belongs(name.to_bytes(), &prefix)),
+            Content::Claim | Content::Nothing => false,
+        }
+    }
 }
 
 impl fmt::Display for Content {
@@ -244,7 +277,7 @@ impl<K: Kind> Lock<'_, K> {
             return None;
         };
         let host = host.unwrap_or(&records.origin.host).clone();
-        let origin = Origin::of(self.file(), host).ok()?;
+        let origin = Origin::of(self.attributes(), host);
         if origin == records.origin {
             records.get(&Prefix::of(prefix))
         } else {
@@ -258,15 +291,10 @@ impl Lock<'_, Exclusive> {
     ///
     /// The file keeps its length if it can: on a full tmpfs, whoever had a record has room for one.
     pub fn empty_records(&self) -> Result<(), LockError> {
-        match self.file().metadata().map(|metadata| metadata.len()) {
-            Ok(0) => Ok(()),
-            Ok(_) => self
-                .file()
-                .write_all_at(NO_RECORD.as_bytes(), 0)
-                .or_else(|_| self.file().set_len(0)),
-            Err(error) => Err(error),
-        }
-        .map_err(|error| self.failed(&error))
+        self.file()
+            .write_all_at(NO_RECORD.as_bytes(), 0)
+            .or_else(|_| self.file().set_len(0))
+            .map_err(|error| self.failed(&error))
     }
 
     /// From now on nothing vouches for the list index called `prefix`; others here are not touched.
@@ -307,8 +335,7 @@ impl Lock<'_, Exclusive> {
         record: Record,
         host: &HostName,
     ) -> Result<(), LockError> {
-        let origin =
-            Origin::of(self.file(), host.clone()).map_err(|errno| self.failed(&errno.into()))?;
+        let origin = Origin::of(self.attributes(), host.clone());
         let prefix = Prefix::of(prefix);
         let mut records = match self.content() {
             Content::Records(records) if records.origin == origin => records.without(&prefix),

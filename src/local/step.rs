@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::local::directory::ListIndexDirectory;
+use crate::local::directory::{DirectoryError, ListIndexDirectory};
 use crate::local::record::Record;
 use crate::nfs::directory::{IndexDirectory, Look, SharedListIndex};
 
@@ -66,9 +66,14 @@ impl fmt::Display for Comparison {
 
 /// Whether LISTINDEX is INDEX by another path: then it is shared by all backends, and nothing is
 /// local.
-#[must_use]
-pub fn is_index(directory: &ListIndexDirectory, index: &IndexDirectory<'_>) -> bool {
-    directory.device_and_inode() == index.device_and_inode()
+///
+/// # Errors
+/// If it is not known.
+pub fn is_index(
+    directory: &ListIndexDirectory,
+    index: &IndexDirectory<'_>,
+) -> Result<bool, DirectoryError> {
+    directory.is_same_as(index.device_and_inode())
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ impl Reconciliation<'_> {
         let Some((index, look)) = looked else {
             return Ok(Step::NoIndex);
         };
-        if is_index(&directory, &index) {
+        if is_index(&directory, &index)? {
             return Ok(Step::NothingLocal);
         }
         let lock = match (missing, Lock::<Shared>::acquire_existing(&directory)) {

@@ -135,7 +135,7 @@ fn is_map(index: &IndexDirectory<'_>) -> Result<bool, IndexError> {
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => continue,
             Err(errno) => return Err(unreadable(errno)),
         };
-        let mut entries = Entries::new();
+        let mut entries = Entries::default();
         while entries.read(&listing).map_err(unreadable)? {
             if entries.iter().any(|(name, _)| is_guid(name.to_bytes())) {
                 return Ok(true);

@@ -229,7 +229,7 @@ impl Reconciliation<'_> {
         sign: &SignSlot,
     ) -> Result<(), Doubt> {
         let directory = ListIndexDirectory::open_or_make(&self.list_index_directory, self.actor)?;
-        if is_index(&directory, index) {
+        if is_index(&directory, index)? {
             return Ok(());
         }
         let shared = match Lock::<Shared>::acquire(&directory, deadline) {

@@ -7,25 +7,46 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::Mode;
 
 /// Room for about a thousand short names.
 const SIZE: usize = 32 * 1024;
 
-/// Opens the directory `name` of `parent` for reading its entries, not through a symbolic link
-/// and without changing its access time, as far as its owner or root asks.
+/// No name of a directory entry is longer (NAME_MAX), with what stands before it in a record.
+const LONGEST_RECORD: usize = 280;
+
+/// Opens `name` in the directory `parent`: not through a symbolic link, and not in another file
+/// system that somebody has mounted there, which may never answer.
+///
+/// # Errors
+/// EXDEV if something is mounted there. A kernel or a filter without openat2(2) does not say so.
+pub fn open_here(parent: impl AsFd, name: &CStr, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
+    let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let how = OpenHow::new()
+        .flags(flags)
+        .mode(mode)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV);
+    match openat2(&parent, name, how) {
+        // EPERM may be O_NOATIME's as well.
+        Err(Errno::ENOSYS | Errno::EPERM) => openat(&parent, name, flags, mode),
+        result => result,
+    }
+}
+
+/// Opens the directory `name` of `parent` for reading its entries, as [`open_here`] does, and
+/// without changing its access time, as far as its owner or root asks.
 pub fn open_directory(parent: impl AsFd, name: &CStr) -> nix::Result<OwnedFd> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    match openat(&parent, name, flags | OFlag::O_NOATIME, Mode::empty()) {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+    match open_here(&parent, name, flags | OFlag::O_NOATIME, Mode::empty()) {
         // Only the owner and root may ask for that (open(2)).
-        Err(Errno::EPERM) => openat(&parent, name, flags, Mode::empty()),
+        Err(Errno::EPERM) => open_here(&parent, name, flags, Mode::empty()),
         result => result,
     }
 }
 
 /// Entries of one directory: as many as the kernel gave at once.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Entries(Vec<u8>);
 
 /// What an entry is, as far as the file system says it.
@@ -33,6 +54,8 @@ pub struct Entries(Vec<u8>);
 pub enum EntryType {
     /// A directory.
     Directory,
+    /// A regular file.
+    File,
     /// Anything else.
     Other,
     /// Not said: fstatat(2) knows it.
@@ -40,16 +63,11 @@ pub enum EntryType {
 }
 
 impl Entries {
-    /// None as yet.
-    #[must_use]
-    pub fn new() -> Entries {
-        Entries(Vec::with_capacity(SIZE))
-    }
-
     /// Reads the next entries of the open directory in place of those before; `false` at its end.
     pub fn read(&mut self, directory: impl AsFd) -> nix::Result<bool> {
         let Entries(buffer) = self;
         buffer.clear();
+        buffer.reserve(SIZE);
         // SAFETY: the kernel writes at most as many bytes as the buffer has room for.
         let read = unsafe {
             libc::syscall(
@@ -65,6 +83,12 @@ impl Entries {
         Ok(read > 0)
     }
 
+    /// Whether there was room for more of them. Where the kernel fills the buffer as far as it can, as
+    /// it does in memory, these are the last.
+    pub fn leave_room(&self) -> bool {
+        self.0.len() + LONGEST_RECORD <= self.0.capacity()
+    }
+
     /// Names and types, without `.` and `..`.
     pub fn iter(&self) -> impl Iterator<Item = (&CStr, EntryType)> {
         let mut rest = self.0.as_slice();
@@ -74,12 +98,6 @@ impl Entries {
             Some(entry)
         })
         .filter(|(name, _)| *name != c"." && *name != c"..")
-    }
-}
-
-impl Default for Entries {
-    fn default() -> Self {
-        Entries::new()
     }
 }
 
@@ -93,6 +111,7 @@ fn split(records: &[u8]) -> Option<((&CStr, EntryType), &[u8])> {
     let (record, after) = records.split_at_checked(length.into())?;
     let entry_type = match *record.get(TYPE)? {
         libc::DT_DIR => EntryType::Directory,
+        libc::DT_REG => EntryType::File,
         libc::DT_UNKNOWN => EntryType::Unknown,
         _ => EntryType::Other,
     };

@@ -5,6 +5,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use libc::c_int;
 use nix::errno::Errno;
 
+use crate::system::signals::ignore_for_good;
+use crate::system::statx::Attributes;
+
 /// Not in the libc crate for musl; the number of every architecture that Rust runs Linux on
 /// (asm-generic/fcntl.h).
 const F_SETSIG: c_int = 10;
@@ -27,6 +30,43 @@ pub fn is_open_elsewhere(file: OwnedFd) -> nix::Result<bool> {
         Ok(()) => Ok(false),
         Err(Errno::EAGAIN) => Ok(true),
         Err(errno) => Err(errno),
+    }
+}
+
+/// The right to hold leases: whoever opens such a file makes the kernel send SIGIO, which this process
+/// ignores from now on.
+#[derive(Debug)]
+pub struct Leases(());
+
+impl Leases {
+    /// Ignores SIGIO for good.
+    pub fn prepare() -> Leases {
+        ignore_for_good(libc::SIGIO);
+        Leases(())
+    }
+
+    /// Takes a lease on `file`, so that nobody else has it open until it is dropped; `None` if somebody
+    /// has. Whoever opens it waits until then, at most /proc/sys/fs/lease-break-time.
+    ///
+    /// # Errors
+    /// As [`is_open_elsewhere`].
+    pub fn take(&self, file: OwnedFd) -> nix::Result<Option<Lease>> {
+        match control(&file, libc::F_SETLEASE, libc::F_WRLCK) {
+            Ok(()) => Ok(Some(Lease(file))),
+            Err(Errno::EAGAIN) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+/// A file that nobody else has open.
+#[derive(Debug)]
+pub struct Lease(OwnedFd);
+
+impl Lease {
+    /// Its attributes.
+    pub fn attributes(&self) -> nix::Result<Attributes> {
+        Attributes::of_local(&self.0)
     }
 }
 

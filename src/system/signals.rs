@@ -40,6 +40,11 @@ impl Drop for WriteSignalsIgnored {
     }
 }
 
+/// Ignores a signal until the process ends.
+pub(crate) fn ignore_for_good(signal: c_int) {
+    ignore(signal);
+}
+
 fn ignore(signal: c_int) -> (c_int, libc::sigaction) {
     let mut previous = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: zero is a valid struct sigaction (no flags, empty mask), both pointers are to

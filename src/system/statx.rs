@@ -12,6 +12,8 @@ use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 
+use crate::system::credentials::UserId;
+
 /// Attributes fresh from the server.
 #[derive(Debug, Clone, Copy)]
 pub struct Attributes(libc::statx);
@@ -37,6 +39,13 @@ impl Attributes {
     pub fn of_local(fd: impl AsFd) -> nix::Result<Attributes> {
         let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
         Attributes::ask_for(mask, fd, c"", libc::AT_EMPTY_PATH)
+    }
+
+    /// What the kernel knows of `name` in `directory` by itself: no file server is asked, and no
+    /// program that serves a file system, which may never answer.
+    pub fn known(directory: impl AsFd, name: &CStr) -> nix::Result<Attributes> {
+        let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT | libc::AT_STATX_DONT_SYNC;
+        Attributes::ask_for(libc::STATX_BASIC_STATS, directory, name, flags)
     }
 
     fn ask(fd: impl AsFd, name: &CStr, flags: libc::c_int) -> nix::Result<Attributes> {
@@ -88,6 +97,26 @@ impl Attributes {
         (self.0.stx_mtime.tv_sec, self.0.stx_mtime.tv_nsec)
     }
 
+    /// Last access: seconds since the epoch and nanoseconds.
+    pub fn accessed(&self) -> (i64, u32) {
+        (self.0.stx_atime.tv_sec, self.0.stx_atime.tv_nsec)
+    }
+
+    /// Whom it belongs to.
+    pub fn owner(&self) -> UserId {
+        UserId(self.0.stx_uid)
+    }
+
+    /// How many names it has.
+    pub fn links(&self) -> u32 {
+        self.0.stx_nlink
+    }
+
+    /// Device number (major, minor).
+    pub fn device(&self) -> (u32, u32) {
+        (self.0.stx_dev_major, self.0.stx_dev_minor)
+    }
+
     /// Last status change, by the server's clock: seconds since the epoch and nanoseconds.
     pub fn changed(&self) -> (i64, u32) {
         (self.0.stx_ctime.tv_sec, self.0.stx_ctime.tv_nsec)
@@ -100,6 +129,15 @@ impl Attributes {
 
     /// Whether it is a regular file.
     pub fn is_regular(&self) -> bool {
-        u32::from(self.0.stx_mode) & libc::S_IFMT == libc::S_IFREG
+        self.file_type() == libc::S_IFREG
+    }
+
+    /// Whether it is a directory.
+    pub fn is_directory(&self) -> bool {
+        self.file_type() == libc::S_IFDIR
+    }
+
+    fn file_type(&self) -> u32 {
+        u32::from(self.0.stx_mode) & libc::S_IFMT
     }
 }

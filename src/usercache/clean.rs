@@ -1,5 +1,6 @@
 //! Cleaning one user's directory.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -8,19 +9,23 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
-use nix::sys::stat::SFlag;
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, Whence, lseek, unlinkat};
 
 use crate::local::directory::{
     DirectoryError, ListIndexDirectory, is_roots_own, open_without_links,
 };
-use crate::local::files::{self, DeleteError, Size};
-use crate::local::lock::{Exclusive, Lock, LockError};
+use crate::local::files::{self, DeleteError, Size, belongs};
+use crate::local::lock::{Deadline, Exclusive, Lock, LockError};
 use crate::local::record::Content;
 use crate::local::sessions::{self, SignError};
+use crate::names::{LOCK_FILE, SIGN_FILE};
 use crate::system::credentials::{RootThread, UserId, effective_user};
-use crate::system::file_status::file_type;
+use crate::system::entries::{Entries, EntryType, open_here};
 use crate::system::file_system::FileSystem;
+use crate::system::lease::{Lease, Leases};
+use crate::system::statx::Attributes;
 
 use super::last_used::{age, last_login, last_written};
 
@@ -29,7 +34,7 @@ use super::last_used::{age, last_login, last_written};
 pub struct Rules {
     /// How long ago the user must have used the list index last.
     pub min_age: Duration,
-    /// What the list index is called.
+    /// What the list index is called where no record says so.
     pub prefix: CString,
     /// Find out only, delete nothing.
     pub dry_run: bool,
@@ -48,8 +53,8 @@ pub enum Outcome {
     InUse,
     /// Somebody holds the lock: the user is just logging in.
     LoggingIn,
-    /// No login made this directory: there is no record in it.
-    NoRecord,
+    /// There is neither a record nor a list index in it.
+    Nothing,
 }
 
 /// What became of the directory itself.
@@ -126,6 +131,8 @@ impl fmt::Display for CleanError {
     }
 }
 
+impl std::error::Error for CleanError {}
+
 impl From<DirectoryError> for CleanError {
     fn from(error: DirectoryError) -> CleanError {
         CleanError::Directory(error)
@@ -150,63 +157,211 @@ impl From<DeleteError> for CleanError {
     }
 }
 
-/// More names than these are not remembered but listed again. Dovecot makes three files.
-const MOST_NAMES: usize = 8;
+/// Looks at users' directories.
+#[derive(Debug)]
+pub struct Surveyor {
+    leases: Leases,
+    entries: Entries,
+    /// The file system gives all that there is room for in one answer.
+    lists_at_once: bool,
+}
 
-/// A list index, looked at file by file, however many there are.
-#[derive(Debug, Clone)]
+/// A user's list indexes, looked at file by file.
+#[derive(Debug)]
 pub struct Survey {
-    /// Number and sizes of its files.
+    /// Number and sizes of the files.
     pub size: Size,
     /// When one of them was last written.
     pub last_written: SystemTime,
-    /// Whether a session has one of them open.
+    /// Whether a session has one of them open. If not, nobody opens it while this lives.
     pub is_in_use: bool,
-    /// The first few of them, which are nearly always all.
+    /// Whether there is a sign of sessions without list index.
+    has_sign: bool,
     names: Vec<CString>,
+    /// Of the files that whoever uses the list index has open.
+    leases: Vec<Lease>,
 }
 
-impl Survey {
-    /// Looks at the list index called `prefix`, with the rights of the directory's owner.
+impl Surveyor {
+    /// The one of this thread. `lists_at_once`: see [`files::names`].
+    #[must_use]
+    pub fn new(lists_at_once: bool) -> Surveyor {
+        Surveyor {
+            leases: Leases::prepare(),
+            entries: Entries::default(),
+            lists_at_once,
+        }
+    }
+
+    /// Looks at the list index called `prefix` in `directory` and at those that `content` lists, with
+    /// the rights of the directory's owner.
     ///
     /// # Errors
     /// If it cannot be listed, is not made of files, or the kernel does not say whether they are
     /// open.
-    pub fn of(directory: &ListIndexDirectory, prefix: &CStr) -> Result<Survey, CleanError> {
+    pub fn survey(
+        &mut self,
+        directory: &ListIndexDirectory,
+        prefix: &CStr,
+        content: &Content,
+    ) -> Result<Survey, CleanError> {
         let unreadable = |errno| DeleteError::Unreadable(directory.path().to_owned(), errno);
+        let at_once = self.lists_at_once;
+        let has_sign = Cell::new(false);
+        let is_ours = |name: &CStr| {
+            has_sign.set(has_sign.get() || name == SIGN_FILE);
+            let listed = belongs(name.to_bytes(), prefix.to_bytes()) || content.lists(name);
+            listed && name != LOCK_FILE
+        };
+        let names = files::names(directory.as_fd(), &mut self.entries, at_once, is_ours);
         let mut survey = Survey {
             size: Size::default(),
             last_written: UNIX_EPOCH,
             is_in_use: false,
+            has_sign: false,
             names: Vec::new(),
+            leases: Vec::new(),
         };
-        let entries = files::entries(directory.as_fd(), prefix.to_bytes());
-        for entry in entries.map_err(unreadable)? {
-            let (name, status) = entry.map_err(unreadable)?;
-            match file_type(&status) {
-                SFlag::S_IFREG => {}
-                SFlag::S_IFDIR => continue,
-                _ => return Err(DeleteError::NotAFile(directory.path_of(&name)).into()),
+        let names = names.map_err(unreadable)?;
+        survey.has_sign = has_sign.get();
+        for (name, entry_type) in names {
+            match entry_type {
+                EntryType::Directory => continue,
+                EntryType::Other => {
+                    return Err(DeleteError::NotAFile(directory.path_of(&name)).into());
+                }
+                EntryType::File | EntryType::Unknown => {}
             }
-            survey.size.add(&status);
-            survey.last_written = survey.last_written.max(last_written(&status));
-            survey.is_in_use = survey.is_in_use
-                || files::is_open(directory, &name)
-                    .map_err(|errno| CleanError::Lease(directory.path_of(&name), errno))?;
-            if survey.names.len() < MOST_NAMES {
-                survey.names.push(name);
+            match self.look_at(directory, &name, &mut survey) {
+                Ok(()) => survey.names.push(name),
+                Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(CleanError::Lease(directory.path_of(&name), errno)),
             }
         }
         Ok(survey)
     }
 
-    fn delete(&self, lock: &Lock<'_, Exclusive>, prefix: &CStr) -> Result<(), DeleteError> {
-        if self.names.len() == MOST_NAMES {
-            return files::delete(lock, prefix).map(drop);
+    /// Whoever uses a list index has its `.log` open, or after a rotation `.log.2`.
+    fn look_at(
+        &self,
+        directory: &ListIndexDirectory,
+        name: &CStr,
+        survey: &mut Survey,
+    ) -> nix::Result<()> {
+        let is_log = [&b".log"[..], b".log.2"]
+            .iter()
+            .any(|suffix| name.to_bytes().ends_with(suffix));
+        let attributes = if is_log {
+            match self.lease(directory, name)? {
+                Some(lease) => {
+                    let attributes = lease.attributes()?;
+                    survey.leases.push(lease);
+                    attributes
+                }
+                None => {
+                    survey.is_in_use = true;
+                    Attributes::known(directory.as_fd(), name)?
+                }
+            }
+        } else {
+            Attributes::known(directory.as_fd(), name)?
+        };
+        survey.size += Size {
+            files: 1,
+            bytes: attributes.size(),
+        };
+        survey.last_written = survey.last_written.max(last_written(&attributes));
+        Ok(())
+    }
+
+    fn lease(&self, directory: &ListIndexDirectory, name: &CStr) -> nix::Result<Option<Lease>> {
+        // The name may have become a FIFO's, which must not block.
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+        match open_here(directory.as_fd(), name, flags, Mode::empty()) {
+            Ok(file) => self.leases.take(file),
+            // Somebody who has it open holds a lease.
+            Err(Errno::EAGAIN) => Ok(None),
+            Err(errno) => Err(errno),
         }
+    }
+}
+
+impl Survey {
+    /// Whether there is no list index.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Whether a session without list index is, or may be, open. The sign of it must stay.
+    #[must_use]
+    pub fn has_open_session(&self, directory: &ListIndexDirectory) -> bool {
+        self.has_sign && sessions::open_session(directory, None).map_or(true, |open| open.is_some())
+    }
+
+    fn delete(&self, lock: &Lock<'_, Exclusive>) -> Result<(), DeleteError> {
         self.names
             .iter()
             .try_for_each(|name| files::delete_file(lock, name))
+    }
+
+    /// What keeps the list index from being deleted, if the user was last seen then.
+    fn spared(
+        &self,
+        last_seen: Option<SystemTime>,
+        session_open: bool,
+        rules: &Rules,
+    ) -> Option<Outcome> {
+        let age = age(last_seen.unwrap_or(UNIX_EPOCH).max(self.last_written));
+        if age < rules.min_age {
+            Some(Outcome::Recent(age))
+        } else if self.is_in_use || session_open {
+            Some(Outcome::InUse)
+        } else if rules.dry_run {
+            Some(Outcome::WouldClean(self.size))
+        } else {
+            None
+        }
+    }
+}
+
+/// A thread that works in users' directories with the rights of their owners, so that a hostile one
+/// can make root do nothing that he could not do himself.
+#[derive(Debug)]
+pub struct Rights {
+    root: Option<RootThread>,
+    user: UserId,
+}
+
+impl Rights {
+    /// Prepares this thread: as root it has no groups from now on.
+    pub fn new() -> nix::Result<Rights> {
+        Ok(Rights {
+            root: RootThread::new()?,
+            user: effective_user(),
+        })
+    }
+
+    /// Does `work` in `directory` with its owner's rights.
+    ///
+    /// # Errors
+    /// If they cannot be had, it is root's, or the work fails.
+    pub fn of_owner<T>(
+        &self,
+        directory: &ListIndexDirectory,
+        work: impl FnOnce() -> Result<T, CleanError>,
+    ) -> Result<T, CleanError> {
+        let (owner, path) = (directory.owner(), || directory.path().to_owned());
+        match &self.root {
+            Some(_) if owner == UserId(0) => Err(CleanError::OfRoot(path())),
+            Some(root) => root
+                .work_as(owner, work)
+                .map_err(|errno| CleanError::Refused(path(), errno))?,
+            None if owner != self.user => {
+                Err(DirectoryError::ForeignOwner(path(), owner, self.user).into())
+            }
+            None => work(),
+        }
     }
 }
 
@@ -214,15 +369,18 @@ impl Survey {
 #[derive(Debug)]
 pub struct Cleaner<'a> {
     rules: &'a Rules,
-    root: Option<RootThread>,
+    rights: Rights,
+    surveyor: Surveyor,
 }
 
 impl<'a> Cleaner<'a> {
-    /// Prepares this thread: as root it has no groups from now on.
-    pub fn new(rules: &'a Rules) -> nix::Result<Cleaner<'a>> {
+    /// Prepares this thread: as root it has no groups from now on. `lists_at_once`: see
+    /// [`files::names`].
+    pub fn new(rules: &'a Rules, lists_at_once: bool) -> nix::Result<Cleaner<'a>> {
         Ok(Cleaner {
             rules,
-            root: RootThread::new()?,
+            rights: Rights::new()?,
+            surveyor: Surveyor::new(lists_at_once),
         })
     }
 
@@ -230,53 +388,36 @@ impl<'a> Cleaner<'a> {
     ///
     /// # Errors
     /// If it cannot be cleaned, or not completely; a record that is left is empty then.
-    pub fn clean(&self, path: &Path) -> Result<Outcome, CleanError> {
-        let unusable = || DirectoryError::Unusable(path.to_owned(), Errno::EINVAL);
-        let (parent, name) = path.parent().zip(path.file_name()).ok_or_else(unusable)?;
-        let name = CString::new(name.as_bytes()).map_err(|_| unusable())?;
+    pub fn clean(&mut self, path: &Path) -> Result<Outcome, CleanError> {
+        let unusable = |errno| DirectoryError::Unusable(path.to_owned(), errno);
+        let parts = path.parent().zip(path.file_name());
+        let (parent, name) = parts.ok_or_else(|| unusable(Errno::EINVAL))?;
+        let name = CString::new(name.as_bytes()).map_err(|_| unusable(Errno::EINVAL))?;
         let parent = open_without_links(parent)?;
         let directory = ListIndexDirectory::open_in(&parent, &name, path.to_owned())?;
-        let file_system = FileSystem::of(directory.as_fd());
-        if file_system.map_err(|errno| DirectoryError::Unusable(path.to_owned(), errno))?
-            == FileSystem::Network
-        {
-            return Err(CleanError::Network(path.to_owned()));
+        match FileSystem::of(directory.as_fd()).map_err(unusable)? {
+            FileSystem::Network => Err(CleanError::Network(path.to_owned())),
+            FileSystem::Memory | FileSystem::Disk => self.clean_in(&parent, &name, &directory),
         }
-        self.clean_in(&parent, &name, &directory)
     }
 
-    /// Cleans `directory`, which is called `name` in `parent`: as root with the rights of its owner,
-    /// so that a hostile one can make root do nothing that he could not do himself.
+    /// Cleans `directory`, which is called `name` in `parent`.
     ///
     /// # Errors
     /// As [`Cleaner::clean`].
     pub fn clean_in(
-        &self,
+        &mut self,
         parent: &OwnedFd,
         name: &CStr,
         directory: &ListIndexDirectory,
     ) -> Result<Outcome, CleanError> {
-        let owner = directory.owner();
         let remove_directory = || unlinkat(parent, name, UnlinkatFlags::RemoveDir);
-        let clean = || clean_as_owner(directory, self.rules, remove_directory);
-        let Some(root) = &self.root else {
-            let user = effective_user();
-            if owner != user {
-                let path = directory.path().to_owned();
-                return Err(DirectoryError::ForeignOwner(path, owner, user).into());
-            }
-            return clean();
-        };
-        if owner == UserId(0) {
-            return Err(CleanError::OfRoot(directory.path().to_owned()));
-        }
-        let outcome = root
-            .work_as(owner, clean)
-            .map_err(|errno| CleanError::Refused(directory.path().to_owned(), errno))?;
-        match outcome {
+        let (rules, surveyor) = (self.rules, &mut self.surveyor);
+        let clean = || clean_as_owner(directory, rules, surveyor, remove_directory);
+        match self.rights.of_owner(directory, clean) {
             // Where root made the user's directory, it takes root to remove it.
             Ok(Outcome::Cleaned(size, Directory::Kept(Errno::EACCES | Errno::EPERM)))
-                if is_roots_own(parent).unwrap_or(false) =>
+                if self.rights.root.is_some() && is_roots_own(parent).unwrap_or(false) =>
             {
                 Ok(Outcome::Cleaned(size, remove_directory().into()))
             }
@@ -288,44 +429,61 @@ impl<'a> Cleaner<'a> {
 fn clean_as_owner(
     directory: &ListIndexDirectory,
     rules: &Rules,
+    surveyor: &mut Surveyor,
     remove_directory: impl FnOnce() -> nix::Result<()>,
 ) -> Result<Outcome, CleanError> {
-    let lock = match Lock::acquire_existing(directory) {
-        Ok(lock) => lock,
-        Err(LockError::Missing(_)) => return Ok(Outcome::NoRecord),
+    let mut survey = |content: &Content| surveyor.survey(directory, &rules.prefix, content);
+    let (lock, last_login) = match Lock::acquire_existing(directory) {
+        Ok(lock) => {
+            let last_login = last_login(lock.attributes());
+            (lock, Some(last_login))
+        }
         Err(LockError::TimedOut(_)) => return Ok(Outcome::LoggingIn),
+        Err(LockError::Missing(_)) => {
+            // He never logged in. A lock is made only in order to delete something.
+            let survey = survey(&Content::Nothing)?;
+            if survey.is_empty() {
+                return Ok(Outcome::Nothing);
+            }
+            if let Some(outcome) = survey.spared(None, survey.has_open_session(directory), rules) {
+                return Ok(outcome);
+            }
+            // It has been listed to its end.
+            let rewound = lseek(directory.as_fd(), 0, Whence::SeekSet);
+            rewound.map_err(|errno| DeleteError::Unreadable(directory.path().to_owned(), errno))?;
+            match Lock::acquire(directory, &Deadline::after(Duration::ZERO)) {
+                Ok(lock) => (lock, None),
+                Err(LockError::TimedOut(_)) => return Ok(Outcome::LoggingIn),
+                Err(LockError::DirectoryGone(_)) => return Ok(Outcome::Nothing),
+                Err(error) => return Err(error.into()),
+            }
+        }
         Err(error) => return Err(error.into()),
     };
     // From here on no login can come in between.
-    let survey = Survey::of(directory, &rules.prefix)?;
-    let age = age(survey.last_written.max(last_login(lock.status())));
-    if age < rules.min_age {
-        return Ok(Outcome::Recent(age));
-    }
     let content = lock.content();
     if content == Content::Claim {
         return Err(CleanError::Index(directory.path().to_owned()));
     }
-    if survey.is_in_use || has_open_session(directory) {
-        return Ok(Outcome::InUse);
+    let survey = survey(&content)?;
+    // Who removes the sign learns whether there is such a session.
+    let session_open = rules.dry_run && survey.has_open_session(directory);
+    let mut spared = survey.spared(last_login, session_open, rules);
+    if spared.is_none() && survey.has_sign && !sessions::remove(directory)? {
+        spared = Some(Outcome::InUse);
     }
-    if rules.dry_run {
-        return Ok(Outcome::WouldClean(survey.size));
+    if let Some(outcome) = spared {
+        if last_login.is_none() && lock.attributes().size() == 0 {
+            lock.remove()?;
+        }
+        return Ok(outcome);
     }
     // The record first and the lock file last: should this process be killed in between, then
     // nothing vouches for what is left of the list index.
     lock.empty_records()?;
-    survey.delete(&lock, &rules.prefix)?;
-    if !sessions::remove(directory)? {
-        return Ok(Outcome::InUse);
-    }
+    survey.delete(&lock)?;
     lock.remove()?;
     Ok(Outcome::Cleaned(survey.size, remove_directory().into()))
-}
-
-/// Whether a session without a list index is, or may be, open. The sign of it must stay.
-pub fn has_open_session(directory: &ListIndexDirectory) -> bool {
-    sessions::open_session(directory, None).map_or(true, |open| open.is_some())
 }
 
 impl From<nix::Result<()>> for Directory {

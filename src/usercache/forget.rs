@@ -9,9 +9,8 @@ use nix::sys::time::TimeSpec;
 use crate::local::directory::{DirectoryError, ListIndexDirectory};
 use crate::local::lock::{self, Deadline, Exclusive, Lock, LockError};
 use crate::local::record::Content;
-use crate::system::credentials::{RootThread, UserId, effective_user};
 
-use super::clean::CleanError;
+use super::clean::{CleanError, Rights};
 use super::tree::{Found, Tree, Visitor, guard};
 
 /// A login that holds the lock for longer than this loses it, and what it records with it.
@@ -20,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What was found and done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Directories that hold a lock file.
+    /// Users' directories with a lock file.
     pub users: u64,
     /// Of these, records that were emptied.
     pub emptied: u64,
@@ -40,7 +39,7 @@ pub fn forget(
 ) -> nix::Result<()> {
     tree.visit(|| {
         Ok(Forgetter {
-            root: RootThread::new()?,
+            rights: Rights::new()?,
             totals,
             report,
         })
@@ -49,23 +48,19 @@ pub fn forget(
 
 /// One thread of it.
 struct Forgetter<'a> {
-    root: Option<RootThread>,
+    rights: Rights,
     totals: &'a Mutex<Totals>,
     report: &'a (dyn Fn(&CleanError) + Sync),
 }
 
 impl Visitor for Forgetter<'_> {
-    fn user(&mut self, user: &Found<'_>) {
-        let emptied = match user.open() {
-            Ok(None) => return,
-            Ok(Some(directory)) => self.as_owner(&directory),
-            Err(error) => Err(error.into()),
-        };
+    fn user(&mut self, user: Found<'_>) {
+        let directory = user.open();
+        let emptied = self.rights.of_owner(&directory, || empty(&directory));
         let mut totals = guard(self.totals);
         match emptied {
-            // Somebody has just cleaned it.
-            Err(CleanError::Lock(LockError::Missing(_) | LockError::DirectoryGone(_)))
-            | Err(CleanError::Directory(DirectoryError::Missing(_))) => return,
+            // The user only gets mail, or somebody has just cleaned it.
+            Err(CleanError::Lock(LockError::Missing(_) | LockError::DirectoryGone(_))) => return,
             Ok(emptied) => totals.emptied += u64::from(emptied),
             Err(error) => {
                 totals.failed += 1;
@@ -78,24 +73,6 @@ impl Visitor for Forgetter<'_> {
     fn cannot_search(&mut self, error: DirectoryError) {
         guard(self.totals).failed += 1;
         (self.report)(&error.into());
-    }
-}
-
-impl Forgetter<'_> {
-    /// With the rights of the directory's owner; whether there was something to empty.
-    fn as_owner(&self, directory: &ListIndexDirectory) -> Result<bool, CleanError> {
-        let path = || directory.path().to_owned();
-        let owner = directory.owner();
-        match &self.root {
-            Some(_) if owner == UserId(0) => Err(CleanError::OfRoot(path())),
-            Some(root) => root
-                .work_as(owner, || empty(directory))
-                .map_err(|errno| CleanError::Refused(path(), errno))?,
-            None if owner != effective_user() => {
-                Err(DirectoryError::ForeignOwner(path(), owner, effective_user()).into())
-            }
-            None => empty(directory),
-        }
     }
 }
 
@@ -125,9 +102,8 @@ fn empty_locked(lock: &Lock<'_, Exclusive>) -> Result<bool, LockError> {
     }
     lock.empty_records()?;
     // The user has not logged in, whatever the time of the last change says to a cleaner.
-    let status = lock.status();
-    let accessed = TimeSpec::new(status.st_atime, status.st_atime_nsec);
-    let modified = TimeSpec::new(status.st_mtime, status.st_mtime_nsec);
-    let _ = futimens(lock.file(), &accessed, &modified);
+    let time = |(seconds, nanoseconds)| TimeSpec::new(seconds, i64::from(nanoseconds));
+    let (accessed, modified) = (lock.attributes().accessed(), lock.attributes().modified());
+    let _ = futimens(lock.file(), &time(accessed), &time(modified));
     Ok(true)
 }

@@ -3,18 +3,18 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nix::sys::stat::FileStat;
+use crate::system::statx::Attributes;
 
 /// The later of the lock file's access time, which each login sets, and its modification time.
 #[must_use]
-pub fn last_login(lock_file: &FileStat) -> SystemTime {
-    last_written(lock_file).max(time(lock_file.st_atime, lock_file.st_atime_nsec))
+pub fn last_login(lock_file: &Attributes) -> SystemTime {
+    last_written(lock_file).max(time(lock_file.accessed()))
 }
 
 /// When a file of the list index was last written, by a session or a delivery.
 #[must_use]
-pub fn last_written(file: &FileStat) -> SystemTime {
-    time(file.st_mtime, file.st_mtime_nsec)
+pub fn last_written(file: &Attributes) -> SystemTime {
+    time(file.modified())
 }
 
 /// Time since then; none if the clock was set back.
@@ -26,9 +26,9 @@ pub fn age(last_used: SystemTime) -> Duration {
 }
 
 /// Times before 1970 are as old as can be.
-fn time(seconds: i64, nanoseconds: i64) -> SystemTime {
+fn time((seconds, nanoseconds): (i64, u32)) -> SystemTime {
     // The kernel keeps nanoseconds below 1,000,000,000.
-    let since_epoch = Duration::new(seconds.try_into().unwrap_or(0), nanoseconds as u32);
+    let since_epoch = Duration::new(seconds.try_into().unwrap_or(0), nanoseconds);
     // std counts seconds in an i64 as the kernel does, so everything fits.
     UNIX_EPOCH.checked_add(since_epoch).unwrap_or(UNIX_EPOCH)
 }

@@ -7,13 +7,13 @@ use crate::local::directory::DirectoryError;
 use crate::local::files::Size;
 
 use super::clean::{CleanError, Cleaner, Directory, Outcome, Rules};
-use super::last_used::{age, last_login};
+use super::last_used::age;
 use super::tree::{Found, Tree, Visitor, guard};
 
 /// What was found and done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Directories that hold a lock file.
+    /// Users' directories.
     pub users: u64,
     /// Those that were cleaned, or would be but for a dry run.
     pub cleaned: u64,
@@ -39,24 +39,20 @@ impl Totals {
         self.in_use += other.in_use;
         self.logging_in += other.logging_in;
         self.failed += other.failed;
-        self.deleted.files += other.deleted.files;
-        self.deleted.bytes += other.deleted.bytes;
+        self.deleted += other.deleted;
         self.directories += other.directories;
     }
 
     fn count(&mut self, outcome: &Result<Outcome, CleanError>) {
         let counter = match outcome {
-            // It was there a moment ago, so somebody else has just cleaned it.
-            Ok(Outcome::NoRecord) => return,
+            Ok(Outcome::Nothing) => return,
             Ok(Outcome::Cleaned(size, directory)) => {
-                self.deleted.files += size.files;
-                self.deleted.bytes += size.bytes;
+                self.deleted += *size;
                 self.directories += u64::from(*directory == Directory::Removed);
                 &mut self.cleaned
             }
             Ok(Outcome::WouldClean(size)) => {
-                self.deleted.files += size.files;
-                self.deleted.bytes += size.bytes;
+                self.deleted += *size;
                 &mut self.cleaned
             }
             Ok(Outcome::Recent(_)) => &mut self.recent,
@@ -85,7 +81,7 @@ pub fn sweep(
     tree.visit(|| {
         Ok(Sweeper {
             rules,
-            cleaner: Cleaner::new(rules)?,
+            cleaner: Cleaner::new(rules, tree.lists_at_once())?,
             all: totals,
             own: Totals::default(),
             report,
@@ -104,20 +100,19 @@ struct Sweeper<'a> {
 }
 
 impl Visitor for Sweeper<'_> {
-    fn user(&mut self, user: &Found<'_>) {
-        if age(last_login(&user.lock_file)) < self.rules.min_age {
+    fn user(&mut self, user: Found<'_>) {
+        if age(user.last_seen) < self.rules.min_age {
             self.own.users += 1;
             self.own.recent += 1;
             return;
         }
-        let outcome = match user.open() {
-            Ok(None) => return,
-            Ok(Some(directory)) => self.cleaner.clean_in(user.parent(), user.name, &directory),
-            Err(error) => Err(error.into()),
-        };
-        if !is_gone(&outcome) {
+        let (parent, name) = (user.parent(), user.name);
+        let directory = user.open();
+        let outcome = self.cleaner.clean_in(parent, name, &directory);
+        // If it is gone, somebody else has just cleaned it.
+        if outcome != Ok(Outcome::Nothing) {
             self.own.count(&outcome);
-            (self.report)(&user.path(), &outcome);
+            (self.report)(directory.path(), &outcome);
         }
     }
 
@@ -130,12 +125,4 @@ impl Visitor for Sweeper<'_> {
     fn pause(&mut self) {
         guard(self.all).add(&std::mem::take(&mut self.own));
     }
-}
-
-/// Whether there is nothing to be cleaned any more.
-fn is_gone(outcome: &Result<Outcome, CleanError>) -> bool {
-    matches!(
-        outcome,
-        Ok(Outcome::NoRecord) | Err(CleanError::Directory(DirectoryError::Missing(_)))
-    )
 }

@@ -1,32 +1,39 @@
 //! Finding all users' directories below a root.
 //!
-//! A user's directory is one that holds a lock file. Finding it costs one fstatat(2), and it is
-//! not even opened. Nothing is kept in memory but the entries that are being looked at, and no
-//! more than one list of them for each thread and level.
+//! A user's directory is one that holds a lock file of its owner's, or a list index of his: who
+//! only gets mail has no lock file. Everything else is a directory on the way, whatever somebody
+//! has put there. Nothing is kept in memory but the entries that are being looked at, one buffer
+//! of them for each thread and level.
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::SystemTime;
 
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, stat};
+use nix::sys::stat::stat;
 
 use crate::local::directory::{DirectoryError, ListIndexDirectory, open_without_links};
 use crate::names::LOCK_FILE;
+use crate::system::credentials::UserId;
 use crate::system::entries::{Entries, EntryType, open_directory};
-use crate::system::file_status::file_type;
 use crate::system::file_system::FileSystem;
+use crate::system::statx::Attributes;
+
+use super::last_used::{last_login, last_written};
 
 /// Users' directories are that many levels below the root at the most.
-const DEEPEST: u8 = 4;
+const DEEPEST: usize = 4;
 
 /// More threads than this only wait for each other in the kernel.
 const MOST_THREADS: usize = 8;
+
+/// So many directories are opened in advance, for threads that have nothing to do.
+const MOST_WAITING: usize = 32;
 
 /// Why a directory cannot be the root of a sweep.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,43 +64,45 @@ impl fmt::Display for RootError {
     }
 }
 
+impl std::error::Error for RootError {}
+
 /// What is done with the users' directories, in one thread.
 pub trait Visitor {
     /// Called for each user's directory.
-    fn user(&mut self, user: &Found<'_>);
+    fn user(&mut self, user: Found<'_>);
     /// Called for each directory that cannot be searched.
     fn cannot_search(&mut self, error: DirectoryError);
     /// Called now and then, and at the end.
     fn pause(&mut self) {}
 }
 
-/// A user's directory that was found, but not opened.
+/// A user's directory.
 #[derive(Debug)]
 pub struct Found<'a> {
-    searched: &'a Searched,
-    root: &'a Searched,
+    parent: &'a Searched,
     /// Its name.
     pub name: &'a CStr,
-    /// The attributes of the lock file in it.
-    pub lock_file: FileStat,
+    /// When the user was last seen: when he logged in, or where he never did, when his mail came.
+    pub last_seen: SystemTime,
+    fd: OwnedFd,
+    owner: UserId,
 }
 
-impl Found<'_> {
+impl<'a> Found<'a> {
     /// The directory that it is in, open.
-    pub fn parent(&self) -> &OwnedFd {
-        &self.searched.fd
+    pub fn parent(&self) -> &'a OwnedFd {
+        &self.parent.fd
     }
 
     /// Its path.
     pub fn path(&self) -> PathBuf {
-        self.searched.path_of(self.name)
+        self.parent.path_of(self.name)
     }
 
-    /// Opens it; `None` if a file system of its own is mounted there.
-    pub fn open(&self) -> Result<Option<ListIndexDirectory>, DirectoryError> {
-        let directory = ListIndexDirectory::open_in(self.parent(), self.name, self.path())?;
-        let same = directory.device() == self.root.status.st_dev;
-        Ok(same.then_some(directory))
+    /// The directory itself.
+    pub fn open(self) -> ListIndexDirectory {
+        let path = self.path();
+        ListIndexDirectory::opened(self.fd, self.owner, path)
     }
 }
 
@@ -101,36 +110,60 @@ impl Found<'_> {
 #[derive(Debug)]
 pub struct Tree {
     root: Arc<Searched>,
+    device: (u32, u32),
+    file_system: FileSystem,
+    /// What a list index has whenever there is one, if those without a lock file are looked for.
+    log: Option<CString>,
 }
 
 impl Tree {
-    /// Opens the root, an absolute path.
+    /// Opens the root, an absolute path. Users without a lock file are those with a list index called
+    /// `prefix`; without one they are not looked for.
     ///
     /// # Errors
     /// If it cannot be the root.
-    pub fn new(path: &Path) -> Result<Tree, RootError> {
+    pub fn new(path: &Path, prefix: Option<&CStr>) -> Result<Tree, RootError> {
         let unusable =
             |errno| RootError::Directory(DirectoryError::Unusable(path.to_owned(), errno));
         let directory = open_without_links(path).map_err(RootError::Directory)?;
         let fd = open_directory(&directory, c".").map_err(unusable)?;
-        let root = Searched::new(path.to_owned(), fd, 0).map_err(unusable)?;
+        let attributes = Attributes::of_local(&fd).map_err(unusable)?;
         let is_root = |other: &CStr| {
             stat(other).is_ok_and(|other| {
-                (other.st_dev, other.st_ino) == (root.status.st_dev, root.status.st_ino)
+                let (major, minor, inode) = attributes.device_and_inode();
+                (libc::makedev(major, minor), inode) == (other.st_dev, other.st_ino)
             })
         };
         if is_root(c"/") || is_root(c"/dev/shm") {
             return Err(RootError::Shared(path.to_owned()));
         }
-        if FileSystem::of(&root.fd).map_err(unusable)? == FileSystem::Network {
+        let file_system = FileSystem::of(&fd).map_err(unusable)?;
+        if file_system == FileSystem::Network {
             return Err(RootError::Network(path.to_owned()));
         }
+        let root = Searched {
+            place: Place::Root(path.to_owned()),
+            owner: attributes.owner(),
+            fd,
+            depth: 0,
+        };
+        let log = prefix.map(|prefix| [prefix.to_bytes(), b".log"].concat());
         Ok(Tree {
             root: Arc::new(root),
+            device: attributes.device(),
+            file_system,
+            // Made of C strings, so there is no NUL byte in it.
+            log: log.map(|log| CString::new(log).unwrap_or_default()),
         })
     }
 
-    /// Visits everything below the root, in as many threads as the process has processors.
+    /// Whether the kernel gives in one answer as many entries of a directory as there is room for.
+    pub fn lists_at_once(&self) -> bool {
+        self.file_system == FileSystem::Memory
+    }
+
+    /// Visits everything below the root, in as many threads as the process has processors, this one
+    /// among them.
     ///
     /// # Errors
     /// If a thread could not make its visitor.
@@ -139,42 +172,36 @@ impl Tree {
         visitor: impl Fn() -> Result<V, E> + Sync,
     ) -> Result<(), E> {
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        let workers = processors.min(MOST_THREADS);
-        let queue = &Queue::new(workers);
+        let work = &Work::new(&self.root);
         let visitor = &visitor;
         thread::scope(|scope| {
-            let threads: Vec<_> = (0..workers)
-                .map(|number| scope.spawn(move || self.work(number == 0, queue, visitor)))
+            let others: Vec<_> = (1..processors.min(MOST_THREADS))
+                .map(|_| scope.spawn(move || self.work(work, visitor)))
                 .collect();
-            threads.into_iter().try_for_each(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
+            let mut result = self.work(work, visitor);
+            for other in others {
+                let ended = other.join();
+                result = result.and(ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            result
         })
     }
 
     fn work<V: Visitor, E>(
         &self,
-        is_first: bool,
-        queue: &Queue,
+        work: &Work,
         visitor: impl Fn() -> Result<V, E>,
     ) -> Result<(), E> {
-        // Should this thread not come to its end, the others must not wait for it.
-        let leaver = Leaver(queue);
         let mut worker = Worker {
-            root: &self.root,
+            tree: self,
             visitor: visitor()?,
-            queue,
+            work,
+            buffers: Default::default(),
         };
-        if is_first {
-            worker.search(&self.root);
-        }
-        while let Some((directory, entries)) = queue.take() {
-            worker.look_at(&directory, &entries);
+        while let Some(held) = work.take() {
+            worker.read(&held.directory);
         }
         worker.visitor.pause();
-        std::mem::forget(leaver);
         Ok(())
     }
 }
@@ -182,210 +209,273 @@ impl Tree {
 /// A directory on the way from the root to the users' directories, open.
 #[derive(Debug)]
 struct Searched {
-    path: PathBuf,
+    place: Place,
     fd: OwnedFd,
-    status: FileStat,
+    owner: UserId,
     /// How many levels below the root.
-    depth: u8,
+    depth: usize,
+}
+
+/// Where a directory is.
+#[derive(Debug)]
+enum Place {
+    Root(PathBuf),
+    In(Arc<Searched>, CString),
 }
 
 impl Searched {
-    fn new(path: PathBuf, fd: OwnedFd, depth: u8) -> nix::Result<Searched> {
-        let status = fstat(&fd)?;
-        Ok(Searched {
-            path,
-            fd,
-            status,
-            depth,
-        })
+    fn path(&self) -> PathBuf {
+        match &self.place {
+            Place::Root(path) => path.clone(),
+            Place::In(parent, name) => parent.path_of(name),
+        }
     }
 
     fn path_of(&self, name: &CStr) -> PathBuf {
-        self.path.join(OsStr::from_bytes(name.to_bytes()))
-    }
-
-    fn is_writable_by_others(&self) -> bool {
-        Mode::from_bits_truncate(self.status.st_mode).intersects(Mode::S_IWGRP | Mode::S_IWOTH)
+        self.path().join(OsStr::from_bytes(name.to_bytes()))
     }
 }
 
-/// Entries to be looked at, and where they are.
-type Task = (Arc<Searched>, Entries);
-
 struct Worker<'a, V> {
-    root: &'a Arc<Searched>,
+    tree: &'a Tree,
     visitor: V,
-    queue: &'a Queue,
+    work: &'a Work,
+    /// One for each level.
+    buffers: [Entries; DEEPEST + 1],
 }
 
 impl<V: Visitor> Worker<'_, V> {
-    /// Looks at everything in `directory`, or lets another thread that has nothing to do.
-    fn search(&mut self, directory: &Arc<Searched>) {
+    /// Looks at what is in `directory`. Other threads may read the same open directory; the kernel gives
+    /// each its own part.
+    fn read(&mut self, directory: &Arc<Searched>) {
+        let mut entries = std::mem::take(&mut self.buffers[directory.depth]);
         loop {
-            let mut entries = Entries::new();
             match entries.read(&directory.fd) {
-                Ok(true) => {}
+                Ok(true) => self.look_at(directory, &entries),
                 // ENOENT: the directory has just been removed.
-                Ok(false) | Err(Errno::ENOENT) => return,
-                Err(errno) => return self.cannot_search(&directory.path, errno),
-            }
-            if let Some((directory, entries)) = self.queue.offer((Arc::clone(directory), entries)) {
-                self.look_at(&directory, &entries);
+                Ok(false) | Err(Errno::ENOENT) => break,
+                Err(errno) => break self.cannot_search(directory.path(), errno),
             }
         }
+        self.work.is_read(directory);
+        self.buffers[directory.depth] = entries;
     }
 
     fn look_at(&mut self, directory: &Arc<Searched>, entries: &Entries) {
         for (name, entry_type) in entries.iter() {
             if is_directory(directory, name, entry_type) {
-                self.look_into(directory, name);
+                if directory.depth < DEEPEST {
+                    self.look_into(directory, name);
+                }
+            } else if self.tree.log.as_deref() == Some(name) {
+                self.look_at_log(directory, name);
             }
         }
         self.visitor.pause();
     }
 
-    /// A user's directory, or one on the way to them. As long as it is not opened this is a look at
-    /// times alone, so it does not matter if the name is made a link in between.
+    /// A user's directory with a lock file, or one to be searched.
     fn look_into(&mut self, parent: &Arc<Searched>, name: &CStr) {
-        match status_of_lock_file(parent, name) {
-            Ok(lock_file) if is_users(parent, name, &lock_file) => self.visitor.user(&Found {
-                searched: parent,
-                root: self.root,
+        let opened = open_directory(&parent.fd, name);
+        let looked = opened.and_then(|fd| self.owner_of(&fd, parent).map(|found| (fd, found)));
+        match looked {
+            Ok((fd, Some((owner, last_seen)))) => self.visitor.user(Found {
+                parent,
                 name,
-                lock_file,
+                last_seen,
+                fd,
+                owner,
             }),
-            Ok(_) | Err(Errno::ENOENT) => self.descend(parent, name),
-            // It is not a directory any more.
-            Err(Errno::ENOTDIR | Errno::ELOOP) => {}
-            Err(errno) => self.cannot_search(&parent.path_of(name), errno),
+            Ok((fd, None)) => match Attributes::of_local(&fd) {
+                // A kernel without openat2(2) has crossed a mount point.
+                Ok(attributes) if attributes.device() != self.tree.device => {}
+                Ok(attributes) => self.search(Arc::new(Searched {
+                    place: Place::In(Arc::clone(parent), name.to_owned()),
+                    fd,
+                    owner: attributes.owner(),
+                    depth: parent.depth + 1,
+                })),
+                Err(errno) => self.cannot_search(parent.path_of(name), errno),
+            },
+            // It is gone, is no directory any more, or something is mounted there.
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV) => {}
+            Err(errno) => self.cannot_search(parent.path_of(name), errno),
         }
     }
 
-    fn descend(&mut self, parent: &Searched, name: &CStr) {
-        let depth = parent.depth + 1;
-        if depth >= DEEPEST {
+    /// Whose directory this is, and when he last logged in, if the lock file in it says so.
+    ///
+    /// Where everybody may make a directory, everybody may make a lock file too, and who has one uid
+    /// with others may be called like it: nobody below would be looked at any more. So the lock
+    /// file is believed only if it is the directory's owner's, who is not root.
+    fn owner_of(
+        &self,
+        directory: &OwnedFd,
+        parent: &Searched,
+    ) -> nix::Result<Option<(UserId, SystemTime)>> {
+        let lock_file = match Attributes::known(directory, LOCK_FILE) {
+            Ok(lock_file) if self.may_be_believed(&lock_file) => lock_file,
+            Ok(_) | Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
+        let owner = lock_file.owner();
+        // Whoever the parent belongs to can hide what is in it anyway, and need not be asked for.
+        let is_owners = owner == parent.owner || Attributes::of_local(directory)?.owner() == owner;
+        Ok(is_owners.then(|| (owner, last_login(&lock_file))))
+    }
+
+    /// The list index of a user without a lock file, who only gets mail.
+    fn look_at_log(&mut self, directory: &Searched, log: &CStr) {
+        let path = || directory.path_of(log);
+        let Place::In(parent, name) = &directory.place else {
             return;
-        }
-        let path = parent.path_of(name);
-        let opened =
-            open_directory(&parent.fd, name).and_then(|fd| Searched::new(path.clone(), fd, depth));
-        match opened {
-            Ok(directory) if directory.status.st_dev != self.root.status.st_dev => {}
-            Ok(directory) => self.search(&Arc::new(directory)),
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
-            Err(errno) => self.cannot_search(&path, errno),
+        };
+        let log = match Attributes::known(&directory.fd, log) {
+            Ok(log) if self.may_be_believed(&log) && log.owner() == directory.owner => log,
+            Ok(_) | Err(Errno::ENOENT) => return,
+            Err(errno) => return self.cannot_search(path(), errno),
+        };
+        // This one is being read.
+        match open_directory(&directory.fd, c".") {
+            Ok(fd) => self.visitor.user(Found {
+                parent,
+                name,
+                last_seen: last_written(&log),
+                fd,
+                owner: directory.owner,
+            }),
+            Err(Errno::ENOENT) => {}
+            Err(errno) => self.cannot_search(directory.path(), errno),
         }
     }
 
-    fn cannot_search(&mut self, path: &Path, errno: Errno) {
+    /// Whether `file` is a user's and nobody else's.
+    fn may_be_believed(&self, file: &Attributes) -> bool {
+        file.is_regular()
+            && file.links() == 1
+            && file.owner() != UserId(0)
+            && file.device() == self.tree.device
+    }
+
+    /// Leaves the directory to another thread that has nothing to do, or reads it.
+    fn search(&mut self, directory: Arc<Searched>) {
+        if let Some(directory) = self.work.offer(directory) {
+            self.read(&directory);
+        }
+    }
+
+    fn cannot_search(&mut self, path: PathBuf, errno: Errno) {
         self.visitor
-            .cannot_search(DirectoryError::Unusable(path.to_owned(), errno));
+            .cannot_search(DirectoryError::Unusable(path, errno));
     }
 }
 
 fn is_directory(parent: &Searched, name: &CStr, entry_type: EntryType) -> bool {
     match entry_type {
         EntryType::Directory => true,
-        EntryType::Other => false,
-        EntryType::Unknown => fstatat(&parent.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW)
-            .is_ok_and(|status| file_type(&status) == SFlag::S_IFDIR),
+        EntryType::File | EntryType::Other => false,
+        EntryType::Unknown => {
+            Attributes::known(&parent.fd, name).is_ok_and(|attributes| attributes.is_directory())
+        }
     }
 }
 
-/// The one system call for each user: the attributes of the lock file in `name`.
-fn status_of_lock_file(parent: &Searched, name: &CStr) -> nix::Result<FileStat> {
-    // A name has at most 255 bytes (NAME_MAX).
-    let mut path = [0; 256 + 1 + LOCK_FILE.count_bytes() + 1];
-    let parts = [name.to_bytes(), b"/", LOCK_FILE.to_bytes_with_nul()];
-    let mut end = 0;
-    for part in parts {
-        let room = path.get_mut(end..end + part.len());
-        room.ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(part);
-        end += part.len();
-    }
-    let path = CStr::from_bytes_with_nul(&path[..end]).map_err(|_| Errno::EINVAL)?;
-    fstatat(&parent.fd, path, AtFlags::AT_SYMLINK_NOFOLLOW)
-}
-
-/// Whether a directory with this lock file is a user's.
-///
-/// Everybody can put a lock file into a directory on the way in which everybody may make his own,
-/// and nobody below it would be looked at any more. But the lock file's owner gives it away. For
-/// the users themselves, deeper down where everybody may make a directory, nobody needs to ask.
-fn is_users(parent: &Searched, name: &CStr, lock_file: &FileStat) -> bool {
-    lock_file.st_uid == parent.status.st_uid
-        || (parent.depth > 0 && parent.is_writable_by_others())
-        || fstatat(&parent.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW)
-            .is_ok_and(|directory| directory.st_uid == lock_file.st_uid)
-}
-
-/// Work for threads that have none. It never holds more than there are threads.
+/// The directories that are to be read.
 #[derive(Debug)]
-struct Queue {
-    state: Mutex<QueueState>,
+struct Work {
+    open: Mutex<Open>,
     changed: Condvar,
-    workers: usize,
 }
 
 #[derive(Debug, Default)]
-struct QueueState {
-    tasks: Vec<Task>,
-    /// Threads that have nothing to do.
-    waiting: usize,
+struct Open {
+    /// Nobody has begun with these.
+    untouched: Vec<Arc<Searched>>,
+    /// Somebody reads these, and others may help.
+    being_read: Vec<Arc<Searched>>,
+    /// Threads that have a directory, and may find more.
+    working: usize,
 }
 
-impl Queue {
-    fn new(workers: usize) -> Queue {
-        Queue {
-            state: Mutex::default(),
+impl Work {
+    fn new(root: &Arc<Searched>) -> Work {
+        Work {
+            open: Mutex::new(Open {
+                untouched: vec![Arc::clone(root)],
+                ..Open::default()
+            }),
             changed: Condvar::new(),
-            workers,
         }
     }
 
-    /// Gives the task to a thread that waits for one; gives it back if none does.
-    fn offer(&self, task: Task) -> Option<Task> {
-        let mut state = guard(&self.state);
-        if state.waiting <= state.tasks.len() {
-            return Some(task);
-        }
-        state.tasks.push(task);
-        self.changed.notify_one();
-        None
-    }
-
-    /// Waits for a task; `None` when every thread waits, so that none will come.
-    fn take(&self) -> Option<Task> {
-        let mut state = guard(&self.state);
-        state.waiting += 1;
+    /// Waits for a directory to read; `None` when there is none and nobody works, so that none will
+    /// come.
+    fn take(&self) -> Option<Held<'_>> {
+        let mut open = guard(&self.open);
         loop {
-            if let Some(task) = state.tasks.pop() {
-                state.waiting -= 1;
-                return Some(task);
+            let taken = match open.untouched.pop() {
+                Some(directory) => {
+                    open.being_read.push(Arc::clone(&directory));
+                    self.changed.notify_one();
+                    Some(directory)
+                }
+                None => open.being_read.last().cloned(),
+            };
+            if let Some(directory) = taken {
+                open.working += 1;
+                return Some(Held {
+                    work: self,
+                    directory,
+                });
             }
-            if state.waiting == self.workers {
-                self.changed.notify_all();
+            if open.working == 0 {
                 return None;
             }
-            state = self
+            open = self
                 .changed
-                .wait(state)
+                .wait(open)
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }
-}
 
-/// Tells the other threads that this one takes no more tasks.
-struct Leaver<'a>(&'a Queue);
+    /// Keeps the directory for later; gives it back if enough are waiting, to be read at once.
+    fn offer(&self, directory: Arc<Searched>) -> Option<Arc<Searched>> {
+        let mut open = guard(&self.open);
+        self.changed.notify_one();
+        if open.untouched.len() < MOST_WAITING {
+            open.untouched.push(directory);
+            None
+        } else {
+            open.being_read.push(Arc::clone(&directory));
+            Some(directory)
+        }
+    }
 
-impl Drop for Leaver<'_> {
-    fn drop(&mut self) {
-        guard(&self.0.state).waiting += 1;
-        self.0.changed.notify_all();
+    /// There is nothing left in it to help with.
+    fn is_read(&self, directory: &Arc<Searched>) {
+        let mut open = guard(&self.open);
+        open.being_read
+            .retain(|other| !Arc::ptr_eq(other, directory));
     }
 }
 
-/// What a panic in another thread left is counters and tasks, and right as it is.
+/// A directory that a thread works on.
+struct Held<'a> {
+    work: &'a Work,
+    directory: Arc<Searched>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let mut open = guard(&self.work.open);
+        open.working -= 1;
+        if open.working == 0 {
+            self.work.changed.notify_all();
+        }
+    }
+}
+
+/// What a panic in another thread left is counters and directories, and right as it is.
 pub fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -119,6 +119,23 @@ impl<'a> Traced<'a> {
         })
     }
 
+    /// The name and the flags of a call that opens a file.
+    pub fn opened(&self, call: &Call) -> Option<(String, u64)> {
+        let [_, name, flags, ..] = call.arguments;
+        let flags = match call.number {
+            libc::SYS_openat => flags,
+            libc::SYS_openat2 => {
+                // They are the first member of struct open_how.
+                let mut how = [0; 8];
+                let read = self.memory().read_exact_at(&mut how, flags);
+                read.expect("it is in its memory");
+                u64::from_ne_bytes(how)
+            }
+            _ => return None,
+        };
+        Some((self.string(name), flags))
+    }
+
     /// The string at an address that a call was given.
     pub fn string(&self, address: u64) -> String {
         let mut bytes = Vec::new();

@@ -5,9 +5,9 @@ mod print;
 use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::config::Configuration;
 use crate::dovecot::environment::Environment;
@@ -15,14 +15,13 @@ use crate::dovecot::location::{self, LocationError, Tracked, Tracking, resolve};
 use crate::local::directory::{DirectoryError, ListIndexDirectory};
 use crate::local::files::Size;
 use crate::local::lock::{Lock, LockError, Shared};
-use crate::local::record::Record;
+use crate::local::record::{Content, Record};
 use crate::local::step::{Comparison, is_index};
 use crate::login::user::{UserError, actor};
 use crate::nfs::directory::{Index, IndexError, Migration, SharedListIndex};
 use crate::nfs::host::HostName;
 use crate::reconcile::migration::Owner;
-use crate::system::credentials::{RootThread, UserId};
-use crate::usercache::clean::{CleanError, Survey, has_open_session};
+use crate::usercache::clean::{CleanError, Rights, Surveyor};
 use crate::usercache::last_used::{age, last_login};
 use crate::usercache::tree::{Found, Tree, Visitor, guard};
 
@@ -42,26 +41,33 @@ pub struct Local {
 }
 
 impl Local {
-    /// Looks at an open directory of the backend `host`, with its owner's rights; `None` if no login has made it.
+    /// Looks at a directory of the backend `host`, opened for listing it, with its owner's rights;
+    /// `None` if there is neither a record nor a list index in it.
     ///
     /// # Errors
     /// If it cannot be looked at, or is locked because the user is just logging in.
     pub fn of(
+        surveyor: &mut Surveyor,
         directory: &ListIndexDirectory,
         prefix: &CStr,
         host: Option<&HostName>,
     ) -> Result<Option<Local>, CleanError> {
         let lock = match Lock::<Shared>::acquire_existing(directory) {
-            Ok(lock) => lock,
-            Err(LockError::Missing(_)) => return Ok(None),
+            Ok(lock) => Some(lock),
+            Err(LockError::Missing(_)) => None,
             Err(error) => return Err(error.into()),
         };
-        let survey = Survey::of(directory, prefix)?;
+        let content = lock.as_ref().map_or(Content::Nothing, Lock::content);
+        let survey = surveyor.survey(directory, prefix, &content)?;
+        if lock.is_none() && survey.is_empty() {
+            return Ok(None);
+        }
+        let last_login = lock.as_ref().map(|lock| last_login(lock.attributes()));
         Ok(Some(Local {
-            record: lock.record(prefix, host),
+            record: lock.and_then(|lock| lock.record(prefix, host)),
             size: survey.size,
-            age: age(survey.last_written.max(last_login(lock.status()))),
-            session_open: survey.is_in_use || has_open_session(directory),
+            age: age(last_login.unwrap_or(UNIX_EPOCH).max(survey.last_written)),
+            session_open: survey.is_in_use || survey.has_open_session(directory),
         }))
     }
 }
@@ -166,12 +172,20 @@ pub fn of_user(
     let own = configuration.hostname.clone();
     let here = own.unwrap_or_else(HostName::of_system);
     let local = match ListIndexDirectory::open(tracked.list_index_dir(), actor.user()) {
-        Ok(list_index) if is_index(&list_index, &directory) => {
+        Ok(list_index)
+            if is_index(&list_index, &directory)
+                .map_err(|error| StatusError::Local(error.into()))? =>
+        {
             let shared = Tracking::Shared(location::Shared::SameDirectory);
             return Err(StatusError::NotTracked(shared));
         }
         Ok(list_index) => {
-            Local::of(&list_index, tracked.prefix(), Some(&here)).map_err(StatusError::Local)?
+            let look = || {
+                let list_index = list_index.for_listing()?;
+                let surveyor = &mut Surveyor::new(false);
+                Local::of(surveyor, &list_index, tracked.prefix(), Some(&here))
+            };
+            look().map_err(StatusError::Local)?
         }
         Err(DirectoryError::Missing(_)) => None,
         Err(error) => return Err(StatusError::Local(error.into())),
@@ -202,7 +216,7 @@ const BIGGEST: usize = 10;
 /// Everything below a root.
 #[derive(Debug, Clone, Default)]
 pub struct TreeStatus {
-    /// Directories that hold a lock file.
+    /// Users' directories.
     pub users: u64,
     /// Their list indexes.
     pub size: Size,
@@ -219,10 +233,9 @@ pub struct TreeStatus {
 }
 
 impl TreeStatus {
-    fn count(&mut self, path: PathBuf, local: &Local) {
+    fn count(&mut self, path: &Path, local: &Local) {
         self.users += 1;
-        self.size.files += local.size.files;
-        self.size.bytes += local.size.bytes;
+        self.size += local.size;
         self.in_use += u64::from(local.session_open);
         self.recorded += u64::from(local.record.is_some());
         let seconds = local.age.as_secs();
@@ -232,7 +245,10 @@ impl TreeStatus {
             .unwrap_or(AGES.len());
         self.ages[class].0 += 1;
         self.ages[class].1 += local.size.bytes;
-        self.biggest.insert((local.size.bytes, path));
+        let smallest = self.biggest.first().map_or(0, |(bytes, _)| *bytes);
+        if self.biggest.len() < BIGGEST || local.size.bytes > smallest {
+            self.biggest.insert((local.size.bytes, path.to_owned()));
+        }
         if self.biggest.len() > BIGGEST {
             self.biggest.pop_first();
         }
@@ -253,7 +269,7 @@ pub fn of_tree(
         Ok(Counter {
             status: &status,
             prefix,
-            root: RootThread::new()?,
+            looker: Looker::new(tree.lists_at_once())?,
             report,
         })
     })?;
@@ -264,20 +280,16 @@ pub fn of_tree(
 struct Counter<'a> {
     status: &'a Mutex<TreeStatus>,
     prefix: &'a CStr,
-    root: Option<RootThread>,
+    looker: Looker,
     report: &'a (dyn Fn(&CleanError) + Sync),
 }
 
 impl Visitor for Counter<'_> {
-    fn user(&mut self, user: &Found<'_>) {
-        let local = match user.open() {
-            Ok(None) => return,
-            Ok(Some(directory)) => as_owner(self.root.as_ref(), &directory, self.prefix),
-            Err(error) => Err(error.into()),
-        };
-        match local {
+    fn user(&mut self, user: Found<'_>) {
+        let directory = user.open();
+        match self.looker.look_at(&directory, self.prefix) {
             Ok(None) => {}
-            Ok(Some(local)) => guard(self.status).count(user.path(), &local),
+            Ok(Some(local)) => guard(self.status).count(directory.path(), &local),
             Err(error) => self.failed(&error),
         }
     }
@@ -294,21 +306,33 @@ impl Counter<'_> {
     }
 }
 
-/// Looks at a directory, as root with its owner's rights.
-///
-/// # Errors
-/// As [`Local::of`].
-pub fn as_owner(
-    root: Option<&RootThread>,
-    directory: &ListIndexDirectory,
-    prefix: &CStr,
-) -> Result<Option<Local>, CleanError> {
-    let owner = directory.owner();
-    match root {
-        None => Local::of(directory, prefix, None),
-        Some(_) if owner == UserId(0) => Err(CleanError::OfRoot(directory.path().to_owned())),
-        Some(root) => root
-            .work_as(owner, || Local::of(directory, prefix, None))
-            .map_err(|errno| CleanError::Refused(directory.path().to_owned(), errno))?,
+/// Whoever looks at users' directories, in one thread.
+#[derive(Debug)]
+pub struct Looker {
+    rights: Rights,
+    surveyor: Surveyor,
+}
+
+impl Looker {
+    /// Prepares this thread: as root it has no groups from now on.
+    pub fn new(lists_at_once: bool) -> nix::Result<Looker> {
+        Ok(Looker {
+            rights: Rights::new()?,
+            surveyor: Surveyor::new(lists_at_once),
+        })
+    }
+
+    /// Looks at a directory, with its owner's rights.
+    ///
+    /// # Errors
+    /// As [`Local::of`].
+    pub fn look_at(
+        &mut self,
+        directory: &ListIndexDirectory,
+        prefix: &CStr,
+    ) -> Result<Option<Local>, CleanError> {
+        let surveyor = &mut self.surveyor;
+        self.rights
+            .of_owner(directory, || Local::of(surveyor, directory, prefix, None))
     }
 }

@@ -15,12 +15,11 @@ use crate::admin::output::{
     Exit, Span, and_of_these, cannot_drop_groups, complain, counted, insert_path, printable, say,
     say_as_it_is,
 };
-use crate::admin::status::{self, AGES, Local, StatusError, TreeStatus, UserStatus};
+use crate::admin::status::{self, AGES, Local, Looker, StatusError, TreeStatus, UserStatus};
 use crate::config::Configuration;
 use crate::dovecot::doveadm;
 use crate::dovecot::environment::Environment;
 use crate::local::directory::{ListIndexDirectory, open_without_links};
-use crate::system::credentials::RootThread;
 use crate::usercache::clean::CleanError;
 use crate::usercache::tree::{Tree, guard};
 
@@ -200,7 +199,7 @@ fn directory(options: &Status, path: &Path) -> Exit {
         }
         Ok(None) => {
             complain(format_args!(
-                "{}: no login has made a list index here (there is no .lasthost)",
+                "{}: there is no list index here",
                 path.display()
             ));
             Exit::NoInput
@@ -218,12 +217,13 @@ fn local(options: &Status, path: &Path) -> Result<Option<Local>, CleanError> {
     let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default();
     let name = CString::new(name).unwrap_or_default();
     let directory = ListIndexDirectory::open_in(&parent, &name, path.to_owned())?;
-    let root = RootThread::new().map_err(|errno| CleanError::Refused(path.to_owned(), errno))?;
-    status::as_owner(root.as_ref(), &directory, &options.prefix)
+    Looker::new(false)
+        .map_err(|errno| CleanError::Refused(path.to_owned(), errno))?
+        .look_at(&directory, &options.prefix)
 }
 
 fn tree(options: &Status, root: &Path) -> Exit {
-    let tree = match Tree::new(root) {
+    let tree = match Tree::new(root, Some(&options.prefix)) {
         Ok(tree) => tree,
         Err(error) => {
             complain(&error);
