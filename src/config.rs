@@ -19,7 +19,7 @@ use crate::nfs::directory::Migration;
 use crate::nfs::host::HostName;
 use crate::system::credentials::effective_user;
 
-/// A file larger than this is not a configuration of ours.
+/// The largest file that is read.
 const LARGEST: u64 = 64 * 1024;
 
 /// Every setting, each with its default.
@@ -115,9 +115,9 @@ pub enum ConfigurationError {
     Unreadable(PathBuf, io::Error),
     /// Not a regular file, or too large.
     NotAFile(PathBuf),
-    /// Nothing is in it: it is just being written, or was not written to its end.
+    /// Empty: it is just being written, or writing it was interrupted.
     Empty(PathBuf),
-    /// Belongs to, or may be written by, somebody who must not decide over logins.
+    /// Belongs to, or may be written by, somebody who must not decide about logins.
     Untrusted(PathBuf),
     /// Not UTF-8, not TOML, an unknown key or a wrong value.
     Syntax {
@@ -164,7 +164,7 @@ impl fmt::Display for ConfigurationError {
 }
 
 impl Configuration {
-    /// What there is to go by if the file cannot be used.
+    /// The settings that hold if the file cannot be used.
     pub fn of_unusable_file() -> Configuration {
         Configuration {
             migration: Migration::Unknown,
@@ -203,7 +203,7 @@ impl Configuration {
         Configuration::parse(path, &bytes).map(Some)
     }
 
-    /// Understands the text of the file `path`.
+    /// Parses the text of the file `path`.
     ///
     /// # Errors
     /// [`ConfigurationError::Syntax`] for every mistake in it.
@@ -218,7 +218,7 @@ fn open(path: &Path) -> nix::Result<File> {
     openat(AT_FDCWD, path, flags, Mode::empty()).map(File::from)
 }
 
-/// One read(2) more than needed would be a system call in every login.
+/// With one read(2): a second one, for the end of the file, would be a system call in every login.
 fn read_once(file: &mut File, size: u64) -> io::Result<Vec<u8>> {
     // At most LARGEST, so it fits.
     let mut bytes = vec![0; size as usize];

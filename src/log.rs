@@ -54,7 +54,7 @@ impl Log {
         self.event(Level::Info, &message);
     }
 
-    /// The last line of a process that could not do its work: to syslog and to standard error.
+    /// The last line of a process that cannot execute its program: to syslog and to standard error.
     #[cold]
     pub fn fatal(&self, message: impl Display) {
         let line = one_line(format!("fatal: {message}").as_bytes());

@@ -65,7 +65,7 @@ impl From<&DoveadmError> for Exit {
 /// Why the command's output is not complete: the first write that failed.
 static LOST: OnceLock<Errno> = OnceLock::new();
 
-/// Prints one line to standard output. If that fails, the work goes on, and [`finish`] tells.
+/// Prints one line to standard output. If that fails, the work goes on, and [`finish`] reports it.
 pub fn say(message: impl fmt::Display) {
     say_as_it_is(&format!("{}\n", one_line(message)));
 }
@@ -80,7 +80,7 @@ pub fn say_as_it_is(text: &str) {
     }
 }
 
-/// Past the standard library's own writer, which takes a closed descriptor for success.
+/// Not through the standard library's writer, which takes a closed descriptor for success.
 fn write(text: &str) -> nix::Result<()> {
     let mut rest = text.as_bytes();
     while !rest.is_empty() {

@@ -5,15 +5,15 @@
 //! user builds beside it, and stay missing. So nobody is vouched for while one is open. A new
 //! user's first session is one: it begins before there is an INDEX, and creates the first folders.
 //!
-//! The sign is a shared lock, held by a process that lives as long as the session does, and a note
-//! that says who the session is, for the case that this process is killed: the connection, which
+//! The sign is a shared lock, held by a process that lives as long as the session, and a note that
+//! says who the session is, in case that process is killed. The note names the connection, which
 //! outlives the mail process while Dovecot hibernates it, and the mail process, which outlives the
-//! connection while it works on what it has read. A session is over when nobody holds the lock and
-//! neither is there any more.
+//! connection while it works on commands that it has read. A session is over when nobody holds the
+//! lock and neither exists any more.
 //!
-//! Each list index in the directory has its own byte of the file as lock, and its own notes, so
-//! that users who share a directory do not keep each other from theirs. The locks are those of
-//! fcntl(2) that belong to an open file, as flock(2) does: they can be asked for without being taken.
+//! Each list index in the directory has a byte of the file as its lock, and its own notes, so that
+//! users who share a directory do not disturb each other. The locks are those of fcntl(2) that belong
+//! to an open file, as with flock(2), but can be queried without being taken.
 
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -37,27 +37,27 @@ use crate::system::file_status::is_regular;
 use crate::system::process::Process;
 use crate::system::{boot, range_lock};
 
-/// For so long a process without its connection may still be working for the session: on commands
-/// that it has read, or expunging. Then it is one that serves others by now.
+/// How long a process without its connection may still work for the session, on commands that it has
+/// read, or expunging. After that it serves other sessions.
 pub const LINGERS: Duration = Duration::from_secs(60);
 
-/// The length of a slot. None reaches over the end of a page, so each is written as a whole or not
-/// at all.
+/// The length of a slot. No slot crosses the end of a page, so each is written as a whole or not at
+/// all.
 const SLOT: usize = 256;
 
-/// No more of the file is read. What is behind that counts as an open session.
+/// How much of the file is read. Anything behind that counts as an open session.
 const LONGEST: u64 = 4096 * SLOT as u64;
 
 /// The byte that is locked while slots are written.
 const SLOTS: u64 = 0;
 
-/// The bytes that are locked by logins which wait for the directory's lock for long.
+/// The bytes that are locked by logins which wait long for the directory's lock.
 const SEATS: std::ops::Range<u64> = 1..4;
 
 /// Where the bytes begin that are locked by sessions.
 const PLACES: u64 = 4;
 
-/// How long to wait for that, and for whoever is just removing the file.
+/// How long to wait for the lock on the slots, and for whoever is removing the file.
 const PATIENCE: Duration = Duration::from_millis(200);
 const SHORT_PAUSE: Duration = Duration::from_millis(1);
 
@@ -74,16 +74,16 @@ pub struct Session {
 pub enum State {
     /// It goes on.
     Open,
-    /// Its connection is gone, its process is not.
+    /// Its connection is gone, but its process exists.
     Lingering,
     /// It has ended.
     Over,
 }
 
 impl Session {
-    /// The one whose login this process is: its client is at descriptor 0, and the process that
-    /// serves it at the other end of descriptor 3 (Dovecot's script-login). Where there is neither,
-    /// it is this process and what it executes.
+    /// The session whose login this process is: the client is at descriptor 0, the process that serves
+    /// it at the other end of descriptor 3 (Dovecot's script-login). If there is neither, the session
+    /// is this process and the program that it executes.
     pub fn of_login() -> Session {
         let connection = Connection::of_client();
         let process = Process::at_other_end_of(3);
@@ -94,7 +94,7 @@ impl Session {
         }
     }
 
-    /// The one that this process serves, for as long as it lives.
+    /// The session that this process serves for as long as it lives.
     pub fn of_process() -> Session {
         Session {
             boot: boot::identity(),
@@ -117,7 +117,7 @@ impl Session {
         }
     }
 
-    /// What became of it. In doubt it goes on.
+    /// What became of it. In doubt it is open.
     pub fn state(&self) -> State {
         let here = boot::identity();
         if self.boot != 0 && here != 0 && self.boot != here {
@@ -208,7 +208,7 @@ impl Note {
     /// `None` for a slot that is free.
     fn of_slot(slot: &[u8]) -> Result<Option<Note>, ()> {
         let text = std::str::from_utf8(slot).map_err(|_| ())?;
-        // A file system that lost what was written last gives back zeros.
+        // A file system that lost the last write returns zeros.
         let text = text.trim_end_matches(['\n', ' ', '\0']);
         if text.is_empty() {
             return Ok(None);
@@ -265,11 +265,11 @@ pub struct Sign {
 }
 
 impl Sign {
-    /// Leaves the sign of `session`, which goes without the list index called `prefix`. The record
-    /// must say nothing by then, or be lost before anybody can believe it.
+    /// Leaves the sign of `session`, which runs without the list index called `prefix`. The record must
+    /// be empty by then, or be removed before anybody can trust it.
     ///
     /// # Errors
-    /// If the lock cannot be had. Without room for the note there is the lock alone, see
+    /// If it cannot be locked. Without room for the note there is the lock alone, see
     /// [`Sign::is_noted`].
     pub fn leave(
         directory: &ListIndexDirectory,
@@ -292,7 +292,7 @@ impl Sign {
                     sign.note();
                     return Ok(sign);
                 }
-                // Whoever removes it holds it exclusively for that long.
+                // Whoever removes it holds it exclusively meanwhile.
                 Ok(()) | Err(Errno::EAGAIN | Errno::EACCES) if began.elapsed() < PATIENCE => {
                     std::thread::sleep(SHORT_PAUSE);
                 }
@@ -367,8 +367,8 @@ const FREE: [u8; SLOT] = {
 pub struct OpenSession {
     /// Since when there always was one, if its note says so.
     pub since: Option<SystemTime>,
-    /// Whether only somebody who holds the sign says so, and no note: the session may just have
-    /// ended, and he is about to let go.
+    /// Whether the lock alone says so, and no note: the session may just have ended, and its holder be
+    /// about to release it.
     pub is_only_held: bool,
 }
 
@@ -539,15 +539,14 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// One of the few seats for those who wait longer for the directory's lock than it should be held.
+/// One of the few seats for logins that wait longer for the directory's lock than it should be held.
 #[derive(Debug)]
 pub struct Seat {
     _file: Option<File>,
 }
 
 impl Seat {
-    /// Whether nobody may sit down any more. In doubt there is room: whoever waits does no harm but
-    /// to himself.
+    /// Whether all seats are taken. In doubt there is one: a login that waits harms only itself.
     pub fn are_all_taken(directory: &ListIndexDirectory) -> bool {
         let Ok(Some(file)) = open(directory, OFlag::empty()) else {
             return false;
@@ -572,7 +571,7 @@ impl Seat {
 
 /// The byte that is the lock of the list index called `prefix`.
 fn place_of(prefix: &CStr) -> u64 {
-    // FNV-1a. Two of one number would only keep each other waiting.
+    // FNV-1a. Two list indexes with one number would only wait for each other.
     let hash = prefix
         .to_bytes()
         .iter()

@@ -1,10 +1,10 @@
-//! The process that stays behind when a session goes without list index: it holds the sign of the
-//! session, and makes sure that what the session does is known to every later one.
+//! The process that stays behind when a session runs without list index: it holds the sign of the
+//! session, and makes sure that every later session knows what this one does.
 //!
-//! The claim that the login made covers what the session does as long as it stands. Where it could
-//! not be made, it is tried again until it can; where another backend has claimed meanwhile, the
-//! user is claimed once more when the session is over, so that nobody trusts what was built beside
-//! it. Killed at any point, the sign says who the session is, and the next login judges by that.
+//! As long as the login's own claim stands, it covers what the session does. If the login could not
+//! claim, this process tries again until it can. If another backend has claimed meanwhile, it claims
+//! once more when the session is over, so that nobody trusts a list index that was built beside the
+//! session. If this process is killed, the next login judges by what the sign says of the session.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,32 +27,32 @@ use crate::system::{credentials, descriptors, signals, start};
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Between two looks at a connection of which nobody tells when it ends; a young session's more
-/// often, which may be the only one of its user for long.
+/// Between two looks at a connection, since nothing signals its end. A young session is looked at
+/// more often: the next login may come soon.
 const LOOK_OFTEN: Duration = Duration::from_millis(500);
 const LOOK_SELDOM: Duration = Duration::from_secs(5);
 const YOUNG: Duration = Duration::from_secs(60);
 
-/// For so long a session that ends together with this process is waited for.
+/// How long to wait for a session that ends together with this process.
 const ENDS_TOGETHER: Duration = Duration::from_secs(5);
 
-/// For so long a process that has left its session's connection is watched: it may be expunging.
+/// How long to watch a process whose session has lost its connection: it may be expunging.
 const EXPUNGES: Duration = Duration::from_secs(3600);
 
-/// For so long after the end of a session a missing INDEX is waited for.
+/// How long after the end of a session to wait for a missing INDEX.
 const AWAY: Duration = Duration::from_secs(3600);
 
-/// Leaves a process behind that cares for the session `unvouched` until it is over.
+/// Leaves a process behind that looks after the session `unvouched` until it is over.
 ///
 /// # Errors
-/// If there is none. The sign holds as long as the session is seen by its connection and process.
+/// If it cannot be made. The sign then holds while the session's connection or process exists.
 pub fn stay_behind(
     reconciliation: &Reconciliation<'_>,
     unvouched: Unvouched,
     user: &[u8],
     log: LogSettings,
 ) -> nix::Result<()> {
-    // Before anything else: it becomes the program's process.
+    // Found out before the fork: it is this process that becomes the program.
     let session = unvouched
         .sign
         .as_ref()
@@ -143,13 +143,13 @@ impl Watch<'_> {
     fn run(mut self) {
         self.is_over = self.wait_for_session();
         if !self.is_over {
-            // The sign stays, for the session does.
+            // The session goes on, so its sign stays.
             let _ = self.claim_again();
             return;
         }
         self.claim_at_the_end();
         if self.process.is_some() {
-            // It serves somebody else by now, or is still busy with this one.
+            // It may serve another session by now, or still work for this one.
             self.wait_for_process();
             self.claim_at_the_end();
         }
@@ -192,7 +192,7 @@ impl Watch<'_> {
         }
     }
 
-    /// What could not be done when the session began.
+    /// Does what could not be done when the session began.
     fn make_up(&mut self) {
         match &self.sign {
             Some(sign) => sign.note(),
@@ -221,8 +221,8 @@ impl Watch<'_> {
         let mut told = false;
         loop {
             let claimed = self.claim_again();
-            // After the first attempt: a login that waits for it needs not claim itself. Others
-            // are kept from nothing by a session that is over.
+            // After the first attempt, so that a login which waits for it need not claim itself. A
+            // session that is over keeps nobody from anything.
             if let Some(sign) = self.sign.take() {
                 sign.take_back();
             }
@@ -274,7 +274,7 @@ impl Watch<'_> {
             self.process = None;
         }
         if requested {
-            // Not again for the same one.
+            // Read, so that it does not wake this process again.
             let _ = nix::unistd::read(&self.requests, &mut [0; 128]);
             return Woken::ByRequest;
         }
