@@ -39,9 +39,9 @@ done
 LIST_INDEX=@LOCAL@/%u/dovecot.list.index
 LIST_INDEX_2_4='@LOCAL@/%{user}/dovecot.list.index'
 
-# start DOVECOT HOOK SETTINGS: one backend with these lines in dovecot.conf, which has them alone
+# start_case DOVECOT HOOK SETTINGS: one backend with these lines in dovecot.conf, which has them alone
 # but for what every test has.
-start() {
+start_case() {
     local settings
     SITE_SHM=$SHM/case$CASE
     settings=${3//@LOCAL@/$SITE_SHM/a}
@@ -65,7 +65,7 @@ session_works() {
 # refused DOVECOT LOCATION SETTINGS [LINE...]: LINEs are for the wrapper's configuration.
 refused() {
     local archive=false
-    start "$1" wrapper "$3"
+    start_case "$1" wrapper "$3"
     configure_wrapper a "${@:4}"
     mark_logs
     : >"$SITE_SHM/a/alice"
@@ -78,7 +78,7 @@ refused() {
 }
 
 crashes_without() {
-    start "$1" none "$3"
+    start_case "$1" none "$3"
     mark_logs
     : >"$SITE_SHM/a/alice"
     add_user_on a alice "$2"

@@ -53,6 +53,7 @@ service imap-login {
 }
 '
 
+start() { "site_$1"; }
 site_loaded() { load_site loaded syslog; }
 site_plain() { load_site plain none; }
 

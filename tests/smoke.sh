@@ -45,6 +45,20 @@ while [ "$#" -gt 0 ]; do
     shift 2 || die "$1 needs a value"
 done
 
+# A Dovecot of the other version.
+if is_2_4 "$DOVECOT"; then OTHER=bookworm; else OTHER=trixie; fi
+if has_dovecot machine && is_2_4 machine && ! is_2_4 "$DOVECOT"; then OTHER=machine; fi
+has_dovecot "$OTHER" || OTHER=
+
+# words_of SITE: what it runs on, for a sentence.
+words_of() {
+    case $1 in
+        other_*) printf ' on %s' "$OTHER" ;;
+        mixed_*) printf ' with %s on one backend' "$OTHER" ;;
+        mixed2_*) printf ' with %s on the first backend' "$OTHER" ;;
+    esac
+}
+
 # Where a user's list index is on a backend; @LOCAL@ is the backend's own directory.
 HASHED='LISTINDEX=@LOCAL@/%2.256Nu/%u/dovecot.list.index'
 FLAT='LISTINDEX=@LOCAL@/%u/dovecot.list.index'
@@ -64,28 +78,40 @@ LAYOUTS=(
 
 # --- sites ------------------------------------------------------------------
 
-site_none() { start_site none many none; }
-site_many() { start_site many many wrapper; }
-site_vmail() { start_site vmail vmail wrapper; }
-site_drop() { start_site drop drop wrapper; }
-site_chain() { start_site chain many chain; }
+# start NAME: a site as its name says; "other_" on another Dovecot, "mixed_" with backend b on it,
+# "mixed2_" the other way round.
+start() {
+    local names=$DOVECOT
+    case $1 in
+        other_*) names=$OTHER ;;
+        mixed_*) names="$DOVECOT $OTHER" ;;
+        mixed2_*) names="$OTHER $DOVECOT" ;;
+    esac
+    SITE_DOVECOTS=$names "start_${1##*_}" "$1"
+}
+start_none() { start_site "$1" many none; }
+start_many() { start_site "$1" many wrapper; }
+start_vmail() { start_site "$1" vmail wrapper; }
+start_drop() { start_site "$1" drop wrapper; }
+start_chain() { start_site "$1" many chain; }
 
 # No user has a location of his own.
-site_default() {
+start_default() {
     local location="mdbox:~/mdbox:$HASHED"
     SITE_USERDB="default_fields = mail_location=$location" \
         SITE_USERDB_2_4=$(printf 'userdb_fields {\n%s\n}' "$(fields_of_2_4 "$location" | sed 's/=/ = /')") \
-        start_site default many wrapper
+        start_site "$1" many wrapper
 }
 
 # INDEX directories that only a group may enter.
-site_groups() {
-    SITE_SETTINGS='mail_access_groups = games' SITE_SETTINGS_2_4=$'mail_access_groups = games\nnamespace inbox {\n inbox = yes\n}' SITE_HOOK_SETTINGS='extra_groups = games' \
-        start_site groups vmail wrapper
+start_groups() {
+    SITE_SETTINGS='mail_access_groups = games' SITE_HOOK_SETTINGS='extra_groups = games' \
+        SITE_SETTINGS_2_4=$'mail_access_groups = games\nnamespace inbox {\n inbox = yes\n}' \
+        start_site "$1" vmail wrapper
 }
 
 # Another namespace in which the list index is no cache.
-site_archive() {
+start_archive() {
     SITE_SETTINGS="namespace inbox {
   inbox = yes
   separator = /
@@ -105,19 +131,45 @@ namespace archive {
   mail_path = ~/archive
   mailbox_list_layout = index
   mailbox_list_index_prefix = dovecot.list.index
-}" start_site archive many wrapper
+}" start_site "$1" many wrapper
 }
 
-site_syslog() { start_site syslog many syslog; }
+start_syslog() { start_site "$1" many syslog; }
+
+# All services that have a post-login script. Nobody listens where mails would be sent to.
+start_services() {
+    local settings=$'submission_relay_host = 127.0.0.1\nsubmission_relay_port = 1'
+    SITE_PROTOCOLS='submission sieve' SITE_SETTINGS=$settings \
+        SITE_SETTINGS_2_4=$settings$'\nnamespace inbox {\n  inbox = yes\n}' start_site "$1" many wrapper
+}
+
+# Sessions that wait give their process back.
+start_hibernate() {
+    local settings='imap_hibernate_timeout = 1s
+service imap {
+  extra_groups = dovecot
+  unix_listener imap-master {
+    user = dovecot
+  }
+}
+service imap-hibernate {
+  unix_listener imap-hibernate {
+    mode = 0660
+    group = dovecot
+  }
+}'
+    SITE_SETTINGS=$settings SITE_SETTINGS_2_4=$settings$'\nnamespace inbox {\n  inbox = yes\n}' \
+        start_site "$1" many wrapper
+}
 
 # What a post-login script does that has not read the fine print: it makes the
 # user's directory, as root and under script-login's umask.
-site_careless() {
+start_careless() {
     mkdir -p "$WORK/careless.bin"
     # shellcheck disable=SC2016 # for the script to expand
     printf '#!/bin/sh\nmkdir -p "$1/made"\nshift\nexec "$@"\n' >"$WORK/careless.bin/hook"
     chmod -R 0755 "$WORK/careless.bin"
-    start_site careless many "$WORK/careless.bin/hook"
+    start_site "$1" many "$WORK/careless.bin/hook"
 }
 
 # --- helpers ----------------------------------------------------------------
@@ -301,6 +353,68 @@ pop3_is_right_and_claims() {
     look a
     equal "mails by POP3" "$(pop3 a "$WHO")" 1
     all_looks_were_right
+}
+
+# login COMMAND: by that service, on b. It claims the user.
+login_claims() {
+    new_user "mdbox:~/mdbox:$HASHED"
+    settle
+    mark_logs
+    # There is no server to send mails to.
+    [ "$1" != submission ] || expect_errors 'smtp-client'
+    "$1" b "$WHO"
+    equal "the claim" "$(cat "$(claim_of "$WHO")")" b.example.org
+    wrapper_lines | grep -F "$WHO" | grep -F a.example.org || die "no such line: $(wrapper_lines)"
+    look b
+    look a
+    all_looks_were_right
+    equal "what Dovecot says without list indexes" "$(truth "$WHO")" "$(book)"
+}
+
+# sleeps SESSION HOST: it waits, and has no process of its own any more.
+sleeps() {
+    tell "$1" idle
+    wait_until 20 "the session is hibernated" no_imap_of_its_own
+}
+no_imap_of_its_own() { ! pgrep -u "$(uid_of "$WHO")" -x imap >/dev/null; }
+
+hibernated_sessions() {
+    configure_wrapper a 'lock_timeout = "1s"'
+    new_user "mdbox:~/mdbox:$FLAT"
+    settle
+    hold one a "$WHO"
+    equal "greeting" "$(answer_of one)" ""
+    tell one select:INBOX
+    sleeps one
+    # Another login finds the same record.
+    look a
+    tell one 'done'
+    tell one create:Woken
+    BOOK[Woken]=0
+    equal "what the woken session sees" "$(tell one look)" "$(book)"
+    let_go one
+    look a
+    all_looks_were_right
+
+    # One that must not use its list index.
+    unvouched lock
+    hold two a "$WHO"
+    equal "greeting" "$(answer_of two)" ""
+    vouched lock
+    tell two select:INBOX
+    sleeps two
+    look a
+    tell two 'done'
+    tell two create:WokenWithout
+    BOOK[WokenWithout]=0
+    equal "what the woken session without list index sees" "$(tell two look)" "$(book)"
+    look a
+    let_go two
+    look a
+    move b Other
+    look a
+    all_looks_were_right
+    configure_wrapper a
 }
 
 # --- where the location comes from ------------------------------------------
@@ -1044,19 +1158,22 @@ migrates() {
     migration_is false
 }
 
-# b has not been given this program yet, and keeps its list index in the store.
-migrates_again_after_a_backend_without_it() {
+# b has not been given this program yet, and keeps its list index in the store. What b shows is not
+# this program's; a must be right.
+a_backend_without_it_is_noticed() {
     local n
     migration_is true
     new_user "mdbox:~/mdbox:$FLAT"
     add_user_on b "$WHO" mdbox:~/mdbox
     for n in 1 2 3; do
-        move b "Shared$n"
+        imap b "$WHO" look "create:Shared$n" "append:Shared$n" >/dev/null
+        BOOK[Shared$n]=1
         move a "Local$n"
         look a
     done
     all_looks_were_right
-    no_list_index_in_the_store
+    [ -e "$(home_of "$WHO")/mdbox/dovecot.list.index.log" ] || die "the list index of the other backend is gone"
+    wrapper_lines | grep -F 'is left alone' || die "not a word about it: $(wrapper_lines)"
     migration_is false
 }
 
@@ -1088,14 +1205,12 @@ a_full_tmpfs_stops_a_migration() {
     add_user_on a "$WHO" "mdbox:~/mdbox:LISTINDEX=@LOCAL@/migrate$CASE/%u/dovecot.list.index"
     dd if=/dev/zero of="$full/filler" bs=4k 2>/dev/null || true
     look a
-    [ -e "$(home_of "$WHO")/mdbox/dovecot.list.index.log" ] || die "the list index in the store is lost"
     equal "partial copies" "$(find "$full" -name 'dovecot.list.index*')" ""
     look b
     rm "$full/filler"
     look a
     look a
     all_looks_were_right
-    no_list_index_in_the_store
     migration_is false
 }
 
@@ -1218,6 +1333,56 @@ for how in lock index record; do
     scenario many "a session whose list index is thrown away is not overlooked: $how" \
         a_session_whose_list_index_is_thrown_away_is_not_overlooked $how
 done
+for site in services ${OTHER:+other_services}; do
+    words=$(words_of "$site")
+    for service in pop3 submission sieve; do
+        scenario "$site" "a login claims the user: $service$words" login_claims $service
+    done
+done
+for site in hibernate ${OTHER:+other_hibernate}; do
+    scenario "$site" "hibernated sessions come back to what they had$(words_of "$site")" hibernated_sessions
+done
+
+# The other Dovecot alone, and both over one store: backend by backend, as in an upgrade.
+for site in ${OTHER:+other_many mixed_many mixed2_many}; do
+    words=$(words_of "$site")
+    for layout in "${LAYOUTS[@]}"; do
+        # Once is enough for each, where both are there.
+        [[ $site != mixed2_* || $layout == *INDEX* ]] || continue
+        scenario "$site" "a user who moves sees the truth, and no phantom folder$words: ${layout%%|*}" \
+            with_it_looks_are_right "${layout#*|}:$HASHED"
+    done
+    scenario "$site" "LMTP and LDA deliveries before, between and after logins$words" \
+        deliveries_between_logins "mdbox:~/mdbox:$FLAT"
+    scenario "$site" "migration: mdbox$words" migrates mdbox:~/mdbox mdbox
+    scenario "$site" "a backend without the wrapper, with its list index in the store, is noticed$words" a_backend_without_it_is_noticed
+    scenario "$site" "a held lock, and a holder that records late$words" a_held_lock
+done
+if [ -n "$OTHER" ]; then
+    for layout in "${LAYOUTS[@]:0:5}"; do
+        scenario other_none "without the wrapper, a user who moves is shown something wrong on $OTHER: ${layout%%|*}" \
+            without_it_looks_are_wrong "${layout#*|}:$HASHED"
+    done
+    for mode in vmail drop; do
+        scenario other_$mode "a user who moves sees the truth on $OTHER, $mode" with_it_looks_are_right "mdbox:~/mdbox:$HASHED"
+        scenario other_$mode "POP3 is right and claims the user on $OTHER: $mode" pop3_is_right_and_claims
+    done
+    for how in parent-file link owner; do
+        scenario other_many "a directory for list indexes that cannot be used on $OTHER: $how" spoiled_list_index_directory $how
+    done
+    scenario other_default "the location as a default of the userdb on $OTHER" default_field
+    scenario other_groups "INDEX directories that a group opens on $OTHER" group_of_the_service
+    scenario other_chain "a chain of two post-login scripts on $OTHER" with_it_looks_are_right "mdbox:~/mdbox:$HASHED"
+    scenario other_many "a new user's first two connections at once see what either creates on $OTHER" \
+        first_two_connections "mdbox:~/mdbox:$FLAT"
+    scenario other_many "LAYOUT=index loses no folder on $OTHER" layout_index_loses_no_folder
+    scenario other_many "a shared list index is left alone on $OTHER" shared_list_index_is_left_alone ''
+    scenario other_archive "another namespace with LAYOUT=index keeps working in a session without list index on $OTHER" \
+        archive_keeps_working
+    scenario other_many "usercache clean is not noticed by the user on $OTHER" cleaning_is_not_noticed
+else
+    scenario - "no Dovecot of another version: run tests/setup.sh roots" skip "it was not made"
+fi
 if ! $QUICK; then
     scenario many "killed before any system call of a host change" killed_on_a_host_change
     scenario many "killed before any system call of a migration" killed_on_a_migration
@@ -1235,9 +1400,9 @@ scenario many "migration: maildir++" migrates maildir:~/Maildir Maildir
 scenario many "migration: maildir++ with INDEX" migrates maildir:~/Maildir:INDEX=~/index index
 scenario vmail "migration: mdbox, all users of one uid" migrates mdbox:~/mdbox mdbox
 scenario drop "migration: mdbox, script-login -d" migrates mdbox:~/mdbox mdbox
-scenario many "migration again, after a backend without the wrapper" migrates_again_after_a_backend_without_it
+scenario many "a backend without the wrapper, with its list index in the store, is noticed" a_backend_without_it_is_noticed
 scenario many "the litter of a migration is removed" litter_of_a_migration
-scenario many "a full tmpfs stops a migration, and nothing is lost" a_full_tmpfs_stops_a_migration
+scenario many "a full tmpfs stops a migration, and nobody is shown anything wrong" a_full_tmpfs_stops_a_migration
 scenario syslog "one message in syslog for a host change, none for the next login" syslog_tells
 scenario syslog "a syslog that does not read holds up nobody" a_full_syslog_holds_up_nobody
 

@@ -304,6 +304,81 @@ fn a_session_without_list_index_keeps_everything_else_of_its_environment() {
 }
 
 #[test]
+fn the_list_index_is_switched_off_in_the_words_of_the_dovecot_that_the_fields_are_of() {
+    let lab = Situation::IndexMissing.lab();
+    let location = lab.location(HERE);
+    let of_2_4 = || lab.login().of_2_4();
+    of_2_4().run().assert_not_vouched();
+    // Fields of both: a location of the namespace would end the login on Dovecot 2.4.2.
+    let both = || of_2_4().set_field("MAIL_LOCATION", &location);
+    both().run().assert_not_vouched();
+    let own = both().set_field("NAMESPACE/INBOX/LOCATION", &location);
+    own.run().assert_not_vouched();
+    // Where the userdb itself switches it on.
+    for field in [
+        "NAMESPACE/INBOX/MAILBOX_LIST_INDEX",
+        "SET/NAMESPACE/INBOX/MAILBOX_LIST_INDEX",
+    ] {
+        of_2_4().set_field(field, "yes").run().assert_not_vouched();
+    }
+    let directory = lab.list_index(HERE);
+    let prefix = directory.join("other").as_os_str().as_bytes().to_vec();
+    for field in [
+        "SET/MAILBOX_LIST_INDEX_PREFIX",
+        "SET/NAMESPACE/INBOX/MAILBOX_LIST_INDEX_PREFIX",
+        "NAMESPACE/INBOX/MAILBOX_LIST_INDEX_PREFIX",
+    ] {
+        of_2_4()
+            .set_field(field, &prefix)
+            .run()
+            .assert_not_vouched();
+    }
+}
+
+#[test]
+fn the_namespace_may_have_another_name() {
+    let lab = Situation::IndexMissing.lab();
+    lab.configure("inbox_namespace = \"Main\"\n");
+    let sessions = [lab.login().run(), lab.login().of_2_4().run()];
+    let expected = [
+        "NAMESPACE/MAIN/LOCATION=",
+        "NAMESPACE/MAIN/MAILBOX_LIST_INDEX=no",
+    ];
+    for (session, expected) in sessions.iter().zip(expected) {
+        let environment = session.report().all("environment");
+        let is_there = |entry: &String| entry.starts_with(expected);
+        assert!(environment.iter().any(is_there), "{environment:?}");
+        assert!(!environment.iter().any(|entry| entry.contains("/INBOX/")));
+    }
+    lab.configure("");
+    let login = lab.login().without_field("MAIL_LOCATION");
+    let location = lab.location(HERE);
+    let login = login.set_field("NAMESPACE/MAIN/LOCATION", &location);
+    login
+        .run()
+        .assert_vouched()
+        .assert_logged(&["does not return"]);
+}
+
+#[test]
+fn fields_of_two_dovecots_that_lead_to_different_places_vouch_for_neither() {
+    let lab = Lab::with_settled_user();
+    let claim = lab.claim();
+    let both = || lab.login().of_2_4();
+    let same = both().set_field("MAIL_LOCATION", lab.location(HERE));
+    same.run().assert_vouched().assert_silent();
+    let other = both().set_field("MAIL_LOCATION", lab.location("elsewhere"));
+    other
+        .run()
+        .assert_not_vouched()
+        .assert_logged(&["different places"]);
+    // An address is no location.
+    let address = both().set_field("MAIL", "alice@example.org");
+    address.run().assert_vouched().assert_silent();
+    assert_eq!(lab.claim(), claim);
+}
+
+#[test]
 fn userdb_keys_gets_the_key_at_its_end_whatever_it_was() {
     let lab = Situation::IndexMissing.lab();
     for (keys, expected) in [

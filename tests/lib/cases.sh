@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Named cases, run one after the other, each in a subshell of its own.
 #
-#   scenario SITE SENTENCE FUNCTION [ARG...]   declares one; SITE is started by the
-#                                              function site_SITE when first needed
+#   scenario SITE SENTENCE FUNCTION [ARG...]   declares one; "start SITE" starts SITE
+#                                              when it is first needed
 #   run_scenarios                              runs those that match ONLY
 #   skip REASON                                from inside: cannot be shown here
 
@@ -46,7 +46,7 @@ run_scenario() {
     started=${EPOCHREALTIME/./}
     rm -f "$WORK/skipped"
     if [ "$site" != - ]; then
-        [ -d "$WORK/$site" ] || "site_$site"
+        [ -d "$WORK/$site" ] || start "$site"
         use_site "$site"
         mark_logs
     fi

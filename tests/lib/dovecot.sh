@@ -22,7 +22,8 @@
 #         PATH     that script, with the backend's directory for list indexes as argument
 # SITE_DOVECOTS names the Dovecots of a and b, or of both: "machine", or a root that
 # tests/setup.sh made; else DOVECOT, else the machine's.
-# BACKENDS are those that there are, if not both.
+# BACKENDS are those that there are, if not both; SITE_PROTOCOLS what they have beside IMAP, POP3
+# and LMTP.
 # SITE_SETTINGS, SITE_USERDB (in userdb { }) and SITE_HOOK_SETTINGS (in the post-login
 # services) from the environment go into dovecot.conf; for Dovecot 2.4 SITE_SETTINGS_2_4 and
 # SITE_USERDB_2_4.
@@ -428,6 +429,8 @@ port_of() {
 }
 imap() { ask imap "$(port_of "$1" IMAP)" "${@:2}"; }
 pop3() { ask pop3 "$(port_of "$1" POP3)" "${@:2}"; }
+submission() { ask submission "$(port_of "$1" SUBMISSION)" "${@:2}"; }
+sieve() { ask sieve "$(port_of "$1" SIEVE)" "${@:2}"; }
 lmtp() { ask lmtp "$(port_of "$1" LMTP)" "${@:2}"; }
 lda() {
     printf 'From: <a@example.org>\nSubject: hello\n\nHello.\n' |

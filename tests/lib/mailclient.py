@@ -5,9 +5,12 @@
         names                 the folders, sorted, as a plain LIST answers
         create:F  delete:F  rename:F:G  append:F  select:F
         expunge:F             deletes the first mail
+        idle  done            begins to wait in IDLE, and ends it
         count:F               the number of mails, by STATUS
     mailclient.py hold PORT USER              the same, COMMANDs from stdin until "quit"; answers end in "."
     mailclient.py pop3 PORT USER [dele]       prints the number of mails; deletes the first
+    mailclient.py submission PORT USER        logs in, and sends nothing
+    mailclient.py sieve PORT USER             the same by ManageSieve
     mailclient.py lmtp PORT RCPT...           delivers one mail to each
     mailclient.py storm PORT USER=FILE...     LOGINS sessions of each user at once (LOGINS from
                                               the environment); each look must equal FILE
@@ -19,6 +22,7 @@
 Anything that goes wrong is said on stderr, with exit status 1.
 """
 
+import base64
 import contextlib
 import imaplib
 import io
@@ -127,6 +131,15 @@ class Session:
             if not line:
                 raise Failure("the connection was closed in IDLE")
 
+    def do_idle(self):
+        self.waiting = self.idle()
+        self.waiting.__enter__()
+        return []
+
+    def do_done(self):
+        self.waiting.__exit__(None, None, None)
+        return []
+
     def close(self):
         self.imap.logout()
 
@@ -162,6 +175,33 @@ def pop3(port, user, what=None):
     if what == "dele":
         session.dele(1)
     session.quit()
+
+
+def submission(port, user):
+    client = smtplib.SMTP(HOST, int(port), timeout=60)
+    client.login(user, PASSWORD)
+    # Where Dovecot cannot reach the server behind it, it says so instead of good-bye.
+    client.close()
+
+
+def sieve(port, user):
+    with socket.create_connection((HOST, int(port)), timeout=60) as connection:
+        lines = connection.makefile("rwb")
+
+        def answer():
+            while line := lines.readline():
+                if line.startswith(b"OK"):
+                    return
+                if line.startswith((b"NO", b"BYE")):
+                    raise Failure(line.decode())
+            raise Failure("the connection was closed")
+
+        answer()
+        secret = base64.b64encode(f"\0{user}\0{PASSWORD}".encode()).decode()
+        for command in (f'AUTHENTICATE "PLAIN" "{secret}"', "LISTSCRIPTS", "LOGOUT"):
+            lines.write(command.encode() + b"\r\n")
+            lines.flush()
+            answer()
 
 
 def lmtp(port, *recipients):
@@ -234,7 +274,7 @@ def in_words(what, error):
 
 
 def act(name, *arguments):
-    actions = {f.__name__: f for f in (imap, hold, pop3, lmtp, storm, ports, serve)}
+    actions = {f.__name__: f for f in (imap, hold, pop3, submission, sieve, lmtp, storm, ports, serve)}
     actions[name](*arguments)
 
 
