@@ -13,8 +13,8 @@ use crate::dovecot::age::{AgeError, parse_age};
 use crate::dovecot::location::list_index_name;
 use crate::names::DEFAULT_CONFIGURATION;
 
-/// Dovecot's local mailbox list indexes on an NFS cluster: where they are, and throwing away
-/// those that nobody uses.
+/// Dovecot's local mailbox list indexes on an NFS cluster: check the configuration, show users, and
+/// delete list indexes that nobody uses.
 #[derive(Debug, Parser)]
 #[command(name = "nfs-hostchange", version, about)]
 pub struct CommandLine {
@@ -28,11 +28,11 @@ pub struct CommandLine {
 pub enum Command {
     /// Show where a user's INDEX and LISTINDEX are
     Locate(Locate),
-    /// Show what is wrong with this backend, by its running configuration
+    /// Find mistakes in the configuration, and show what to write
     Check(Check),
-    /// Show what this backend knows about one user or all of them
+    /// Show where a user is, and whether this backend is in step
     Status(Status),
-    /// Throw away list indexes that nobody has used for a while
+    /// Delete list indexes that nobody uses, or distrust them all
     #[command(subcommand)]
     Usercache(Usercache),
 }
@@ -45,9 +45,9 @@ pub struct Check {
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     pub dovecot_config: Option<PathBuf>,
 
-    /// Ask about this user; may be given more than once
-    /// [default: at most 20 whom Dovecot or this backend
-    /// knows]
+    /// Check what this user's login gets; may be repeated
+    /// [default: up to 20 users that Dovecot or this
+    /// backend knows]
     #[arg(long, short, value_name = "USER", verbatim_doc_comment)]
     pub user: Vec<String>,
 
@@ -55,8 +55,8 @@ pub struct Check {
     #[arg(long)]
     pub json: bool,
 
-    /// Print nothing but lines for tmpfiles.d(5), which
-    /// make the directories of LISTINDEX at boot
+    /// Only print the lines for tmpfiles.d(5) that make
+    /// the directories for list indexes at boot
     #[arg(long, conflicts_with = "json", verbatim_doc_comment)]
     pub tmpfiles: bool,
 }
@@ -69,7 +69,7 @@ pub struct Status {
     #[command(flatten)]
     pub configuration: ConfigurationFile,
 
-    /// This user, as "doveadm user -u" knows him
+    /// One user, as "doveadm user -u" knows him
     #[arg(long, short, value_name = "USER", value_parser = one_user(), verbatim_doc_comment)]
     pub user: Option<OsString>,
 
@@ -78,11 +78,11 @@ pub struct Status {
     #[arg(long, value_name = "FILE", requires = "user", verbatim_doc_comment)]
     pub dovecot_config: Option<PathBuf>,
 
-    /// All users' directories below this one
+    /// Totals of all users' directories below this one
     #[arg(long, value_name = "ROOT", value_parser = directory())]
     pub below: Option<PathBuf>,
 
-    /// A user's directory
+    /// One user's directory for list indexes
     #[arg(value_name = "PATH", value_parser = directory())]
     pub directory: Option<PathBuf>,
 
@@ -108,11 +108,11 @@ pub struct Status {
 /// What `nfs-hostchange usercache` can do.
 #[derive(Debug, Subcommand)]
 pub enum Usercache {
-    /// Throw away the list index of each directory given
+    /// Delete the list indexes in the given directories
     Clean(Clean),
-    /// Throw away the list indexes of all users below a directory
+    /// Delete the list indexes of all users below a directory
     Sweep(Sweep),
-    /// Trust no list index below a directory any more, in use or not
+    /// Empty all records: each user starts a new list index
     Forget(Forget),
 }
 
@@ -135,8 +135,8 @@ pub struct Sweep {
     #[command(flatten)]
     pub unused: Unused,
 
-    /// Below this one are the users' directories, up to four levels
-    /// deep: an absolute path, and nothing else is in there
+    /// The directory that holds the users' directories, up to four
+    /// levels deep, and nothing else: an absolute path
     #[arg(value_name = "ROOT", value_parser = directory(), verbatim_doc_comment)]
     pub root: PathBuf,
 
@@ -148,7 +148,7 @@ pub struct Sweep {
 /// The options of `nfs-hostchange usercache forget`.
 #[derive(Debug, Args)]
 pub struct Forget {
-    /// Below this one are the users' directories, as for sweep
+    /// The directory that holds the users' directories, as for sweep
     #[arg(value_name = "ROOT", value_parser = directory())]
     pub root: PathBuf,
 
@@ -157,10 +157,10 @@ pub struct Forget {
     pub json: bool,
 }
 
-/// Which list indexes are thrown away.
+/// Which list indexes are deleted.
 #[derive(Debug, Args)]
 pub struct Unused {
-    /// How long nobody must have used the list index: 7days, "1 week"
+    /// Delete what nobody has used for this long: 7days, "1 week"
     #[arg(value_name = "MIN_AGE", value_parser = age())]
     pub min_age: Duration,
 
@@ -169,11 +169,11 @@ pub struct Unused {
     #[arg(long, value_name = "NAME", default_value = "dovecot.list.index", value_parser = prefix(), verbatim_doc_comment)]
     pub prefix: CString,
 
-    /// Say what would be deleted, and delete nothing
+    /// Show what would be deleted, and delete nothing
     #[arg(long, short = 'n')]
     pub dry_run: bool,
 
-    /// Say what was deleted
+    /// Show what was deleted
     #[arg(long, short)]
     pub verbose: bool,
 }
@@ -206,7 +206,7 @@ fn one_user() -> impl TypedValueParser<Value = OsString> {
         let is_pattern = name.as_bytes().iter().any(|byte| b"*?".contains(byte));
         (!is_pattern)
             .then_some(name)
-            .ok_or("one user's name, not a pattern; all are below a ROOT")
+            .ok_or("one user's name, not a pattern; --below shows all users")
     })
 }
 
@@ -240,8 +240,7 @@ pub struct Locate {
     #[arg(long)]
     pub json: bool,
 
-    /// The user's name, as Dovecot has it after the
-    /// login
+    /// The user's name, as it is after the login
     #[arg(
         long,
         short,
