@@ -45,7 +45,7 @@ pub struct Check {
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     pub dovecot_config: Option<PathBuf>,
 
-    /// Check what this user's login gets; may be repeated
+    /// Check what this user gets; may be repeated
     /// [default: up to 20 users that Dovecot or this
     /// backend knows]
     #[arg(long, short, value_name = "USER", verbatim_doc_comment)]
