@@ -448,16 +448,37 @@ fn a_full_tmpfs_is_an_error() {
         let filler = fill_tmpfs();
         let session = both(&lab).into_iter().nth(login).expect("two").run();
         session.assert_not_vouched();
-        let path = lab.record_file(HERE).display().to_string();
-        session.assert_logged(&[
-            "session without list index: ",
-            &path,
-            "No space left on device",
-        ]);
+        let path = lab.list_index(HERE).display().to_string();
+        let refused = "session without list index: no list index is begun in ";
+        session.assert_logged(&[refused, &path, "where only 0 of"]);
         assert_eq!(lab.record(HERE), None);
         fs::remove_file(filler).expect("it is there");
         assert_right_again(&lab);
     }
+}
+
+#[test]
+fn with_little_room_no_list_index_is_begun_and_those_that_are_in_step_stay() {
+    let lab = Lab::with_settled_user();
+    // A tenth of everything is kept back: less than that is free now.
+    let filler = fill_tmpfs();
+    let file = File::options().write(true).open(&filler);
+    let file = file.expect("it is there");
+    let length = file.metadata().expect("a file").len();
+    file.set_len(length - 64 * 1024).expect("it is longer");
+    drop(file);
+    lab.login().run().assert_vouched().assert_silent();
+    assert_eq!(lab.planted(HERE), list_index_names());
+    // The user was elsewhere: what is here is worth nothing, and makes room.
+    lab.login_at(THERE).run();
+    let session = lab.login().run();
+    session.assert_not_vouched();
+    session.assert_logged(&["no list index is begun in ", "KiB"]);
+    assert!(session.log[0].is_error());
+    assert_eq!(lab.planted(HERE), [""; 0]);
+    assert_eq!(lab.record(HERE), None);
+    fs::remove_file(filler).expect("it is there");
+    assert_right_again(&lab);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod check;
 pub mod command_line;
 mod locate;
 pub mod output;
+mod room;
 mod status;
 mod usercache;
 

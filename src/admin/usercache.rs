@@ -15,6 +15,7 @@ use super::command_line::{Clean, Forget, Sweep, Unused};
 use super::output::{
     Exit, Span, and_of_these, cannot_drop_groups, complain, counted, insert_path, say,
 };
+use super::room::alarms;
 use crate::local::directory::DirectoryError;
 use crate::local::files::DeleteError;
 use crate::local::lock::LockError;
@@ -78,10 +79,12 @@ pub fn sweep(options: &Sweep) -> Exit {
         return cannot_drop_groups(errno);
     }
     let (totals, exit) = (*guard(&totals), *guard(&exit));
+    let alarms = alarms(&options.root, &tree);
     if options.json {
-        say(json(options, &totals, start.elapsed()));
+        say(json(options, &totals, start.elapsed(), alarms));
     } else {
         say(summary(options, &totals, start.elapsed()));
+        alarms.iter().for_each(complain);
     }
     exit
 }
@@ -193,7 +196,7 @@ fn summary(options: &Sweep, totals: &Totals, duration: Duration) -> String {
 }
 
 /// The fields are documented: a new one may come, none changes.
-fn json(options: &Sweep, totals: &Totals, duration: Duration) -> Value {
+fn json(options: &Sweep, totals: &Totals, duration: Duration, alarms: Vec<String>) -> Value {
     let mut object = Map::new();
     insert_path(
         &mut object,
@@ -215,6 +218,7 @@ fn json(options: &Sweep, totals: &Totals, duration: Duration) -> Value {
         ("files_deleted", totals.deleted.files.into()),
         ("bytes_deleted", totals.deleted.bytes.into()),
         ("directories_removed", totals.directories.into()),
+        ("alarms", alarms.into()),
         ("duration_seconds", duration.as_secs_f64().into()),
     ];
     object.extend(fields.map(|(name, value)| (name.to_owned(), value)));

@@ -4,5 +4,6 @@ pub mod directory;
 pub mod files;
 pub mod lock;
 pub mod record;
+pub mod room;
 pub mod sessions;
 pub mod step;

@@ -15,7 +15,7 @@ use crate::nfs::directory::{IndexError, Look, Migration};
 use crate::nfs::host::HostName;
 use crate::nfs::identity::Identity;
 use crate::reconcile::migration::Owner;
-use crate::reconcile::{Doubt, Outcome, Reconciliation, SignSlot};
+use crate::reconcile::{Doubt, Outcome, Reconciliation, SignSlot, has_room};
 use crate::system::signals::WriteSignalsIgnored;
 
 /// What a look at both sides showed.
@@ -186,6 +186,7 @@ impl Reconciliation<'_> {
             .map(|_| index.claim_text().unwrap_or_else(|| ClaimText::parse(b"")));
         self.confirm_none_claimed_for(standing.as_ref())?;
         let shared = self.shared_list_index(&index, &look, standing.as_ref())?;
+        has_room(lock.directory())?;
         let without = self.carried_on(standing.as_ref(), None);
         let claim = index.claim_for(&host, None, without, look.claim)?;
         let shared = match shared {

@@ -15,6 +15,7 @@ use crate::local::directory::{DirectoryError, ListIndexDirectory};
 use crate::local::files::{self, DeleteError, Size};
 use crate::local::lock::{self, Deadline, Exclusive, Kind, Lock, LockError, Shared};
 use crate::local::record::Record;
+use crate::local::room::Room;
 use crate::local::sessions::{self, Session, Sign, SignError, State};
 use crate::local::step::{Comparison, is_index};
 use crate::names::{SHARED_LOG, SHARED_PREFIX};
@@ -98,6 +99,8 @@ pub enum Doubt {
     Sessions(SignError),
     /// A session that was vouched for has the old list index open.
     InUse,
+    /// Only the reserve is left in this directory.
+    NoRoom(PathBuf, Room),
     /// More is to be done than to compare, and nobody knows what the administrator wants.
     UnknownConfiguration,
     /// Another backend claimed the user during the migration.
@@ -125,6 +128,11 @@ impl fmt::Display for Doubt {
             ),
             Doubt::InUse => f.write_str(
                 "an earlier session still has the list index open, and another backend has served the user since",
+            ),
+            Doubt::NoRoom(path, room) => write!(
+                f,
+                "no list index is begun in {}, where only {room}: the rest is for those that are in use",
+                path.display()
             ),
             Doubt::UnknownConfiguration => f.write_str(
                 "a new list index is needed, but the configuration cannot be used",
@@ -468,6 +476,7 @@ impl Reconciliation<'_> {
         without: Vec<Without>,
         own: Option<&Originals>,
     ) -> Result<(), Doubt> {
+        has_room(lock.directory())?;
         if let Some(originals) = own {
             originals.copy(index, lock, &self.prefix)?;
         }
@@ -676,6 +685,14 @@ impl Reconciliation<'_> {
                  the proxy in front must send a user to one backend at a time"
             ));
         }
+    }
+}
+
+/// That there is room for one more list index. Where the kernel does not say, there may be.
+fn has_room(directory: &ListIndexDirectory) -> Result<(), Doubt> {
+    match Room::of(directory.as_fd()) {
+        Ok(room) if room.is_short() => Err(Doubt::NoRoom(directory.path().to_owned(), room)),
+        _ => Ok(()),
     }
 }
 

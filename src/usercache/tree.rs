@@ -18,6 +18,7 @@ use nix::errno::Errno;
 use nix::sys::stat::stat;
 
 use crate::local::directory::{DirectoryError, ListIndexDirectory, open_without_links};
+use crate::local::room::Room;
 use crate::names::LOCK_FILE;
 use crate::system::credentials::UserId;
 use crate::system::entries::{Entries, EntryType, open_directory};
@@ -160,6 +161,14 @@ impl Tree {
     /// Whether the kernel gives in one answer as many entries of a directory as there is room for.
     pub fn lists_at_once(&self) -> bool {
         self.file_system == FileSystem::Memory
+    }
+
+    /// The file system that the root is on, and the room there.
+    ///
+    /// # Errors
+    /// If the kernel does not say.
+    pub fn room(&self) -> nix::Result<(FileSystem, Room)> {
+        Ok((FileSystem::of(&self.root.fd)?, Room::of(&self.root.fd)?))
     }
 
     /// Visits everything below the root, in as many threads as the process has processors, this one

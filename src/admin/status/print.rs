@@ -15,11 +15,13 @@ use crate::admin::output::{
     Exit, Span, and_of_these, cannot_drop_groups, complain, counted, insert_path, printable, say,
     say_as_it_is,
 };
+use crate::admin::room::alarms;
 use crate::admin::status::{self, AGES, Local, Looker, StatusError, TreeStatus, UserStatus};
 use crate::config::Configuration;
 use crate::dovecot::doveadm;
 use crate::dovecot::environment::Environment;
 use crate::local::directory::{ListIndexDirectory, open_without_links};
+use crate::local::room::Room;
 use crate::usercache::clean::CleanError;
 use crate::usercache::tree::{Tree, guard};
 
@@ -240,12 +242,18 @@ fn tree(options: &Status, root: &Path) -> Exit {
         Ok(status) => status,
         Err(errno) => return cannot_drop_groups(errno),
     };
+    let alarms = alarms(root, &tree);
+    let room = tree.room().ok().map(|(_, room)| room);
     if options.json {
-        say(tree_json(root, &status));
+        say(tree_json(root, &status, room, alarms));
     } else if options.prometheus {
-        say_as_it_is(&prometheus(root, &status));
+        say_as_it_is(&prometheus(root, &status, room));
     } else {
         print_tree(root, &status);
+        if let Some(room) = room {
+            say(format_args!("room: {room}"));
+        }
+        alarms.iter().for_each(complain);
     }
     *guard(&exit)
 }
@@ -285,7 +293,7 @@ fn print_tree(root: &Path, status: &TreeStatus) {
     }
 }
 
-fn tree_json(root: &Path, status: &TreeStatus) -> Value {
+fn tree_json(root: &Path, status: &TreeStatus, room: Option<Room>, alarms: Vec<String>) -> Value {
     let mut object = Map::new();
     insert_path(&mut object, "root", Some(root.as_os_str().as_bytes()));
     let ages: Vec<_> = status
@@ -315,20 +323,25 @@ fn tree_json(root: &Path, status: &TreeStatus) -> Value {
         ("failed", status.failed.into()),
         ("ages", ages.into()),
         ("biggest", biggest.collect::<Vec<_>>().into()),
+        ("bytes_total", room.map(|room| room.bytes.total).into()),
+        ("bytes_free", room.map(|room| room.bytes.free).into()),
+        ("files_total", room.map(|room| room.files.total).into()),
+        ("files_free", room.map(|room| room.files.free).into()),
+        ("alarms", alarms.into()),
     ];
     object.extend(fields.map(|(name, value)| (name.to_owned(), value)));
     Value::Object(object)
 }
 
 /// The text format of Prometheus. Labels escape backslash, quote and newline.
-fn prometheus(root: &Path, status: &TreeStatus) -> String {
+fn prometheus(root: &Path, status: &TreeStatus, room: Option<Room>) -> String {
     let root = root.to_string_lossy();
     let root = root
         .replace('\\', "\\\\")
         .replace('"', "\\\"")
         .replace('\n', "\\n");
     let mut text = String::new();
-    for (name, help, value) in [
+    let mut gauges = vec![
         (
             "users",
             "Users with a local list index directory",
@@ -351,7 +364,28 @@ fn prometheus(root: &Path, status: &TreeStatus) -> String {
             "Directories that could not be looked at",
             status.failed,
         ),
-    ] {
+    ];
+    if let Some(Room { bytes, files }) = room {
+        gauges.extend([
+            (
+                "room_bytes",
+                "Size of the file system that list indexes are on",
+                bytes.total,
+            ),
+            ("room_bytes_free", "Free bytes there", bytes.free),
+            (
+                "room_files",
+                "Files that the file system may hold",
+                files.total,
+            ),
+            (
+                "room_files_free",
+                "Files that may be made there",
+                files.free,
+            ),
+        ]);
+    }
+    for (name, help, value) in gauges {
         // Writing to a string never fails.
         let _ = writeln!(
             text,
