@@ -6,7 +6,7 @@
 #   tests/setup.sh [roots] [packaging]
 #
 # With "roots", also Debians with other Dovecots (see lib/roots.sh), in the cache directory. With
-# "packaging", also what building and looking at the packages needs.
+# "packaging", also what building packages needs.
 set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
@@ -66,7 +66,7 @@ for part in "$@"; do
             ;;
         packaging)
             step "packaging"
-            install_packages build-essential debhelper debootstrap dh-apparmor iproute2 lintian rpm selinux-policy-dev
+            install_packages build-essential debhelper dh-apparmor iproute2 rpm selinux-policy-dev
             ;;
         *) die "usage: ${0##*/} [roots] [packaging]" ;;
     esac

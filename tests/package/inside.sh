@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What tests/package.sh does in the clean Debian: the life of the package on one
+# What tests/package.sh does in a clean Debian, 12 or 13: the life of the package on one
 # backend, each case where the one before left off.
 set -euo pipefail
 
@@ -16,6 +16,10 @@ EXAMPLES=/usr/share/doc/$NAME/examples
 LISTINDEX=/dev/shm/dovecot-listindex
 RPM=$(compgen -G "/packages/$NAME-*.rpm")
 DEB=$(compgen -G "/packages/${NAME}_*.deb")
+case $(dovecot --version) in
+    2.3.*) DOVECOT=2.3 EXAMPLE=$EXAMPLES/dovecot-nfs-hostchange.conf ;;
+    *) DOVECOT=2.4 EXAMPLE=$EXAMPLES/dovecot-2.4.conf ;;
+esac
 
 client() { python3 "$REPO/tests/lib/mailclient.py" "$@"; }
 imap() { client imap 143 "$@"; }
@@ -170,13 +174,14 @@ configure_dovecot() {
     useradd --system --gid vmail --home-dir /srv/mail --no-create-home vmail
     install -d -o vmail -g vmail -m 0700 /srv/mail
     # 1.
-    cp "$EXAMPLES/dovecot-nfs-hostchange.conf" /etc/dovecot/conf.d/95-nfs-hostchange.conf
+    cp "$EXAMPLE" /etc/dovecot/conf.d/95-nfs-hostchange.conf
     # 2.
     cp "$EXAMPLES/tmpfiles-one-uid.conf" /etc/tmpfiles.d/nfs-hostchange.conf
     systemd-tmpfiles --create nfs-hostchange.conf
     # And what every Dovecot has of its own: here, users without a list of them.
     sed -i 's/^!include auth-system/#&/' /etc/dovecot/conf.d/10-auth.conf
-    cat >/etc/dovecot/local.conf <<'END'
+    case $DOVECOT in
+        2.3) cat >/etc/dovecot/local.conf <<'END' ;;
 passdb {
   driver = static
   args = password=pw
@@ -185,6 +190,22 @@ disable_plaintext_auth = no
 ssl = no
 log_path = /var/log/dovecot.log
 END
+        2.4) cat >/etc/dovecot/local.conf <<'END' ;;
+passdb static {
+  password = pw
+}
+userdb static {
+  fields {
+    uid = vmail
+    gid = vmail
+    home = /srv/mail/%{user}
+  }
+}
+auth_allow_cleartext = yes
+ssl = no
+log_path = /var/log/dovecot.log
+END
+    esac
     doveconf -n >/dev/null
     dovecot
     wait_until 10 "Dovecot answers" imap nobody names
@@ -306,7 +327,7 @@ removal_is_refused_while_the_configuration_is_broken() {
 
 it_goes_when_nothing_needs_it() {
     # Numbers 3 and 4 of the example, and the list index's place.
-    sed -i '/^# 3\./,$d; s/:LISTINDEX=.*//' /etc/dovecot/conf.d/95-nfs-hostchange.conf
+    sed -i '/^# 3\./,$d; s/:LISTINDEX=.*//; /mailbox_list_index_prefix/d' /etc/dovecot/conf.d/95-nfs-hostchange.conf
     doveadm reload
     imap alice names >/dev/null
     apt-get -q -y remove "$NAME"
