@@ -189,6 +189,7 @@ passdb {
 disable_plaintext_auth = no
 ssl = no
 log_path = /var/log/dovecot.log
+protocols = imap pop3 lmtp
 END
         2.4) cat >/etc/dovecot/local.conf <<'END' ;;
 passdb static {
@@ -204,6 +205,7 @@ userdb static {
 auth_allow_cleartext = yes
 ssl = no
 log_path = /var/log/dovecot.log
+protocols = imap pop3 lmtp
 END
     esac
     doveconf -n >/dev/null
