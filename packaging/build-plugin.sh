@@ -20,7 +20,7 @@ if [[ -d vendor ]]; then
     options+=(--offline --config 'source.crates-io.replace-with="vendor"'
         --config 'source.vendor.directory="vendor"')
 fi
-cargo build "${options[@]}" --package nfs-hostchange-plugin
+"${CARGO:-cargo}" build "${options[@]}" --package nfs-hostchange-plugin
 
 mkdir -p "$modules"
 # Renamed into place: a running Dovecot must never see half of it.

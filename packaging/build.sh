@@ -4,6 +4,7 @@
 #   nfs-hostchange-login   the wrapper, static
 #   nfs-hostchange         the administrator's command
 #   generated/             the command's manual page and the shells' completions
+#   modules/               the mail plugin, where Dovecot's headers are (see build-plugin.sh)
 #
 # What has not changed keeps its time. CARGO names another cargo than the first on PATH.
 set -euo pipefail
@@ -29,7 +30,11 @@ put() {
     mv "$to.new" "$to"
 }
 
-# Both are static. At every login the dynamic loader would cost more than the whole job; and the
+if [[ -f ${DOVECOT_INCLUDE:-/usr/include/dovecot}/config.h ]]; then
+    packaging/build-plugin.sh
+fi
+
+# Both programs are static. At every login the dynamic loader would cost more than the whole job; and the
 # command runs on whatever release of whatever distribution. Neither asks the C library for
 # users, groups or hosts, which a static program could not look up everywhere.
 #

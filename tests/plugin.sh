@@ -4,8 +4,9 @@
 #
 #   tests/plugin.sh [--wrapper PATH] [--only REGEX] [--list] [--quick] [DOVECOT...]
 #
-# DOVECOT is "machine" or the name of a root; all of them that are there, if none is named. --quick
-# leaves out the long cases. Without --wrapper (or WRAPPER in the environment) that is built too.
+# DOVECOT is "machine" (which needs dovecot-dev) or the name of a root; all roots that are there, if
+# none is named. --quick leaves out the long cases. Without --wrapper (or WRAPPER in the environment)
+# that is built too.
 set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
@@ -39,12 +40,11 @@ while [ "$#" -gt 0 ]; do
 done
 need_root
 if [ "${#DOVECOTS[@]}" = 0 ]; then
-    [ ! -e /usr/include/dovecot/config.h ] || DOVECOTS+=(machine)
-    for name in bookworm-backports trixie; do
-        [ ! -d "$ROOTS/$name" ] || DOVECOTS+=("$name")
+    for name in "${ALL_ROOTS[@]}"; do
+        ! has_root "$name" || DOVECOTS+=("$name")
     done
 fi
-[ "${#DOVECOTS[@]}" -gt 0 ] || die "no Dovecot with headers; install dovecot-dev or run tests/setup.sh roots"
+[ "${#DOVECOTS[@]}" -gt 0 ] || die "no Dovecot with headers; run tests/setup.sh roots"
 
 find_cargo || die "no cargo"
 [ -n "${WRAPPER:-}" ] || build_release || die "it does not build"
