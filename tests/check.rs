@@ -128,9 +128,10 @@ impl Backend {
         let backend = Backend {
             scratch: Scratch::new(),
         };
+        fs::create_dir(backend.path().join("modules")).expect("mkdir");
         fs::copy("/bin/true", backend.path().join("nfs-hostchange-login")).expect("copy");
         let text = format!(
-            "protocols = imap\nssl = no\nlibexec_dir = {}\nmail_location = {}\n{}\n",
+            "protocols = imap\nssl = no\nlibexec_dir = {0}\nmail_plugin_dir = {0}/modules\nmail_location = {1}\n{2}\n",
             backend.path().display(),
             configuration.location,
             configuration
@@ -616,4 +617,43 @@ fn a_configuration_that_dovecot_refuses_is_a_configuration_error() {
     let run = Run::of(command.env("PATH", "/nowhere"));
     assert_eq!(run.status, Some(69), "{run:?}");
     assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+}
+
+/// A file that says, as a module does, for which Dovecot it was built.
+fn module(backend: &Backend, name: &str, abi: &str) {
+    let path = backend.path().join("modules").join(name);
+    write(path, &format!("\0x\0{abi}\0"));
+}
+
+#[test]
+fn a_plugin_that_is_missing_or_for_another_dovecot_or_not_for_all_is_found() {
+    let plugin = || {
+        Configuration::good()
+            .but("imap imap-postlogin", "imap")
+            .but("userdb {", "mail_plugins = acl nfs_hostchange\nuserdb {")
+    };
+    const OURS: &str = "lib90_nfs_hostchange_plugin.so";
+    on_backend(plugin(), |backend| {
+        backend.finds(&[("no_plugin", "critical")]);
+        module(backend, "lib01_acl_plugin.so", "2.3.ABIv19(2.3.19.1)");
+        module(backend, OURS, "2.3.ABIv18(2.3.18)");
+        backend.finds(&[("plugin_abi", "critical")]);
+        module(backend, OURS, "2.3.ABIv19(2.3.19.1)");
+        // No post-login service is needed, and no field of the userdb.
+        backend.finds(&[]);
+    });
+    let both = plugin().but("executable = imap\n", "executable = imap imap-postlogin\n");
+    on_backend(both, |backend| {
+        module(backend, OURS, "2.3.ABIv19(2.3.19.1)");
+        backend.finds(&[("both_front_ends", "hint")]);
+    });
+    let not_everywhere = plugin().but(
+        "userdb {",
+        "protocol lmtp {\n  mail_plugins = sieve\n}\nuserdb {",
+    );
+    on_backend(not_everywhere, |backend| {
+        module(backend, OURS, "2.3.ABIv19(2.3.19.1)");
+        let findings = backend.finds(&[("plugin_protocols", "error")]);
+        backend.mend(findings);
+    });
 }

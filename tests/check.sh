@@ -26,9 +26,12 @@ if [[ " ${options[*]} " != *" --list "* ]]; then
     mkdir "$WORK/bin"
     cp "${CARGO_TARGET_DIR:-$REPO/target}"/dist/nfs-hostchange{,-login} "$WORK/bin/"
 fi
-status=0
+status=0 passed=0 failed=0
 for root in "${roots[@]}"; do
     step "$root"
-    "$PYTHON" "$REPO/tests/check/cases.py" "$root" "$WORK" "${options[@]}" || status=1
+    "$PYTHON" "$REPO/tests/check/cases.py" "$root" "$WORK" "${options[@]}" | tee "$WORK/result" || status=1
+    read -r p _ f _ < <(tail -n 1 "$WORK/result")
+    passed=$((passed + ${p//[!0-9]/})) failed=$((failed + ${f//[!0-9]/}))
 done
+say "$passed passed, $failed failed"
 exit "$status"

@@ -114,6 +114,7 @@ else
     timed "real Dovecot" check_script smoke.sh
     timed "sessions without list index" check_script failsafe.sh
     timed "plugin" check_script plugin.sh
+    timed "what check finds" check_script check.sh
     timed "what the documents say" check_script documents.sh
     timed "load" check_script load.sh
     timed "kernel NFS" check_script nfs/run.sh

@@ -50,7 +50,7 @@ impl Files {
             all: Vec::new(),
             entries: Vec::new(),
         };
-        files.read_one(main, &mut Vec::new(), &mut [0; 2], 0);
+        files.read_one(main, &mut Vec::new(), &mut [0; 3], 0);
         files
     }
 
@@ -78,7 +78,7 @@ impl Files {
         &mut self,
         path: &Path,
         blocks: &mut Vec<String>,
-        unnamed: &mut [usize; 2],
+        unnamed: &mut [usize; 3],
         depth: usize,
     ) {
         let Ok(text) = fs::read_to_string(path) else {
@@ -125,7 +125,7 @@ impl Files {
     }
 }
 
-fn name_of(block: &str, unnamed: &mut [usize; 2]) -> String {
+fn name_of(block: &str, unnamed: &mut [usize; 3]) -> String {
     let mut words = block.split_whitespace();
     let kind = words.next().unwrap_or_default();
     let name = words.collect::<Vec<_>>().join(" ");
@@ -141,6 +141,7 @@ fn name_of(block: &str, unnamed: &mut [usize; 2]) -> String {
             format!("{kind}/{name}")
         }
         ("userdb", "") => numbered(kind, 1),
+        ("passdb", "") => numbered(kind, 2),
         (kind, "") => kind.to_owned(),
         (kind, name) => format!("{kind}/{}", name.replace('/', "\\s")),
     }

@@ -14,7 +14,7 @@ use super::files::{Files, Place};
 const DEFAULT_FILE: &str = "/etc/dovecot/dovecot.conf";
 
 /// The settings whose defaults matter.
-const GLOBAL: [&str; 22] = [
+const GLOBAL: [&str; 23] = [
     "base_dir",
     "default_internal_user",
     "default_login_user",
@@ -30,6 +30,7 @@ const GLOBAL: [&str; 22] = [
     "mail_home",
     "mail_index_path",
     "mail_path",
+    "mail_plugin_dir",
     "mail_uid",
     "mailbox_list_index",
     "mailbox_list_index_prefix",
@@ -212,6 +213,14 @@ impl Settings {
             .filter(|(_, value)| *value == "yes")
             .map(|(name, _)| name);
         own.chain(block).collect()
+    }
+
+    /// Whether a word is in that list anywhere, blocks included.
+    pub fn mentions(&self, list: &str, word: &str) -> bool {
+        self.values.iter().any(|(key, value)| {
+            let is_list = key.split('/').any(|name| name == list);
+            is_list && (key.ends_with(word) || value.split(' ').any(|other| other == word))
+        })
     }
 
     /// The number of processes that a service may have.

@@ -244,6 +244,8 @@ kinds! {
         "{setting} is empty: it overrides the driver's own path, and every login fails";
     Prefetch { field: String } = "prefetch" Error
         "a prefetch userdb returns only what the passdb found, and that has no {field}: the wrapper compares nothing";
+    OneIndex { user: String, other: String, directory: String } = "one_index" Error
+        "{user} and {other} have the same INDEX, {directory}: their mail is in one directory";
     NoHome { user: String } = "no_home" Error
         "the userdb tells a post-login script no home of {user}, which only mail_home gives: the wrapper cannot find INDEX, and compares nothing";
     NoUid { user: String, field: &'static str } = "no_uid" Error
@@ -252,6 +254,8 @@ kinds! {
         "{user}: {reason}";
     NoListIndex { user: String } = "no_list_index" Warning
         "LISTINDEX is not set for {user}: the list index is in INDEX, on NFS";
+    RowWithoutListIndex { user: String, location: String } = "no_list_index" Error
+        "what the userdb returns for {user} alone, '{location}', overrides the location that all have, and has no LISTINDEX: write the same with LISTINDEX there";
     SharedListIndex { user: String, reason: String } = "shared_list_index" Warning
         "the list index of {user} is not local: {reason}";
     ListIndexOff { user: String } = "list_index_off" Warning

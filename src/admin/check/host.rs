@@ -82,7 +82,7 @@ pub fn mount_point(path: &Path) -> PathBuf {
 }
 
 /// Whether systemd runs here (sd_booted(3)).
-fn is_systemd() -> bool {
+pub fn is_systemd() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, OsStr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::configuration::Wrapper;
 use super::finding::{Findings, Kind, Remedy};
-use super::people::{Account, MailUsers, field_of_userdb};
+use super::people::{Account, MailUsers, field_of, field_of_userdb};
 use super::services::{PostLogin, in_use, write};
 use crate::dovecot::doveadm::{self, DoveadmError, Field};
 use crate::dovecot::environment::{Environment, Namespace, of_userdb_fields};
@@ -28,6 +28,14 @@ const OPTIONAL: [&str; 2] = ["mail_index_path", "mailbox_list_layout"];
 /// What says in Dovecot 2.3 where everything is, the first that is there.
 const LOCATIONS: [&str; 2] = ["mail_location", "mail"];
 
+type IsWrong = fn(u64, u64) -> bool;
+
+/// Settings that keep uids from logging in, each with what it refuses.
+const UID_LIMITS: [(&str, IsWrong); 2] = [
+    ("first_valid_uid", |uid, limit| uid < limit),
+    ("last_valid_uid", |uid, limit| limit != 0 && uid > limit),
+];
+
 /// One user, as seen from both sides.
 #[derive(Debug)]
 pub struct Person {
@@ -44,7 +52,18 @@ pub struct Person {
 impl Person {
     /// The uid that mail is accessed with.
     pub fn uid(&self) -> Option<u32> {
-        number(self.final_fields.get("uid")?)
+        // Dovecot does not tell the final one where it refuses the user.
+        let uid = self.final_fields.get("uid").or(self.fields.get("uid"));
+        number(uid?)
+    }
+
+    /// Whether Dovecot lets this uid log in.
+    pub fn is_valid(&self, settings: &Settings) -> bool {
+        self.uid().is_none_or(|uid| {
+            UID_LIMITS
+                .iter()
+                .all(|(setting, is_wrong)| !is_wrong(uid.into(), settings.number(setting)))
+        })
     }
 
     fn environment(&self) -> Vec<CString> {
@@ -152,14 +171,21 @@ fn userdb_location(settings: &Settings) -> Option<(&'static str, &str)> {
 }
 
 /// Looks at the configuration alone: what can be seen without any user.
-pub fn check_settings(settings: &Settings, findings: &mut Findings) {
+pub fn check_settings(settings: &Settings, has_wrapper: bool, findings: &mut Findings) {
     variables_in_fields(settings, findings);
     match settings.generation {
         Generation::V2_3 => blanks(settings, findings),
         Generation::V2_4 => {
             left_over(settings, findings);
             empty_paths(settings, findings);
-            blocks(settings, findings);
+        }
+    }
+    // The plugin asks the mail process itself.
+    if has_wrapper {
+        prefetch(settings, findings);
+        match settings.generation {
+            Generation::V2_3 => clients(settings, findings),
+            Generation::V2_4 => blocks(settings, findings),
         }
     }
     if settings.get("mailbox_list_index") == "no" {
@@ -303,6 +329,76 @@ fn blanks(settings: &Settings, findings: &mut Findings) {
     }
 }
 
+/// Locations of the inbox for some clients only.
+fn clients(settings: &Settings, findings: &mut Findings) {
+    let inbox = format!("namespace/{}/location", inbox(settings).unwrap_or("inbox"));
+    for (key, value) in settings.ending_with("location") {
+        let is_filter = ["remote/", "local/", "local_name/"]
+            .iter()
+            .any(|kind| key.starts_with(kind));
+        if is_filter && key.ends_with(&inbox) && value != settings.get(&inbox) {
+            let place = settings.place(key);
+            let block = key
+                .strip_suffix(&inbox)
+                .unwrap_or(key)
+                .trim_end_matches('/');
+            let kind = Kind::BlockSetting {
+                setting: inbox.clone(),
+                block: block.replacen('/', " ", 1).replace("\\s", "/"),
+            };
+            findings.add_at(kind, place.clone(), place.map(removed));
+        }
+    }
+}
+
+/// A prefetch userdb has no fields of its own: the passdb has to return them.
+fn prefetch(settings: &Settings, findings: &mut Findings) {
+    let is_prefetch = |name: &&str| {
+        *name == "prefetch" || settings.get(&format!("userdb/{name}/driver")) == "prefetch"
+    };
+    let userdbs = settings.names("userdb");
+    let Some(userdb) = userdbs.into_iter().find(is_prefetch) else {
+        return;
+    };
+    let wanted: &[&str] = match settings.generation {
+        Generation::V2_3 => &["mail_location"],
+        Generation::V2_4 => &REQUIRED,
+    };
+    let passdbs = settings.names("passdb");
+    let has = |field: &str| {
+        let field = format!("userdb_{field}");
+        !settings.get(&format!("passdb_fields/{field}")).is_empty()
+            || passdbs.iter().any(|passdb| {
+                let key = |setting: &str| format!("passdb/{passdb}/{setting}");
+                !settings.get(&key(&format!("fields/{field}"))).is_empty()
+                    || ["args", "default_fields", "override_fields"]
+                        .iter()
+                        .any(|setting| settings.get(&key(setting)).contains(&format!("{field}=")))
+            })
+    };
+    let missing: Vec<&str> = wanted.iter().copied().filter(|field| !has(field)).collect();
+    let Some(first) = missing.first() else {
+        return;
+    };
+    let remedy = match settings.generation {
+        Generation::V2_4 => {
+            let lines: String = missing
+                .iter()
+                .map(|field| format!("  userdb_{field} = $SET:{field}\n"))
+                .collect();
+            Some(write(settings, format!("passdb_fields {{\n{lines}}}")))
+        }
+        Generation::V2_3 => {
+            let location = for_userdb(settings);
+            add_field(settings, "passdb", "userdb_mail_location", &location)
+        }
+    };
+    let kind = Kind::Prefetch {
+        field: format!("userdb_{first}"),
+    };
+    findings.add_at(kind, settings.place(&format!("userdb/{userdb}")), remedy);
+}
+
 /// A field for Dovecot 2.3.
 fn left_over(settings: &Settings, findings: &mut Findings) {
     for field in LOCATIONS {
@@ -387,6 +483,7 @@ pub fn check(
     users: &MailUsers,
     post_logins: &[PostLogin],
     wrapper: &Wrapper,
+    has_wrapper: bool,
     findings: &mut Findings,
 ) {
     let services: Vec<(&str, Settings)> = in_use(settings)
@@ -408,7 +505,11 @@ pub fn check(
             users,
         };
         view.ids(post_logins, findings);
-        let tracked = view.look(&services, findings);
+        let tracked = if has_wrapper {
+            view.look(&services, findings)
+        } else {
+            view.of_plugin().and_then(|used| view.judge(used, findings))
+        };
         person.tracked = tracked;
     }
     same_directories(settings, people, findings);
@@ -426,17 +527,11 @@ impl View<'_> {
         self.person.name.clone()
     }
 
-    /// Started as root, the wrapper needs to be told who the user is.
+    /// Dovecot lets only some uids log in. Started as root, the wrapper needs to be told who the user is.
     fn ids(&self, post_logins: &[PostLogin], found: &mut Findings) {
         let settings = self.settings;
         let uid = self.person.uid();
-        for (setting, is_wrong) in [
-            (
-                "first_valid_uid",
-                (|uid, limit| uid < limit) as fn(u64, u64) -> bool,
-            ),
-            ("last_valid_uid", |uid, limit| limit != 0 && uid > limit),
-        ] {
+        for (setting, is_wrong) in UID_LIMITS {
             let limit = settings.number(setting);
             if let Some(uid) = uid.filter(|uid| is_wrong(u64::from(*uid), limit)) {
                 let kind = Kind::UidNotValid {
@@ -511,6 +606,10 @@ impl View<'_> {
     fn missing(&self, is_unknown: bool) -> Option<(Kind, Option<Place>, Option<Remedy>)> {
         let settings = self.settings;
         let fields = &self.person.fields;
+        if !settings.get("mail_chroot").is_empty() {
+            let kind = Kind::Chrooted { user: self.user() };
+            return Some((kind, settings.place("mail_chroot"), None));
+        }
         let home = self.person.final_fields.get("home");
         let has = |field: &str| {
             let name = inbox(settings).unwrap_or("inbox").to_ascii_lowercase();
@@ -607,6 +706,27 @@ impl View<'_> {
         Some((used, remedy))
     }
 
+    /// What the plugin will find in the mail process.
+    fn of_plugin(&self) -> Option<Tracking> {
+        let settings = self.settings;
+        if settings.generation == Generation::V2_3 {
+            return self.used(settings).map(|(used, _)| used);
+        }
+        let mut fields = self.person.fields.clone();
+        fields.extend(self.person.final_fields.clone());
+        for setting in REQUIRED.into_iter().chain(OPTIONAL) {
+            let value = settings.get(setting);
+            if !value.is_empty() && !fields.contains_key(setting) {
+                fields.insert(setting.to_owned(), value.as_bytes().to_vec());
+            }
+        }
+        resolved(
+            &environment(&self.person.name, &fields),
+            &self.wrapper.inbox,
+        )
+        .ok()
+    }
+
     fn expanded(&self, template: &str) -> Option<Vec<u8>> {
         let file = self.settings.given_file();
         doveadm::expanded(template, OsStr::new(&self.person.name), file).ok()
@@ -631,7 +751,10 @@ impl View<'_> {
                 }
             }
             Tracking::LayoutIndex => Kind::LayoutIndex { user },
-            Tracking::Shared(Shared::NotSet) => Kind::NoListIndex { user },
+            Tracking::Shared(Shared::NotSet) => match self.own_location() {
+                Some(location) => Kind::RowWithoutListIndex { user, location },
+                None => Kind::NoListIndex { user },
+            },
             Tracking::Shared(Shared::Relative | Shared::SameDirectory) => {
                 Kind::SharedListIndex { user, reason }
             }
@@ -643,6 +766,15 @@ impl View<'_> {
         let remedy = self.mended(&kind);
         found.add_of_user(kind, None, remedy);
         None
+    }
+
+    /// The location of this user alone, where that of all others has a local list index.
+    fn own_location(&self) -> Option<String> {
+        let (_, common) = userdb_location(self.settings)?;
+        list_index_of(common).filter(|path| path.starts_with('/'))?;
+        let fields = &self.person.fields;
+        let own = LOCATIONS.into_iter().find_map(|field| fields.get(field))?;
+        Some(String::from_utf8_lossy(own).into_owned())
     }
 
     /// The location as it should be, where the configuration itself has it.
@@ -712,23 +844,37 @@ fn place_of(tracking: &Tracking) -> String {
 }
 
 /// Two users of whom one would throw away what is the other's.
-fn same_directories(settings: &Settings, people: &[Person], found: &mut Findings) {
-    let mut seen: BTreeMap<(PathBuf, CString), &str> = BTreeMap::new();
+fn same_directories(settings: &Settings, people: &[Person], findings: &mut Findings) {
+    let mut list_indexes: BTreeMap<(&Path, &CStr), &str> = BTreeMap::new();
+    let mut indexes: BTreeMap<&Path, &str> = BTreeMap::new();
     for person in people {
         let Some(tracked) = &person.tracked else {
             continue;
         };
-        let key = (
-            tracked.list_index_dir().to_owned(),
-            tracked.prefix().to_owned(),
-        );
-        if let Some(other) = seen.insert(key, &person.name) {
-            if other != person.name {
-                let kind = Kind::OneDirectory {
-                    directory: tracked.list_index_dir().to_string_lossy().into_owned(),
-                };
-                found.add_of_user(kind, None, one_each(settings));
-            }
+        let user = person.name.as_str();
+        let is_other = |other: &&str| *other != user;
+        let key = (tracked.list_index_dir(), tracked.prefix());
+        if list_indexes.insert(key, user).filter(is_other).is_some() {
+            let directory = tracked.list_index_dir().display().to_string();
+            let kind = Kind::OneDirectory { directory };
+            findings.add_of_user(kind, None, one_each(settings));
+        }
+        if let Some(other) = indexes.insert(tracked.index_dir(), user).filter(is_other) {
+            let kind = Kind::OneIndex {
+                user: user.to_owned(),
+                other: other.to_owned(),
+                directory: tracked.index_dir().display().to_string(),
+            };
+            findings.add_of_user(kind, None, None);
+        }
+    }
+    // The configuration alone may show it, too.
+    let template = template(settings);
+    if let Some((directory, _)) = template.rsplit_once('/') {
+        if template.starts_with('/') && !directory.contains('%') && list_indexes.len() < 2 {
+            let directory = directory.to_owned();
+            let kind = Kind::OneDirectory { directory };
+            findings.add_of_user(kind, None, one_each(settings));
         }
     }
 }
@@ -775,13 +921,17 @@ fn with_tilde(location: &str) -> String {
 
 /// Makes every userdb of Dovecot 2.3 return a field, one after the other.
 fn add_userdb_field(settings: &Settings, field: &str, value: &str) -> Option<Remedy> {
-    let userdbs = settings.names("userdb");
-    let userdb = userdbs
+    add_field(settings, "userdb", field, value)
+}
+
+fn add_field(settings: &Settings, kind: &str, field: &str, value: &str) -> Option<Remedy> {
+    let blocks = settings.names(kind);
+    let name = blocks
         .iter()
-        .find(|userdb| field_of_userdb(settings, userdb, field) != Some(value))?;
+        .find(|name| field_of(settings, kind, name, field) != Some(value))?;
     let word = format!("{field}={value}");
     for setting in ["args", "override_fields", "default_fields"] {
-        let key = format!("userdb/{userdb}/{setting}");
+        let key = format!("{kind}/{name}/{setting}");
         let old = settings.get(&key);
         let begins = format!("{field}=");
         if old.split(' ').any(|other| other.starts_with(&begins)) {
@@ -802,11 +952,11 @@ fn add_userdb_field(settings: &Settings, field: &str, value: &str) -> Option<Rem
             ));
         }
     }
-    let key = format!("userdb/{userdb}/default_fields");
+    let key = format!("{kind}/{name}/default_fields");
     let old = settings.get(&key);
     match (
         settings.place(&key),
-        settings.place(&format!("userdb/{userdb}")),
+        settings.place(&format!("{kind}/{name}")),
     ) {
         (Some(place), _) => Some(Remedy::Replace(
             place,

@@ -60,6 +60,10 @@ impl Backend {
                 }
             }
         }
+        // Of those whom nobody named, some are not meant to log in.
+        if named.is_empty() && people.iter().any(|person| person.is_valid(settings)) {
+            people.retain(|person| person.is_valid(settings));
+        }
         if people.is_empty() {
             people.extend(location::anybody(settings));
         }
@@ -121,7 +125,8 @@ pub fn check(settings: &Settings, named: &[String]) -> Vec<Finding> {
     let mut findings = Findings::default();
     let mut backend = Backend::look(settings, named, &mut findings);
     let has_plugin = plugin::check(settings, &backend.post_logins, &mut findings);
-    if !has_plugin || !backend.post_logins.is_empty() {
+    let has_wrapper = !has_plugin || !backend.post_logins.is_empty();
+    if has_wrapper {
         services::check(settings, &backend.users, &mut findings);
     }
     let wrapper = configuration::check(settings, &backend.post_logins, &mut findings);
@@ -131,7 +136,7 @@ pub fn check(settings: &Settings, named: &[String]) -> Vec<Finding> {
         &backend.people,
         &mut findings,
     );
-    location::check_settings(settings, &mut findings);
+    location::check_settings(settings, has_wrapper, &mut findings);
     let Backend {
         people,
         users,
@@ -144,6 +149,7 @@ pub fn check(settings: &Settings, named: &[String]) -> Vec<Finding> {
         users,
         post_logins,
         &wrapper,
+        has_wrapper,
         &mut findings,
     );
     namespaces::check(settings, &wrapper, has_plugin, &mut findings);
@@ -169,7 +175,15 @@ pub fn tmpfiles(settings: &Settings, named: &[String]) -> Option<String> {
         ..
     } = &mut backend;
     let wrapper = Wrapper::default();
-    location::check(settings, people, users, post_logins, &wrapper, &mut ignored);
+    location::check(
+        settings,
+        people,
+        users,
+        post_logins,
+        &wrapper,
+        true,
+        &mut ignored,
+    );
     let above = backend.above()?;
     Some(Plan::new(settings, &backend.users, &above).tmpfiles())
 }

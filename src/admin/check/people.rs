@@ -138,17 +138,23 @@ impl MailUsers {
 
 /// A field that a userdb's own settings give to every user.
 pub fn field_of_userdb<'a>(settings: &'a Settings, userdb: &str, field: &str) -> Option<&'a str> {
-    let of_2_4 = settings.get(&format!("userdb/{userdb}/fields/{field}"));
+    field_of(settings, "userdb", userdb, field)
+}
+
+/// The same of a userdb or a passdb.
+pub fn field_of<'a>(
+    settings: &'a Settings,
+    kind: &str,
+    name: &str,
+    field: &str,
+) -> Option<&'a str> {
+    let of_2_4 = settings.get(&format!("{kind}/{name}/fields/{field}"));
     if !of_2_4.is_empty() {
         return Some(of_2_4);
     }
     ["override_fields", "args", "default_fields"]
         .into_iter()
-        .flat_map(|setting| {
-            settings
-                .get(&format!("userdb/{userdb}/{setting}"))
-                .split(' ')
-        })
+        .flat_map(|setting| settings.get(&format!("{kind}/{name}/{setting}")).split(' '))
         .find_map(|word| word.strip_prefix(field)?.strip_prefix('='))
 }
 

@@ -20,6 +20,9 @@ pub fn is_loaded(settings: &Settings, protocol: &str) -> bool {
 
 /// Looks at the plugin; returns whether it is in use at all.
 pub fn check(settings: &Settings, post_logins: &[PostLogin], findings: &mut Findings) -> bool {
+    if !settings.mentions("mail_plugins", PLUGIN) {
+        return false;
+    }
     let (with, without): (Vec<&str>, Vec<&str>) = PROTOCOLS
         .into_iter()
         .partition(|protocol| is_loaded(settings, protocol));

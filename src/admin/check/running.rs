@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::finding::{Findings, Kind};
+use super::finding::{Findings, Kind, Remedy};
+use super::host::is_systemd;
 use crate::dovecot::settings::Settings;
 
 /// The master process.
@@ -66,7 +67,11 @@ pub fn check(settings: &Settings, master: Option<Master>, findings: &mut Finding
     {
         if changed > read {
             let file = file.display().to_string();
-            findings.add(Kind::NotReloaded { file }, None);
+            let command = match is_systemd() {
+                true => "systemctl restart dovecot",
+                false => "doveadm reload",
+            };
+            findings.add(Kind::NotReloaded { file }, Remedy::Run(command.to_owned()));
             return false;
         }
     }
