@@ -1444,3 +1444,58 @@ fn a_signal_that_interrupts_the_wait_for_the_lock_does_no_harm() {
     common::close(held);
     login.finish().assert_vouched().assert_silent();
 }
+
+/// How many of `number` logins that begin together were vouched for.
+fn vouched_of(lab: &Lab, number: usize) -> usize {
+    let running: Vec<_> = (0..number)
+        .map(|_| lab.login().staying_open().start())
+        .collect();
+    let sessions: Vec<_> = running.into_iter().map(|login| login.wait()).collect();
+    let vouched = sessions.iter().filter(|session| session.is_vouched());
+    vouched.count()
+}
+
+#[test]
+fn of_ten_logins_together_after_a_move_all_are_vouched_for() {
+    for _ in 0..5 {
+        let lab = moved_user();
+        assert_eq!(vouched_of(&lab, 10), 10);
+    }
+}
+
+#[test]
+fn a_lock_that_somebody_keeps_is_waited_for_by_three_and_the_others_go_on() {
+    let lab = Lab::with_settled_user();
+    let _held = hold_lock(&lab);
+    let began = Instant::now();
+    let running: Vec<_> = (0..8)
+        .map(|_| lab.login().executing(&["/bin/true"]).start())
+        .collect();
+    let mut took: Vec<_> = std::thread::scope(|scope| {
+        let waits: Vec<_> = running
+            .iter()
+            .map(|login| login.pid())
+            .map(|pid| {
+                scope.spawn(move || {
+                    let status = format!("/proc/{pid}/stat");
+                    // A zombie until the test waits for it.
+                    while fs::read_to_string(&status).is_ok_and(|text| !text.contains(") Z ")) {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                    began.elapsed()
+                })
+            })
+            .collect();
+        waits
+            .into_iter()
+            .map(|wait| wait.join().expect("it waits"))
+            .collect()
+    });
+    took.sort_unstable();
+    for login in running {
+        login.wait();
+    }
+    let long = took.iter().filter(|&&took| took > Duration::from_secs(4));
+    assert_eq!(long.count(), 3, "{took:?}");
+    assert!(took[0] >= Duration::from_millis(1500), "{took:?}");
+}

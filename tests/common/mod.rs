@@ -779,6 +779,12 @@ impl Session<'_> {
         report
     }
 
+    /// Whether the session may use the local list index.
+    pub fn is_vouched(&self) -> bool {
+        let given: Vec<String> = self.given.iter().map(|entry| escaped(entry)).collect();
+        self.report().all("environment") == given
+    }
+
     /// The session may use the local list index: the environment came through untouched.
     #[track_caller]
     pub fn assert_vouched(&self) -> &Self {

@@ -16,6 +16,7 @@ use crate::local::directory::{DirectoryError, ListIndexDirectory};
 use crate::local::files::Size;
 use crate::local::lock::{Lock, LockError, Shared};
 use crate::local::record::{Content, Record};
+use crate::local::sessions::{self, OpenSession};
 use crate::local::step::{Comparison, is_index};
 use crate::login::user::{UserError, actor};
 use crate::nfs::directory::{Index, IndexError, Migration, SharedListIndex};
@@ -38,6 +39,8 @@ pub struct Local {
     pub age: Duration,
     /// Whether a session is open that uses the list index, or one that was told not to.
     pub session_open: bool,
+    /// One that was told not to.
+    pub without: Option<OpenSession>,
 }
 
 impl Local {
@@ -63,12 +66,22 @@ impl Local {
             return Ok(None);
         }
         let last_login = lock.as_ref().map(|lock| last_login(lock.attributes()));
+        let without = sessions::open_session(directory, Some(prefix))?;
         Ok(Some(Local {
             record: lock.and_then(|lock| lock.record(prefix, host)),
             size: survey.size,
             age: age(last_login.unwrap_or(UNIX_EPOCH).max(survey.last_written)),
             session_open: survey.is_in_use || survey.has_open_session(directory),
+            without,
         }))
+    }
+}
+
+impl Local {
+    /// For how long there has always been a session without list index; `None` if there is none.
+    pub fn without_for(&self) -> Option<Duration> {
+        let since = self.without?.since.unwrap_or_else(SystemTime::now);
+        Some(age(since))
     }
 }
 

@@ -155,7 +155,11 @@ fn print_local(local: Option<&Local>) {
     };
     say(format_args!("list index  {}", local.size));
     say(format_args!("last used   {} ago", Span(local.age)));
-    let session = if local.session_open { "open" } else { "none" };
+    let session = match (local.without_for(), local.session_open) {
+        (Some(time), _) => format!("open, without list index for {}", Span(time)),
+        (None, true) => "open".to_owned(),
+        (None, false) => "none".to_owned(),
+    };
     say(format_args!("session     {session}"));
 }
 
@@ -169,6 +173,13 @@ fn insert_local(object: &mut Map<String, Value>, local: Option<&Local>) {
             local.map(|local| local.age.as_secs()).into(),
         ),
         ("session_open", local.map(|local| local.session_open).into()),
+        (
+            "without_list_index_seconds",
+            local
+                .and_then(Local::without_for)
+                .map(|time| time.as_secs())
+                .into(),
+        ),
     ];
     object.extend(fields.map(|(name, value): (&str, Value)| (name.to_owned(), value)));
 }
