@@ -644,7 +644,7 @@ fn a_log_that_changes_while_it_is_copied_is_somebody_s_who_uses_it() {
 #[test]
 fn a_backend_that_claims_while_the_list_index_is_copied_is_faster() {
     let lab = unmigrated_user();
-    let mut login = lab.login().trace();
+    let mut login = lab.login().staying_open().trace();
     login.run_to_call(libc::SYS_renameat);
     let copied = login.run_to(|login, call| {
         call.number == libc::SYS_renameat && login.string(call.arguments[3]) == ".lasthost"
@@ -660,6 +660,11 @@ fn a_backend_that_claims_while_the_list_index_is_copied_is_faster() {
     assert_eq!(lab.claim(), claim, "the other backend's record stays good");
     assert!(lab.is_recorded(THERE));
     assert_eq!(list_index_in(&lab.list_index(THERE), PREFIX), original());
+    // Until this session, which may change something beside it, is over.
+    common::close(session);
+    while lab.is_recorded(THERE) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
 }
 
 #[test]

@@ -33,6 +33,9 @@ const ALTERNATES: i64 = 60;
 /// for too, if its user keeps it.
 const TIME_FOR_THE_SIGN: Duration = Duration::from_millis(400);
 
+/// A login that does not wait for NFS has the lock no longer than this.
+const A_MOMENT: Duration = Duration::from_millis(100);
+
 /// So many sessions of one backend a claim names; Dovecot's mail_max_userip_connections is 10.
 const MOST_NAMED: usize = 32;
 
@@ -295,7 +298,14 @@ impl Reconciliation<'_> {
         error.into()
     }
 
+    /// Voids the record in `directory` after this session's sign was left: whoever holds the lock
+    /// just now may have looked for it before. If he does not let go in a moment, he loses it.
     fn take_lock_away(&self, directory: &ListIndexDirectory) {
+        let emptied = Lock::<Exclusive>::acquire(directory, &Deadline::after(A_MOMENT))
+            .and_then(|lock| lock.empty_record(&self.prefix));
+        if emptied.is_ok() {
+            return;
+        }
         if let Err(error) = lock::take_away(directory) {
             self.events.error(error);
         }
@@ -446,6 +456,7 @@ impl Reconciliation<'_> {
         if self.is_in_use(lock) {
             return Err(Doubt::InUse);
         }
+        lock.confirm()?;
         let deleted = files::delete(lock, &self.prefix)?;
         let own = match &shared {
             Some(Owner::User(originals)) => Some(originals),

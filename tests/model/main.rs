@@ -354,3 +354,29 @@ fn a_list_index_beside_a_session_without_one_is_found() {
         },
     );
 }
+
+#[test]
+fn not_claiming_at_the_end_of_a_session_without_list_index_is_found() {
+    find(
+        "no stale list index is trusted",
+        Protocol {
+            mistake: Mistake::SilentEnd,
+            failures: true,
+            ..protocol(&[A, B])
+        },
+    );
+}
+
+#[test]
+fn leaving_the_lock_file_to_whoever_keeps_it_is_found() {
+    find(
+        "no stale list index is trusted",
+        Protocol {
+            mistake: Mistake::KeepLockFile,
+            timeouts: true,
+            failures: true,
+            unmounts: true,
+            ..protocol(&[A, A])
+        },
+    );
+}

@@ -7,9 +7,13 @@
 //! protocol looks at the mail, so one change finds every way to miss one.
 //!
 //! What is assumed, because no program at login can do without:
-//! - A session stops changing mail when another backend claimed: Dovecot itself demands that a user
-//!   is served by one backend at a time. A session without list index that could not even leave a
-//!   note, because LISTINDEX cannot be used, stops when another login of its backend gets there.
+//! - A session with a list index stops changing mail when another backend claimed: Dovecot itself
+//!   demands that a user is served by one backend at a time. One without goes on, and what it does
+//!   from then on must be known to whoever logs in after it has ended, and its helper has claimed.
+//! - A session without list index that could not even leave its sign, because LISTINDEX cannot be
+//!   used, stops when another login of its backend gets there; the claim that names it is not modelled.
+//! - The helper of a session is not killed. The sign is left all the same, and whoever is killed in
+//!   between leaves it too.
 //! - The lock times out only while its holder waits for NFS: no login runs from its start to its
 //!   end between two neighbouring local system calls of another.
 //! - No session of a Dovecot without this program begins between a migrating login's last look at
@@ -58,6 +62,11 @@ pub enum Mistake {
     NoCheckAfterWaiting,
     /// A list index is built beside a session without one.
     IgnoreNotes,
+    /// Nobody claims for a session without list index that has ended, although its own claim was
+    /// never made or does not stand any more.
+    SilentEnd,
+    /// A login that does not get the lock leaves the lock file where it is.
+    KeepLockFile,
 }
 
 /// Whether a list index has the change.
@@ -120,8 +129,6 @@ pub struct LockFile {
     backend: Backend,
     linked: bool,
     record: Option<Identity>,
-    /// In place of a record: sessions without list index are open.
-    note: bool,
 }
 
 /// What a login does next.
@@ -161,8 +168,8 @@ pub enum Step {
     DeleteStaleIndex,
     /// Failed with the lock in hand: nothing local may be trusted.
     CleanUp,
-    CleanUpDelete,
-    CleanUpDeleteRest,
+    /// Did not get the lock, and has left its sign.
+    TakeAway,
     WithoutDeleteOriginal,
     WithoutClaim,
     ExecuteWithout,
@@ -229,8 +236,10 @@ pub struct Process {
     seen_log: bool,
     claim: Option<Identity>,
     copy: ListIndex,
-    /// It noted that its session will run without list index.
+    /// It left the sign that its session will run without list index.
     noted: bool,
+    /// No claim of its session's own stands.
+    owes: bool,
     /// The originals' `.log` was changed or deleted since the copy began.
     log_touched: bool,
 }
@@ -250,6 +259,7 @@ impl Process {
             claim: None,
             copy: ListIndex::default(),
             noted: false,
+            owes: false,
             log_touched: false,
         }
     }
@@ -319,7 +329,7 @@ pub enum Violation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Without {
     No,
-    /// With a note in the lock file.
+    /// With a sign.
     Noted,
     /// Without one.
     Unnoted,
@@ -334,6 +344,10 @@ pub struct Host {
     session: bool,
     /// A session without list index is there, which may still change mail.
     without: Without,
+    /// No claim of that session's own stands: what it changes is known to nobody else.
+    owes: bool,
+    /// The sign of such a session is in LISTINDEX.
+    sign: bool,
     /// What the NFS client would answer without asking the server.
     cached_claim: Option<Identity>,
     cached_log: bool,
@@ -342,6 +356,8 @@ pub struct Host {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct State {
     changed: bool,
+    /// The change was made by a session without list index that nobody has claimed for since.
+    unclaimed_change: Option<Backend>,
     claim: Option<Claim>,
     originals: ListIndex,
     /// The originals were changed after the claim was made.
@@ -367,8 +383,10 @@ pub enum Action {
     Begin(usize),
     Step(usize, Turn),
     Crash(usize),
-    /// The sessions of a backend end.
+    /// The sessions of a backend end, and who stayed behind for them claims.
     Close(Backend),
+    /// Who stayed behind claims as soon as it can.
+    MakeUp(Backend),
     /// A session of a backend changes the mail, with or without its list index.
     Change(Backend, bool),
     /// A Dovecot without this program serves the user, and changes the mail or not.
@@ -406,7 +424,8 @@ impl State {
         }
         let file = self.linked(backend);
         let process = &mut self.processes[slot];
-        process.began_after_change = self.changed;
+        // Whatever is not claimed for yet is of a session that has not ended.
+        process.began_after_change = self.changed && self.unclaimed_change.is_none();
         if cleaner {
             process.file = Some(file?);
             process.step = Step::CleanerLock;
@@ -485,13 +504,31 @@ impl State {
         self.claim = Some(claim);
         self.originals_newer = false;
         for (backend, host) in self.hosts.iter_mut().enumerate() {
-            if host.without == Without::Unnoted || backend != claim.by {
+            if backend != claim.by {
+                host.owes = true;
+            } else if host.without == Without::Unnoted {
                 host.without = Without::No;
             }
         }
         for process in &mut self.processes {
-            process.overtaken |= process.step == Step::ExecuteWithout
-                && (!process.noted || process.backend != claim.by);
+            if process.step == Step::ExecuteWithout {
+                process.owes |= process.backend != claim.by;
+                process.overtaken |= !process.noted && process.backend == claim.by;
+            }
+        }
+    }
+
+    /// Claims for the session without list index of `backend`.
+    fn make_up(&mut self, backend: Backend) {
+        let identity = self.new_identity();
+        self.make_claim(Claim {
+            identity,
+            by: backend,
+            migrating: false,
+        });
+        self.hosts[backend].owes = false;
+        if self.unclaimed_change == Some(backend) {
+            self.unclaimed_change = None;
         }
     }
 
@@ -501,14 +538,23 @@ impl State {
         })
     }
 
-    /// Whether a session that left a note on `backend` has its connection still.
+    /// Whether a session that left its sign on `backend` is not over.
     fn has_open_note(&self, backend: Backend) -> bool {
-        let noted = self
-            .linked(backend)
-            .is_some_and(|file| self.lock_files[file].note);
         let coming = |process: &Process| process.backend == backend && process.noted;
         let open = self.hosts[backend].without != Without::No || self.processes.iter().any(coming);
-        noted && open
+        self.hosts[backend].sign && open
+    }
+
+    fn leave_sign(&mut self, slot: usize) {
+        let backend = self.processes[slot].backend;
+        self.hosts[backend].sign = true;
+        self.processes[slot].noted = true;
+    }
+
+    fn take_lock_file_away(&mut self, backend: Backend) {
+        if let Some(file) = self.linked(backend) {
+            self.lock_files[file].linked = false;
+        }
     }
 
     fn new_identity(&self) -> Identity {
@@ -541,13 +587,14 @@ impl State {
             self.originals_newer = false;
         }
         for backend in BACKENDS {
-            // A note of a session that is over does not keep anybody out.
+            // The sign of a session that is over does not keep anybody out.
             if !self.has_open_note(backend) {
-                if let Some(file) = self.linked(backend) {
-                    self.lock_files[file].note = false;
-                }
-                if self.hosts[backend].without == Without::Noted {
-                    self.hosts[backend].without = Without::Unnoted;
+                self.hosts[backend].sign = false;
+            }
+            if self.hosts[backend].without == Without::No {
+                self.hosts[backend].owes = false;
+                if self.unclaimed_change == Some(backend) {
+                    self.unclaimed_change = None;
                 }
             }
             let reads = |process: &Process| process.backend == backend && process.step.reads();
@@ -618,7 +665,6 @@ impl Protocol {
                     | Step::ReadClaimAgain
                     | Step::ReadLogAgain
                     | Step::Delete
-                    | Step::CleanUpDelete
                     | Step::CleanerDelete
             ),
             Turn::Fails => {
@@ -675,23 +721,13 @@ impl Protocol {
         Some(())
     }
 
-    /// Whatever the lock's holder records is lost.
+    /// Whatever the lock's holder records will be lost.
     fn time_out(&self, state: &mut State, slot: usize) -> Step {
         if self.makes(Mistake::UseAfterTimeout) {
             return self.vouch(state, slot);
         }
-        let backend = state.processes[slot].backend;
-        if let Some(file) = state.linked(backend) {
-            state.lock_files[file].linked = false;
-        }
-        state.lock_files.push(LockFile {
-            backend,
-            linked: true,
-            record: None,
-            note: true,
-        });
-        state.processes[slot].noted = true;
-        self.without()
+        state.leave_sign(slot);
+        Step::TakeAway
     }
 
     /// The session will run without list index.
@@ -788,7 +824,6 @@ impl Protocol {
                         backend,
                         linked: true,
                         record: None,
-                        note: false,
                     });
                     state.lock_files.len() - 1
                 });
@@ -853,7 +888,7 @@ impl Protocol {
                     state.originals.index = None;
                 }
                 if !file.linked && first_waiting_check {
-                    self.without()
+                    Step::CleanUp
                 } else if self.is_settled(state, slot, file.record) {
                     self.vouch(state, slot)
                 } else if state.has_open_note(backend) && !self.makes(Mistake::IgnoreNotes) {
@@ -875,8 +910,12 @@ impl Protocol {
                     state.violation = Some(Violation::NeedlesslyDeleted);
                 }
                 file.record = None;
-                file.note = false;
-                Step::Delete
+                if state.hosts[backend].session && !self.makes(Mistake::RecordBeforeDeleting) {
+                    // It goes on with what it has open.
+                    Step::CleanUp
+                } else {
+                    Step::Delete
+                }
             }
             Step::Delete => {
                 if other && !state.hosts[backend].list_index.is_complete() {
@@ -926,7 +965,7 @@ impl Protocol {
             Step::CopyLog => {
                 state.processes[slot].copy.log = state.originals.log;
                 if !state.lock_files[process.file?].linked && first_waiting_check {
-                    return Some(self.without());
+                    return Some(Step::CleanUp);
                 }
                 Step::MoveIndex
             }
@@ -985,13 +1024,13 @@ impl Protocol {
             Step::Record => {
                 let file = &mut state.lock_files[process.file?];
                 file.record = process.claim;
-                file.note = false;
                 Step::CheckRecord
             }
             Step::CheckRecord => {
                 let lost = !state.lock_files[process.file?].linked;
-                if lost {
-                    self.without()
+                let open = state.has_open_note(backend) && !self.makes(Mistake::IgnoreNotes);
+                if lost || open {
+                    Step::CleanUp
                 } else if self.makes(Mistake::RecordBeforeDeleting) {
                     Step::Delete
                 } else if process.seen_log && !self.makes(Mistake::OriginalsBeforeRecord) {
@@ -1025,24 +1064,32 @@ impl Protocol {
             Step::CleanUp => {
                 let file = &mut state.lock_files[process.file?];
                 file.record = None;
-                if !file.linked && first_waiting_check {
-                    self.without()
+                let lost = !file.linked;
+                state.leave_sign(slot);
+                if lost && first_waiting_check {
+                    Step::TakeAway
                 } else {
-                    file.note = true;
-                    state.processes[slot].noted = true;
-                    Step::CleanUpDelete
+                    self.without()
                 }
             }
-            Step::CleanUpDelete => {
-                if other && !state.hosts[backend].list_index.is_complete() {
-                    return None;
+            Step::TakeAway => {
+                if let Some(file) = state.linked(backend) {
+                    let holds = |process: &&Process| {
+                        process.file == Some(file) && process.held != Held::Nothing
+                    };
+                    let holders = || state.processes.iter().filter(holds);
+                    if self.makes(Mistake::KeepLockFile) {
+                        return Some(self.without());
+                    }
+                    if holders().any(|holder| holder.step.waits_for_nfs()) {
+                        state.take_lock_file_away(backend);
+                    } else if holders().count() > 0 {
+                        // He is done in a moment.
+                        return None;
+                    } else {
+                        state.lock_files[file].record = None;
+                    }
                 }
-                state.delete(backend, other);
-                Step::CleanUpDeleteRest
-            }
-            Step::CleanUpDeleteRest => {
-                state.delete(backend, false);
-                state.delete(backend, true);
                 self.without()
             }
             Step::WithoutDeleteOriginal => {
@@ -1059,19 +1106,20 @@ impl Protocol {
                         by: backend,
                         migrating: false,
                     });
+                } else {
+                    state.processes[slot].owes = true;
                 }
                 self.after_claim_without()
             }
             Step::ExecuteWithout => {
-                let noted = process.noted
-                    && (state.linked(backend)).is_some_and(|file| state.lock_files[file].note);
-                let host = &mut state.hosts[backend];
-                if host.mounted && !process.overtaken {
-                    host.without = if noted {
+                if !process.overtaken {
+                    let host = &mut state.hosts[backend];
+                    host.without = if process.noted {
                         Without::Noted
                     } else {
                         Without::Unnoted
                     };
+                    host.owes |= process.owes;
                 }
                 Step::Idle
             }
@@ -1080,10 +1128,7 @@ impl Protocol {
                     other.backend == backend
                         && matches!(
                             other.step,
-                            Step::DeleteRest
-                                | Step::MoveLog
-                                | Step::CleanUpDeleteRest
-                                | Step::CleanerDeleteRest
+                            Step::DeleteRest | Step::MoveLog | Step::CleanerDeleteRest
                         )
                 };
                 if state.processes.iter().any(half_way) {
@@ -1111,7 +1156,6 @@ impl Protocol {
             Step::CleanerEmpty => {
                 let file = &mut state.lock_files[process.file?];
                 file.record = None;
-                file.note = false;
                 Step::CleanerDelete
             }
             Step::CleanerDelete => {
@@ -1127,8 +1171,9 @@ impl Protocol {
                 Step::CleanerUnlink
             }
             Step::CleanerUnlink => {
-                if let Some(file) = state.linked(backend) {
-                    state.lock_files[file].linked = false;
+                // A session may have left its sign meanwhile.
+                if !state.has_open_note(backend) {
+                    state.take_lock_file_away(backend);
                 }
                 Step::Idle
             }
@@ -1190,6 +1235,8 @@ impl Protocol {
         state.change();
         if with {
             state.hosts[backend].list_index = host.list_index;
+        } else if host.owes {
+            state.unclaimed_change = Some(backend);
         }
         Some(())
     }
@@ -1240,6 +1287,8 @@ impl Model for Protocol {
             list_index: ListIndex::default(),
             session: false,
             without: Without::No,
+            owes: false,
+            sign: false,
             cached_claim: None,
             cached_log: false,
         };
@@ -1251,6 +1300,7 @@ impl Model for Protocol {
         vec![
             State {
                 changed: false,
+                unclaimed_change: None,
                 claim: None,
                 originals: ListIndex::default(),
                 originals_newer: false,
@@ -1276,6 +1326,7 @@ impl Model for Protocol {
         }
         for backend in BACKENDS {
             actions.push(Action::Close(backend));
+            actions.push(Action::MakeUp(backend));
             actions.push(Action::Change(backend, true));
             actions.push(Action::Change(backend, false));
             if self.unmounts {
@@ -1298,8 +1349,23 @@ impl Model for Protocol {
             Action::Step(slot, turn) => self.step(&mut state, slot, turn)?,
             Action::Crash(slot) => state.end(slot),
             Action::Close(backend) => {
+                let host = state.hosts[backend];
+                let owes = host.without != Without::No && host.owes && host.mounted;
+                if owes && !self.makes(Mistake::SilentEnd) {
+                    state.make_up(backend);
+                }
                 state.hosts[backend].session = false;
                 state.hosts[backend].without = Without::No;
+            }
+            Action::MakeUp(backend) => {
+                let host = state.hosts[backend];
+                if host.without == Without::No || !host.owes || !host.mounted {
+                    return None;
+                }
+                if self.makes(Mistake::SilentEnd) {
+                    return None;
+                }
+                state.make_up(backend);
             }
             Action::Change(backend, with) => self.change(&mut state, backend, with)?,
             Action::Foreign(changes) => self.foreign(&mut state, changes)?,

@@ -304,7 +304,7 @@ impl World {
         assert!(self.lab.is_recorded(HERE), "{what}: no record");
         assert_eq!(names_in(&self.lab.index()), [".lasthost"], "{what}");
         let directory = self.lab.list_index(HERE);
-        let mut expected = vec![".lasthost"];
+        let mut expected = vec![".lasthost", ".lasthost.without"];
         expected.extend(FILES);
         assert_eq!(names_in(&directory), expected, "{what}");
         let parent = directory.parent().map(PathBuf::from).expect("it has one");
