@@ -48,7 +48,7 @@ step "installing what is needed (tests/setup.sh)"
 step "building"
 build_release || die "it does not build"
 make_work_dirs
-step "moving without the wrapper"
+step "moving without the wrapper, Dovecot $(version_of "${DOVECOT:-machine}")"
 journey none
 without=$WRONG
 step "moving with the wrapper"

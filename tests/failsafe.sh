@@ -72,7 +72,7 @@ refused() {
     add_user_on a alice "$2"
     [[ $3 != *archive* ]] || archive=true
     session_works $archive
-    wrapper_lines | grep -qF 'session without list index' || die "the session had its list index: $(new_log_lines)"
+    wrapper_lines | grep -F 'session without list index' >/dev/null || die "the session had its list index: $(new_log_lines)"
     check_logs
     [ -f "$SITE_SHM/a/alice" ] || die "the file is gone"
 }
@@ -83,7 +83,7 @@ crashes_without() {
     : >"$SITE_SHM/a/alice"
     add_user_on a alice "$2"
     imap a alice create:One look || true
-    new_log_lines | grep -qE 'Panic|Error: .*Not a directory' || die "Dovecot does not mind: the cases would show nothing"
+    new_log_lines | grep -E 'Panic|Error: .*Not a directory' >/dev/null || die "Dovecot does not mind: the cases would show nothing"
 }
 
 # --- Dovecot 2.3 --------------------------------------------------------------
@@ -126,6 +126,7 @@ $ARCHIVE"
 }
 $ARCHIVE" 'inbox_namespace = "main"'
     scenario - "$on: the namespace is called Inbox" refused "$1" "$location" "${INBOX/ inbox/ Inbox}"
+    scenario - "$on: the userdb has the fields of both Dovecots" both refused "$1" "$location" "$INBOX"
     scenario - "$on: the location ends in a colon" refused "$1" "$location:" "$INBOX"
     scenario - "$on: mailbox_list_index is set in protocol imap" refused "$1" "$location" "$INBOX
 protocol imap {
@@ -135,6 +136,9 @@ protocol imap {
 
 # field NAME COMMAND...: the userdb returns the location by that name.
 field() { USERDB_FIELD=$1 "${@:2}"; }
+
+# both COMMAND...: the userdb returns what Dovecot 2.3 calls it, and what 2.4 does.
+both() { USERDB_HAS_BOTH=true "$@"; }
 
 # --- Dovecot 2.4 --------------------------------------------------------------
 
@@ -163,6 +167,7 @@ declare_2_4() {
         crashes_without "$1" "$location" "$(inbox_2_4)"
     case_2_4 "everything is set globally" "$1" "$(inbox_2_4)
 $prefix"
+    scenario - "$on: the userdb has the fields of both Dovecots" both refused "$1" "$location" "$(inbox_2_4)"
     case_2_4 "the namespace's block switches it on" "$1" "$(inbox_2_4 'mailbox_list_index = yes')"
     case_2_4 "the namespace's block has the prefix" "$1" "$(inbox_2_4 "$prefix")"
     case_2_4 "the driver in the namespace's block switches it on" "$1" \

@@ -337,8 +337,8 @@ a_careless_hook_is_seen() {
     expect_errors .
     new_user 'mdbox:~/mdbox:LISTINDEX=@LOCAL@/made/%u/dovecot.list.index'
     imap a "$WHO" look create:One append:One look || true
-    new_log_lines | grep -q 'Permission denied' || die "Dovecot has nothing to complain of"
-    new_log_lines | grep -q 'Panic' || die "Dovecot did not panic"
+    new_log_lines | grep 'Permission denied' >/dev/null || die "Dovecot has nothing to complain of"
+    new_log_lines | grep 'Panic' >/dev/null || die "Dovecot did not panic"
 }
 
 # --- POP3 -------------------------------------------------------------------
@@ -1098,6 +1098,27 @@ cleaning_spares_a_live_session() {
     all_looks_were_right
 }
 
+# --- what the command knows ---------------------------------------------------------
+
+# ask_command HOST SUBCOMMAND [ARG...]: about WHO, of the Dovecot that runs there.
+ask_command() {
+    [ -n "$COMMAND" ] || skip "no nfs-hostchange given"
+    install -m 0755 "$COMMAND" "$SITE/bin/nfs-hostchange"
+    on "$1" "$SITE/bin/nfs-hostchange" "$2" --user "$WHO" --config "$SITE/$1/hostchange.toml" \
+        --dovecot-config "$SITE/$1/dovecot.conf" "${@:3}"
+}
+
+the_command_asks_dovecot() {
+    new_user "mdbox:~/mdbox:INDEX=~/index:$HASHED"
+    settle
+    equal "INDEX" "$(ask_command a locate | sed -n 's/^INDEX *//p')" "$(home_of "$WHO")/index"
+    equal "LISTINDEX" "$(ask_command a locate | sed -n 's/^LISTINDEX *//p')" "$(local_dir a "$WHO")"
+    equal "tracked" "$(ask_command a locate | sed -n 's/^tracked *//p')" yes
+    ask_command a status | grep -E '^in step +yes: ' || die "a says: $(ask_command a status)"
+    ask_command b status | grep -E '^in step +no: .*another backend' || die "b says: $(ask_command b status)"
+    ask_command b status --json | grep -F '"claimed_by":"a.example.org"' || die "$(ask_command b status --json)"
+}
+
 # --- many at once -----------------------------------------------------------------
 
 many_parallel_logins() {
@@ -1390,6 +1411,8 @@ if ! $QUICK; then
 fi
 scenario many "usercache clean is not noticed by the user" cleaning_is_not_noticed
 scenario many "usercache clean spares a list index that a session has open" cleaning_spares_a_live_session
+scenario many "locate and status ask Dovecot" the_command_asks_dovecot
+[ -z "$OTHER" ] || scenario other_many "locate and status ask Dovecot on $OTHER" the_command_asks_dovecot
 scenario many "200 parallel logins of 20 users" many_parallel_logins
 scenario vmail "200 parallel logins of 20 users, all of one uid" many_parallel_logins
 scenario many "migration: mdbox" migrates mdbox:~/mdbox mdbox

@@ -340,10 +340,18 @@ add_user_on() {
     if [ "$location" = - ]; then
         fields=
     elif is_2_4 "$(dovecot_of "$host")"; then
-        fields=$(fields_of_2_4 "$location" | sed 's/^/userdb_/' | tr '\n' ' ')
+        fields=$(fields_of_2_4 "$location")
     else
-        fields=userdb_${USERDB_FIELD:-mail_location}=$location
+        fields=${USERDB_FIELD:-mail_location}=$location
     fi
+    # A database that serves backends of both versions.
+    if ${USERDB_HAS_BOTH:-false}; then
+        # Each has variables of its own; there is no need for any.
+        location=${location//%u/$user}
+        fields=$(printf 'mail_location=%s\n' "$location" && fields_of_2_4 "$location")
+    fi
+    # shellcheck disable=SC2086 # there are no blanks in a field
+    [ -z "$fields" ] || fields=$(printf 'userdb_%s ' $fields)
     printf '%s:{PLAIN}pw:%s:%s::%s::%s\n' "$user" "$uid" "$uid" "$SITE/store/$user" "$fields" >"$file.new"
     chmod 0644 "$file.new"
     mv "$file.new" "$file"
