@@ -176,7 +176,7 @@ pub struct Survey {
     /// Whether a session has one of them open. If not, nobody opens it while this lives.
     pub is_in_use: bool,
     /// Whether there is a sign of sessions without list index.
-    has_sign: bool,
+    pub has_sign: bool,
     names: Vec<CString>,
     /// Of the files that whoever uses the list index has open.
     leases: Vec<Lease>,
@@ -294,8 +294,7 @@ impl Survey {
     }
 
     /// Whether a session without list index is, or may be, open. The sign of it must stay.
-    #[must_use]
-    pub fn has_open_session(&self, directory: &ListIndexDirectory) -> bool {
+    fn has_open_session(&self, directory: &ListIndexDirectory) -> bool {
         self.has_sign && sessions::open_session(directory, None).map_or(true, |open| open.is_some())
     }
 

@@ -38,6 +38,7 @@ measure_sweep() {
 candidates_of_scan() {
     local sweep=("$BIN/nfs-hostchange" usercache sweep --dry-run 3650days "$1")
     candidate scan.c "$BIN/sweep" "$1" 3650
+    candidate scan.same "$BIN/sweep" "$1" 3650 look
     candidate scan.1 "$(command -v taskset)" 1 "${sweep[@]}"
     candidate scan.2 "${sweep[@]}"
     candidate scan.find /usr/bin/find "$1" -name .lasthost -atime +3650
@@ -54,8 +55,9 @@ candidates_of_pass() {
 candidates_of_deletion() {
     local populate=("$BIN/populate" "$2" "$1" 100 '=>')
     candidate delete.c "${populate[@]}" "$BIN/sweep" "$2" 7 delete
-    candidate delete.safe "${populate[@]}" "$BIN/sweep" "$2" 7 safe
+    candidate delete.same "${populate[@]}" "$BIN/sweep" "$2" 7 safe
     candidate delete.1 "${populate[@]}" "$(command -v taskset)" 1 "$BIN/nfs-hostchange" usercache sweep 7days "$2"
+    candidate delete.2 "${populate[@]}" "$BIN/nfs-hostchange" usercache sweep 7days "$2"
 }
 
 # The manual of Dovecot Pro's plugin has find start a doveadm for each user. That one

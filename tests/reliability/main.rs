@@ -13,7 +13,7 @@ mod tracer;
 mod world;
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -391,6 +391,33 @@ fn a_cleaning_of_root_s_may_be_killed_at_any_system_call() {
 #[test]
 fn a_cleaning_of_the_mail_user_s_may_be_killed_at_any_system_call() {
     cleaning_killed_anywhere(true);
+}
+
+#[test]
+fn whoever_opens_the_log_while_it_is_cleaned_waits_until_it_is_gone() {
+    let mut world = World::new(true);
+    world.settle(HERE);
+    let log = world.lab.list_index(HERE).join("dovecot.list.index.log");
+    let mut cleaner = world.start_command(HERE, Cleaning::Clean);
+    // From here on it deletes.
+    cleaner.run_to_call(libc::SYS_pwrite64);
+    let refused = fs::File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&log)
+        .expect_err("the cleaner has a lease");
+    assert_eq!(refused.raw_os_error(), Some(libc::EWOULDBLOCK));
+    let began = Instant::now();
+    let opener = std::thread::spawn(move || fs::File::open(log));
+    while cleaner.next_call().number != libc::SYS_exit_group {}
+    // What it opened has no name any more, or it came too late.
+    if let Ok(file) = opener.join().expect("it ends") {
+        assert_eq!(file.metadata().expect("it is open").nlink(), 0);
+    }
+    assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
+    drop(cleaner);
+    assert!(world.is_clean());
+    world.assert_healed("the log was opened while it was cleaned");
 }
 
 /// Calls for memory, threads and random numbers. Rust's library and the C library give up where there

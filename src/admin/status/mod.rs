@@ -66,12 +66,17 @@ impl Local {
             return Ok(None);
         }
         let last_login = lock.as_ref().map(|lock| last_login(lock.attributes()));
-        let without = sessions::open_session(directory, Some(prefix))?;
+        let record = lock.and_then(|lock| lock.record(prefix, host));
+        // Whoever goes without the list index has emptied its record before.
+        let without = match record {
+            None if survey.has_sign => sessions::open_session(directory, Some(prefix))?,
+            _ => None,
+        };
         Ok(Some(Local {
-            record: lock.and_then(|lock| lock.record(prefix, host)),
+            record,
             size: survey.size,
             age: age(last_login.unwrap_or(UNIX_EPOCH).max(survey.last_written)),
-            session_open: survey.is_in_use || survey.has_open_session(directory),
+            session_open: survey.is_in_use || without.is_some(),
             without,
         }))
     }

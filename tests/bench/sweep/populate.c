@@ -1,8 +1,8 @@
 /*
  * populate ROOT USERS OLD: users' directories as logins leave them, in 256 hash
- * directories below ROOT. Every user has a lock file with a record and two files
- * of a list index; OLD percent were last used a month ago. What is there already
- * stays, so this also puts back what a sweep deleted.
+ * directories below ROOT. Every user has a lock file with a record, an empty sign
+ * file and two files of a list index; OLD percent were last used a month ago. What
+ * is there already stays, so this also puts back what a sweep deleted.
  */
 
 #define _GNU_SOURCE
@@ -17,6 +17,11 @@
 
 #define HASHES 256
 #define MONTH (30 * 24 * 3600)
+
+/* Of another file, so that it vouches for nothing; but it is as long. */
+static const char record[] =
+	"2 0116 10231931 1795508290.533981295 backend1.example.org\n"
+	"10231937 1795508290.533981295 10231936 dovecot.list.index\n";
 
 static void die(const char *what)
 {
@@ -62,7 +67,8 @@ static void make_user(int parent, const char *name, time_t used)
 	fd = enter(parent, name);
 	make_file(fd, "dovecot.list.index", "", used);
 	make_file(fd, "dovecot.list.index.log", "", used);
-	make_file(fd, ".lasthost", "1 10231937 1795508290.533981295 backend1.example.org\n", used);
+	make_file(fd, ".lasthost.without", "", used);
+	make_file(fd, ".lasthost", record, used);
 	close(fd);
 }
 
