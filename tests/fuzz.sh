@@ -13,7 +13,7 @@ set -euo pipefail
 source "$(dirname "$0")/lib/common.sh"
 
 SECONDS_EACH=${1:-540}
-TARGETS=(location login record claim configuration age command_line)
+TARGETS=(location login record claim configuration age command_line border)
 
 cargo +nightly fuzz --version >/dev/null 2>&1 || die "this takes a nightly Rust and cargo-fuzz"
 if [ -n "${2:-}" ]; then

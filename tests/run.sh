@@ -74,7 +74,7 @@ check_shell() {
 # The tests in Rust; each test program says "test result: ok. N passed; N failed; N ignored; ...".
 check_rust() {
     local passed failed ignored status=0
-    run env NFS_HOSTCHANGE_LOGIN="$WRAPPER" cargo test --locked --no-fail-fast || status=$?
+    run env NFS_HOSTCHANGE_LOGIN="$WRAPPER" cargo test --locked --workspace --no-fail-fast || status=$?
     read -r passed failed ignored < <(
         awk '/^test result:/ { p += $4; f += $6; i += $8 } END { print p + 0, f + 0, i + 0 }' "$LOG"
     )

@@ -3,19 +3,19 @@
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt::Display;
-use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
 use nfs_hostchange::config::Configuration;
+use nfs_hostchange::dovecot::location::{Layout, Tracked};
 use nfs_hostchange::event::{Events, Level};
 use nfs_hostchange::log::one_line;
-use nfs_hostchange::names::{DEFAULT_CONFIGURATION, LOCK_FILE};
-use nfs_hostchange::nfs::directory::{Index, Migration};
+use nfs_hostchange::names::DEFAULT_CONFIGURATION;
+use nfs_hostchange::nfs::directory::Migration;
 
 use crate::list::{List, Place, Recheck, Role, Use};
 
@@ -41,11 +41,13 @@ pub struct Where {
     pub list_index_directory: *const c_char,
     /// The file part.
     pub prefix: *const c_char,
-    /// What the claim is called.
-    pub claim_name: *const c_char,
     /// The setting `nfs_hostchange_migration`, NULL if the configuration file decides.
     pub migration: *const c_char,
-    /// An IMAP session of the owner.
+    /// The layout is Maildir++.
+    pub maildirplusplus: bool,
+    /// The session is the owner's.
+    pub owns: bool,
+    /// It is an IMAP session.
     pub serves: bool,
     /// It has the user's rights at its end, too.
     pub keeps_rights: bool,
@@ -67,7 +69,9 @@ pub struct Handle {
     caller: Caller,
 }
 
-struct Log(Caller);
+/// Dovecot's log.
+#[derive(Debug)]
+pub struct Log(Caller);
 
 impl Events for Log {
     fn event(&self, level: Level, message: &dyn Display) {
@@ -90,7 +94,7 @@ thread_local! {
 }
 
 /// Runs `work`; a panic becomes an error line and `otherwise`.
-fn guarded<T>(caller: Caller, otherwise: T, work: impl FnOnce(&Log) -> T) -> T {
+pub fn guarded<T>(caller: Caller, otherwise: T, work: impl FnOnce(&Log) -> T) -> T {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = std::panic::take_hook();
@@ -161,58 +165,48 @@ unsafe fn text<'a>(text: *const c_char) -> Option<&'a CStr> {
     (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) })
 }
 
-/// A path as it can be worked with: absolute and without `..`.
-fn path(text: Option<&CStr>) -> Option<PathBuf> {
-    let path = PathBuf::from(OsStr::from_bytes(text?.to_bytes()));
-    let climbs = path.components().any(|part| part.as_os_str() == "..");
-    (path.is_absolute() && !climbs).then_some(path)
-}
-
 fn place(where_: &Where, events: &dyn Events) -> Option<Place> {
     // SAFETY: the C side's strings live until the call ends; everything is copied.
-    let (index, directory, prefix, claim, setting) = unsafe {
-        (
+    let [index, list_index, prefix, setting] = unsafe {
+        [
             text(where_.index_directory),
             text(where_.list_index_directory),
             text(where_.prefix),
-            text(where_.claim_name)?,
             text(where_.migration),
-        )
+        ]
+    };
+    let layout = match where_.maildirplusplus {
+        true => Layout::MaildirPlusPlus,
+        false => Layout::Fs,
+    };
+    let bytes = |text: Option<&CStr>| text.map_or(Vec::new(), |text| text.to_bytes().to_vec());
+    let tracked = Tracked::new(
+        &bytes(index),
+        &bytes(list_index),
+        &bytes(prefix),
+        layout.claim_name(),
+    );
+    let tracked = match tracked {
+        Ok(tracked) => tracked,
+        Err(reason) => {
+            let reason = format_args!("session without list index: {reason}");
+            events.event(Level::Error, &reason);
+            return None;
+        }
     };
     let configuration = configuration(events);
-    let refused = |what: &str, path: Option<&CStr>| {
-        let path = path.map_or_else(Default::default, CStr::to_string_lossy);
-        let reason = format!("session without list index: {what}: {path}");
-        events.event(Level::Error, &reason);
-    };
-    let Some(index_directory) = path(index) else {
-        refused("INDEX is not an absolute path without '..'", index);
-        return None;
-    };
-    let Some(list_index_directory) = path(directory) else {
-        refused("LISTINDEX is not an absolute path without '..'", directory);
-        return None;
-    };
-    let Some(prefix) = prefix.filter(|&prefix| prefix != c".." && prefix != LOCK_FILE) else {
-        refused("the list index cannot have this name", prefix);
-        return None;
-    };
     Some(Place {
-        index: Index {
-            path: index_directory,
-            claim_name: claim.to_owned(),
-            migration: migration(setting, configuration.migration, events),
-        },
-        list_index_directory,
-        prefix: prefix.to_owned(),
+        tracked,
+        migration: migration(setting, configuration.migration, events),
         host: configuration.hostname.clone(),
         lock_timeout: match where_.must_not_wait {
             true => Duration::ZERO,
             false => configuration.lock_timeout,
         },
-        role: match where_.serves {
-            true => Role::Serves,
-            false => Role::Visits,
+        role: match (where_.owns, where_.serves) {
+            (true, true) => Role::Serves,
+            (true, false) => Role::Visits,
+            (false, _) => Role::Guest,
         },
         recheck: match where_.keeps_rights {
             true => Recheck::AtEnd,

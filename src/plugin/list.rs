@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::time::Duration;
-use std::{ffi::CString, path::PathBuf};
 
 use nfs_hostchange::actor::Actor;
+use nfs_hostchange::dovecot::location::Tracked;
 use nfs_hostchange::event::{Events, Level};
 use nfs_hostchange::local::lock::LockError;
 use nfs_hostchange::local::sessions::{Session, Sign};
-use nfs_hostchange::nfs::directory::{Index, IndexError};
+use nfs_hostchange::nfs::directory::{Index, IndexError, Migration};
 use nfs_hostchange::nfs::host::HostName;
 use nfs_hostchange::nfs::identity::Identity;
 use nfs_hostchange::reconcile::in_place::{Missing, Step};
@@ -19,9 +19,11 @@ use nfs_hostchange::reconcile::{Doubt, Outcome, Reconciliation};
 pub enum Role {
     /// An IMAP session of the owner: it takes the list index over when it begins.
     Serves,
-    /// Everybody else: deliveries, commands, other users. Who only reads claims nothing, and who
-    /// changes something claims because of that.
+    /// Whoever else has the owner's rights: deliveries, commands. Who only reads claims nothing, and
+    /// who changes something claims because of that.
     Visits,
+    /// Another user, who may not even look at the owner's directories.
+    Guest,
 }
 
 /// When a session looks whether its changes are known to the other backends.
@@ -36,12 +38,10 @@ pub enum Recheck {
 /// What does not change.
 #[derive(Debug)]
 pub struct Place {
-    /// The user's index directory, on NFS.
-    pub index: Index,
-    /// LISTINDEX, the directory part.
-    pub list_index_directory: PathBuf,
-    /// LISTINDEX, the file part.
-    pub prefix: CString,
+    /// Where the list index and INDEX are.
+    pub tracked: Tracked,
+    /// What to do with a list index in INDEX.
+    pub migration: Migration,
     /// This backend, if the configuration names it.
     pub host: Option<HostName>,
     /// How long to wait for others.
@@ -55,9 +55,13 @@ pub struct Place {
 impl Place {
     fn with<'a>(&'a self, actor: &'a Actor, events: &'a dyn Events) -> Reconciliation<'a> {
         Reconciliation {
-            index: self.index.clone(),
-            list_index_directory: self.list_index_directory.clone(),
-            prefix: self.prefix.clone(),
+            index: Index {
+                path: self.tracked.index_dir().to_owned(),
+                claim_name: self.tracked.claim_name().to_owned(),
+                migration: self.migration,
+            },
+            list_index_directory: self.tracked.list_index_dir().to_owned(),
+            prefix: self.tracked.prefix().to_owned(),
             actor,
             host: self.host.as_ref(),
             lock_timeout: self.lock_timeout,
@@ -137,6 +141,8 @@ impl List {
                 self.place.lock_timeout = Duration::ZERO;
                 (Use::ToTakeOver, None)
             }
+            // The local directory is the owner's alone.
+            Err(Doubt::Directory(_)) if self.place.role == Role::Guest => (Use::Without, None),
             Err(doubt) => {
                 without(events, doubt.level(), &doubt);
                 if serves {
@@ -211,7 +217,7 @@ impl List {
     /// Whether the list index can be recorded now that something was changed: INDEX is there, and
     /// was not.
     pub fn is_to_be_recorded(&self) -> bool {
-        self.using == Use::Unrecorded && self.place.index.path.exists()
+        self.using == Use::Unrecorded && self.place.tracked.index_dir().exists()
     }
 
     /// The session ends. No change comes after this.
@@ -231,7 +237,7 @@ impl List {
         }
         if let Ok(actor) = Actor::current() {
             self.place.with(&actor, events).void_record();
-            let path = self.place.list_index_directory.display();
+            let path = self.place.tracked.list_index_dir().display();
             events.event(
                 Level::Error,
                 &format_args!("Dovecot moved the list index of {path} into memory: is there room?"),

@@ -24,10 +24,13 @@
 #  define LIST_INDEX_DIR(list) ((list)->mail_set->parsed_list_index_dir)
 #  define HAS_NO_MAILBOX_ROOT(list) \
 	(*(list)->mail_set->mailbox_directory_name == '\0')
+#  define ITERATES_INDEX_DIR(list) \
+	((list)->mail_set->mailbox_list_iter_from_index_dir)
 #else
 #  define LIST_INDEX_NAME(list) ((list)->set.list_index_fname)
 #  define LIST_INDEX_DIR(list) ((list)->set.list_index_dir)
 #  define HAS_NO_MAILBOX_ROOT(list) (*(list)->set.maildir_name == '\0')
+#  define ITERATES_INDEX_DIR(list) ((list)->set.iter_from_index_dir)
 #endif
 
 /* Where mbox keeps indexes, below what it is configured to. */
@@ -424,6 +427,13 @@ get_directory(struct mailbox_list *list, enum mailbox_list_path_type type,
 		*path_r != NULL && **path_r != '\0';
 }
 
+static void hostchange_refuse(struct mailbox_list *list, const char *reason)
+{
+	e_error(list->ns->user->event, "nfs_hostchange: session without list "
+		"index: %s", reason);
+	list->props |= MAILBOX_LIST_PROP_NO_LIST_INDEX;
+}
+
 static void hostchange_list_created(struct mailbox_list *list)
 {
 	struct mailbox_list_vfuncs *v = list->vlast;
@@ -454,13 +464,16 @@ static void hostchange_list_created(struct mailbox_list *list)
 		list->props |= MAILBOX_LIST_PROP_NO_LIST_INDEX;
 		return;
 	}
+	if (is_mbox(list) && ITERATES_INDEX_DIR(list)) {
+		hostchange_refuse(list, "mbox with ITERINDEX shows every file "
+				  "in INDEX as a mailbox");
+		return;
+	}
 	if (is_mbox(list) && HAS_NO_MAILBOX_ROOT(list))
 		mbox_dir = MBOX_INDEX_DIR;
 	if (!get_directory(list, MAILBOX_LIST_PATH_TYPE_INDEX, &index_dir)) {
-		e_error(user->event, "nfs_hostchange: session without list "
-			"index: indexes are in memory, so there is no shared "
-			"directory for the claim");
-		list->props |= MAILBOX_LIST_PROP_NO_LIST_INDEX;
+		hostchange_refuse(list, "with INDEX=MEMORY there is no shared "
+				  "directory for the claim");
 		return;
 	}
 	if (!get_directory(list, MAILBOX_LIST_PATH_TYPE_LIST_INDEX,
@@ -473,13 +486,12 @@ static void hostchange_list_created(struct mailbox_list *list)
 	where.index_directory = index_dir;
 	where.list_index_directory = list_index_dir;
 	where.prefix = LIST_INDEX_NAME(list);
-	/* In Maildir++ a dot name is a folder's. */
-	where.claim_name =
-		strcmp(list->name, MAILBOX_LIST_NAME_MAILDIRPLUSPLUS) == 0 ?
-		"dovecot.lasthost" : ".lasthost";
+	where.maildirplusplus =
+		strcmp(list->name, MAILBOX_LIST_NAME_MAILDIRPLUSPLUS) == 0;
 	where.migration = migration_setting(user);
-	where.serves = strcmp(user->service, "imap") == 0 &&
-		ns->type == MAIL_NAMESPACE_TYPE_PRIVATE && ns->owner == user;
+	where.owns = ns->type == MAIL_NAMESPACE_TYPE_PRIVATE &&
+		ns->owner == user;
+	where.serves = strcmp(user->service, "imap") == 0;
 	where.keeps_rights = getuid() != 0;
 	where.must_not_wait =
 		master_service_get_client_limit(master_service) > 1;

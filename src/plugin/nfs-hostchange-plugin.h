@@ -22,8 +22,9 @@ struct nfs_hostchange_where {
 	const char *index_directory;
 	const char *list_index_directory;
 	const char *prefix;
-	const char *claim_name;
 	const char *migration;
+	bool maildirplusplus;
+	bool owns;
 	bool serves;
 	bool keeps_rights;
 	bool must_not_wait;

@@ -108,7 +108,11 @@ pub struct Tracked {
 }
 
 impl Tracked {
-    fn new(
+    /// Proves what is said of each of the four.
+    ///
+    /// # Errors
+    /// If one of them is not so.
+    pub fn new(
         index_dir: &[u8],
         list_index_dir: &[u8],
         prefix: &[u8],

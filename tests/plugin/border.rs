@@ -1,0 +1,256 @@
+//! The border to C, called as the C side calls it, but without Dovecot.
+
+#![allow(unsafe_code)]
+
+#[path = "../fuzz/border.rs"]
+mod border;
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::ptr::{null, null_mut};
+use std::sync::Mutex;
+
+use border::{Session, as_mail_user, scratch};
+use nfs_hostchange_plugin::border::{Caller, TAKE_OVER, USE, WITHOUT, Where, guarded};
+use nfs_hostchange_plugin::border::{nfs_hostchange_list_free, nfs_hostchange_list_new};
+
+/// Xorshift: the same numbers each time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+#[test]
+fn whatever_strings_and_calls_come_from_c_nothing_leaves_the_border() {
+    as_mail_user(|| {
+        let words: [&[u8]; 8] = [
+            b"a",
+            b"/",
+            b"..",
+            b".lasthost",
+            b"index",
+            b"\xff",
+            b"%",
+            b"\0",
+        ];
+        let mut random = Random(0x6e66_7368);
+        for _ in 0..400 {
+            let mut data = Vec::new();
+            for _ in 0..random.below(40) {
+                match random.below(3) {
+                    0 => data.extend_from_slice(words[random.below(8) as usize]),
+                    _ => data.push(random.below(256) as u8),
+                }
+            }
+            border::border(&data);
+        }
+    });
+}
+
+#[test]
+fn a_list_index_is_taken_over_once_and_then_used() {
+    as_mail_user(|| {
+        let place = scratch("once");
+        let mut first = Session::new(&place, true, true);
+        assert_eq!(first.answer, TAKE_OVER);
+        first.take_over();
+        assert_eq!(first.told.forgotten.get(), 1);
+        first.end(false);
+        let second = Session::new(&place, true, true);
+        assert_eq!(second.answer, USE);
+        second.end(false);
+        let delivery = Session::new(&place, true, false);
+        assert_eq!(delivery.answer, USE);
+        delivery.end(false);
+    });
+}
+
+#[test]
+fn a_delivery_claims_before_its_first_change_and_a_reader_never() {
+    as_mail_user(|| {
+        let place = scratch("delivery");
+        let reader = Session::new(&place, true, false);
+        assert_eq!(reader.answer, WITHOUT);
+        reader.end(false);
+        assert!(!place.claim().exists(), "a reader claimed");
+        let mut delivery = Session::new(&place, true, false);
+        delivery.before_change();
+        assert!(place.claim().exists(), "a delivery did not claim");
+        delivery.after_change(false);
+        delivery.end(false);
+    });
+}
+
+#[test]
+fn a_claim_from_elsewhere_is_answered_when_a_session_with_changes_ends() {
+    as_mail_user(|| {
+        let place = scratch("answered");
+        let begin = || {
+            let mut session = Session::new(&place, true, true);
+            if session.answer == TAKE_OVER {
+                session.take_over();
+            }
+            session
+        };
+        let mut changing = begin();
+        let reading = begin();
+        place.claim_elsewhere();
+        let elsewhere = fs::read(place.claim()).unwrap();
+        reading.end(false);
+        assert_eq!(
+            fs::read(place.claim()).unwrap(),
+            elsewhere,
+            "a reader claimed"
+        );
+        changing.before_change();
+        changing.after_change(false);
+        changing.end(false);
+        assert_ne!(
+            fs::read(place.claim()).unwrap(),
+            elsewhere,
+            "nobody else learns of it"
+        );
+        assert_eq!(
+            begin().answer,
+            TAKE_OVER,
+            "the list index does not show what was done elsewhere"
+        );
+    });
+}
+
+#[test]
+fn a_list_index_in_memory_is_recorded_no_more() {
+    as_mail_user(|| {
+        let place = scratch("memory");
+        let mut session = Session::new(&place, true, true);
+        session.take_over();
+        session.before_change();
+        session.after_change(true);
+        session.end(true);
+        assert_eq!(Session::new(&place, true, true).answer, TAKE_OVER);
+    });
+}
+
+#[test]
+fn what_dovecot_cannot_forget_is_not_recorded() {
+    as_mail_user(|| {
+        let place = scratch("stubborn");
+        let mut session = Session::new(&place, true, true);
+        session.told.forgets.set(false);
+        session.take_over();
+        assert!(session.told.has_said("cannot be written to"));
+        session.end(false);
+        assert_eq!(Session::new(&place, true, true).answer, TAKE_OVER);
+    });
+}
+
+#[test]
+fn a_panic_becomes_an_error_line() {
+    static SAID: Mutex<Vec<(c_int, String)>> = Mutex::new(Vec::new());
+    extern "C" fn log(_: *mut c_void, level: c_int, line: *const c_char) {
+        // SAFETY: the other side passes a C string.
+        let line = unsafe { CStr::from_ptr(line) };
+        SAID.lock()
+            .unwrap()
+            .push((level, line.to_string_lossy().into_owned()));
+    }
+    extern "C" fn forget(_: *mut c_void) -> c_int {
+        1
+    }
+    let caller = Caller {
+        context: null_mut(),
+        log,
+        forget,
+    };
+    let result = guarded(caller, 7, |_| panic!("something\nis wrong"));
+    assert_eq!(result, 7);
+    assert_eq!(guarded(caller, 7, |_| 8), 8);
+    let said = SAID.lock().unwrap();
+    let [(0, line)] = said.as_slice() else {
+        panic!("{said:?}");
+    };
+    assert!(line.starts_with("internal error: "), "{line}");
+    assert!(line.contains("something\\nis wrong"), "{line}");
+}
+
+#[test]
+fn root_and_missing_strings_are_never_vouched_for() {
+    for text in [
+        null(),
+        c"".as_ptr(),
+        c"relative".as_ptr(),
+        c"/a/../b".as_ptr(),
+    ] {
+        let place = Where {
+            index_directory: text,
+            list_index_directory: text,
+            prefix: text,
+            migration: null(),
+            maildirplusplus: false,
+            owns: true,
+            serves: true,
+            keeps_rights: true,
+            must_not_wait: true,
+        };
+        let told = border::Told::default();
+        let mut answer = USE;
+        // SAFETY: all of them live as long as the call.
+        let list =
+            unsafe { nfs_hostchange_list_new(&raw const place, told.caller(), &raw mut answer) };
+        assert_eq!((list, answer), (null_mut(), WITHOUT));
+        assert!(told.has_said("session without list index"));
+    }
+    if border::effective_user() == 0 {
+        let index = CString::new("/nowhere").unwrap();
+        let place = Where {
+            index_directory: index.as_ptr(),
+            list_index_directory: index.as_ptr(),
+            prefix: c"list".as_ptr(),
+            migration: null(),
+            maildirplusplus: false,
+            owns: true,
+            serves: true,
+            keeps_rights: false,
+            must_not_wait: true,
+        };
+        let told = border::Told::default();
+        let mut answer = USE;
+        // SAFETY: all of them live as long as the call.
+        let list =
+            unsafe { nfs_hostchange_list_new(&raw const place, told.caller(), &raw mut answer) };
+        assert_eq!(answer, WITHOUT);
+        assert!(told.has_said("the user's uid is 0"));
+        // SAFETY: it is this one's, and not freed.
+        unsafe { nfs_hostchange_list_free(list, false) };
+        assert!(!Path::new("/nowhere").exists());
+    }
+}
+
+#[test]
+fn the_migration_setting_is_dovecots_yes_and_no() {
+    as_mail_user(|| {
+        for (setting, said) in [
+            (c"yes", false),
+            (c"No", false),
+            (c"perhaps", true),
+            (c"", true),
+        ] {
+            let place = scratch("setting");
+            let session = Session::with_migration(&place, Some(setting));
+            let name = PathBuf::from("nfs_hostchange_migration");
+            assert_eq!(
+                session.told.has_said(&name.to_string_lossy()),
+                said,
+                "{setting:?}"
+            );
+            session.end(false);
+        }
+    });
+}
