@@ -15,7 +15,7 @@ use nix::errno::Errno;
 
 use crate::local::files;
 use crate::local::lock::{Exclusive, Kind, Lock, LockError};
-use crate::nfs::claim::ClaimText;
+use crate::nfs::claim::{ClaimText, plain};
 use crate::nfs::directory::Look;
 use crate::nfs::host::HostName;
 use crate::nfs::identity::{Identity, Version, decimal};
@@ -88,16 +88,7 @@ struct Prefix(String);
 
 impl Prefix {
     fn of(name: &CStr) -> Prefix {
-        let mut text = String::with_capacity(name.count_bytes());
-        for &byte in name.to_bytes() {
-            if byte.is_ascii_graphic() && byte != b'%' {
-                text.push(byte.into());
-            } else {
-                // A string takes everything.
-                let _ = write!(text, "%{byte:02x}");
-            }
-        }
-        Prefix(text)
+        Prefix(plain(name.to_bytes()))
     }
 
     /// What was written, back again.

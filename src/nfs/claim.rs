@@ -4,9 +4,9 @@
 //! the user since.
 
 use std::ffi::{CStr, CString};
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Write as _};
 use std::os::fd::OwnedFd;
 use std::time::SystemTime;
 
@@ -30,6 +30,9 @@ pub struct ClaimText {
     pub host: String,
     /// The `.log` of the list index in INDEX that is being taken over with this claim.
     pub migrating: Option<Version>,
+    /// The list index that it was made for, as [`plain`] writes its path; that of the claim before it
+    /// on the same backend, if it was made for none.
+    pub list_index: Option<String>,
     /// Sessions without list index that could not leave their sign on their own backend.
     pub without: Vec<Without>,
 }
@@ -46,6 +49,9 @@ pub struct Without {
 
 /// How the second line of a migration's claim begins.
 const MIGRATING: &str = "migrating";
+
+/// How the line of the list index begins.
+const LIST_INDEX: &str = "list-index";
 
 /// How the line of a session begins.
 const WITHOUT: &str = "without";
@@ -80,6 +86,12 @@ impl ClaimText {
                 .peek()
                 .and_then(|line| line.strip_prefix(MIGRATING)?.strip_prefix(' '))
                 .and_then(Version::parse),
+            list_index: text
+                .split_terminator('\n')
+                .skip(1)
+                .find_map(|line| line.strip_prefix(LIST_INDEX)?.strip_prefix(' '))
+                .filter(|path| path.bytes().all(|byte| byte.is_ascii_graphic()))
+                .map(str::to_owned),
             without: lines.filter_map(Without::parse).collect(),
         }
     }
@@ -92,7 +104,7 @@ impl ClaimText {
         let mut lines = text.split('\n');
         let host = lines.next().unwrap_or_default().to_owned();
         let is_known = |line: &str| {
-            [MIGRATING, WITHOUT].iter().any(|word| {
+            [MIGRATING, LIST_INDEX, WITHOUT].iter().any(|word| {
                 let rest = line.strip_prefix(word);
                 rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
             })
@@ -101,11 +113,45 @@ impl ClaimText {
     }
 }
 
+/// `name` in one word of ASCII: whatever is not plain is `%` and two digits.
+pub fn plain(name: &[u8]) -> String {
+    let mut text = String::with_capacity(name.len());
+    for &byte in name {
+        if byte.is_ascii_graphic() && byte != b'%' {
+            text.push(byte.into());
+        } else {
+            // A string takes everything.
+            let _ = write!(text, "%{byte:02x}");
+        }
+    }
+    text
+}
+
+/// What [`plain`] was given, if it wrote `text`.
+pub fn from_plain(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        if byte == b'%' {
+            let digits = std::str::from_utf8(after.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &after[2..];
+        } else {
+            bytes.push(byte);
+            rest = after;
+        }
+    }
+    Some(bytes)
+}
+
 impl fmt::Display for ClaimText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.host)?;
         if let Some(version) = self.migrating {
             writeln!(f, "{MIGRATING} {version}")?;
+        }
+        if let Some(path) = &self.list_index {
+            writeln!(f, "{LIST_INDEX} {path}")?;
         }
         for Without { host, session } in &self.without {
             writeln!(f, "{WITHOUT} {host} {session}")?;
@@ -137,22 +183,15 @@ impl IndexDirectory<'_> {
     /// If the claim was not made, on a full or read-only file system for example.
     pub fn claim_for(
         &self,
-        host: &HostName,
-        migrating: Option<Version>,
-        without: Vec<Without>,
+        text: &ClaimText,
         replaced: Option<Identity>,
     ) -> Result<Identity, IndexError> {
         let name = self.claim_name();
         let failed = |errno| IndexError::ClaimFailed(self.path_of(name), errno);
-        let temporary = self.temporary_name(host);
+        let temporary = self.temporary_name(&text.host);
         let file = self.create(&temporary).map_err(failed)?;
-        let text = ClaimText {
-            host: host.to_string(),
-            migrating,
-            without,
-        };
         let made = self
-            .fill(file, &text, replaced)
+            .fill(file, text, replaced)
             .and_then(|identity| {
                 renameat(self.as_fd(), temporary.as_c_str(), self.as_fd(), name)?;
                 Ok(identity)
@@ -203,10 +242,10 @@ impl IndexDirectory<'_> {
     }
 
     /// One name for each backend, so that the next claim from here clears away what a crash left.
-    fn temporary_name(&self, host: &HostName) -> CString {
+    fn temporary_name(&self, host: &str) -> CString {
         let mut name = self.claim_name().to_bytes().to_vec();
         name.push(b'.');
-        name.extend_from_slice(host.as_str().as_bytes());
+        name.extend_from_slice(host.as_bytes());
         // A host name holds visible ASCII characters only, so no NUL byte is ever cut off here.
         CString::new(name).unwrap_or_else(|_| self.claim_name().to_owned())
     }

@@ -185,10 +185,11 @@ impl Reconciliation<'_> {
             .claim
             .map(|_| index.claim_text().unwrap_or_else(|| ClaimText::parse(b"")));
         self.confirm_none_claimed_for(standing.as_ref())?;
+        self.confirm_no_other_list_index(standing.as_ref())?;
         let shared = self.shared_list_index(&index, &look, standing.as_ref())?;
         has_room(lock.directory())?;
-        let without = self.carried_on(standing.as_ref(), None);
-        let claim = index.claim_for(&host, None, without, look.claim)?;
+        let text = self.claim_here(standing.as_ref(), None);
+        let claim = index.claim_for(&text, look.claim)?;
         let shared = match shared {
             // The local one is open, so that this one cannot take its place.
             Some(Owner::User(originals)) => {
@@ -248,8 +249,8 @@ impl Reconciliation<'_> {
                 return Ok(own);
             }
             let standing = look.claim.and_then(|_| index.claim_text());
-            let without = self.carried_on(standing.as_ref(), None);
-            match index.claim_for(&self.host(), None, without, look.claim) {
+            let text = self.claim_without(standing.as_ref(), None);
+            match index.claim_for(&text, look.claim) {
                 Ok(claim) => Ok(Some(claim)),
                 Err(error) => index.unclaim().and(Err(error)),
             }

@@ -4,8 +4,9 @@ pub mod in_place;
 pub mod migration;
 
 use std::cell::RefCell;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,10 +20,10 @@ use crate::local::room::Room;
 use crate::local::sessions::{self, Session, Sign, SignError, State};
 use crate::local::step::{Comparison, is_index};
 use crate::names::{SHARED_LOG, SHARED_PREFIX};
-use crate::nfs::claim::{ClaimText, Without};
+use crate::nfs::claim::{ClaimText, Without, from_plain, plain};
 use crate::nfs::directory::{Index, IndexDirectory, IndexError, Look, Migration, SharedListIndex};
 use crate::nfs::host::HostName;
-use crate::nfs::identity::Identity;
+use crate::nfs::identity::{Identity, Version};
 use crate::reconcile::migration::{MigrateError, Originals, Owner};
 use crate::system::signals::WriteSignalsIgnored;
 
@@ -102,6 +103,8 @@ pub enum Doubt {
     Sessions(SignError),
     /// A session that was vouched for has the old list index open.
     InUse,
+    /// This backend keeps another list index of the same mailbox.
+    OtherListIndex(PathBuf),
     /// Only the reserve is left in this directory.
     NoRoom(PathBuf, Room),
     /// More is to be done than to compare, and nobody knows what the administrator wants.
@@ -131,6 +134,12 @@ impl fmt::Display for Doubt {
             ),
             Doubt::InUse => f.write_str(
                 "an earlier session still has the list index open, and another backend has served the user since",
+            ),
+            Doubt::OtherListIndex(path) => write!(
+                f,
+                "this backend keeps {} for the same mailbox: two user names lead to it, or LISTINDEX \
+                 was changed (then run \"nfs-hostchange usercache forget\" where it was)",
+                path.display()
             ),
             Doubt::NoRoom(path, room) => write!(
                 f,
@@ -370,8 +379,8 @@ impl Reconciliation<'_> {
         let _ignored = WriteSignalsIgnored::new();
         let (index, look) = self.index.look()?;
         let standing = look.claim.and_then(|_| index.claim_text());
-        let without = self.carried_on(standing.as_ref(), session);
-        let claimed = match index.claim_for(&self.host(), None, without, look.claim) {
+        let text = self.claim_without(standing.as_ref(), session);
+        let claimed = match index.claim_for(&text, look.claim) {
             Ok(claim) => Some(claim),
             Err(_) => index.unclaim().map(|()| None)?,
         };
@@ -450,6 +459,7 @@ impl Reconciliation<'_> {
             .claim
             .map(|_| index.claim_text().unwrap_or_else(|| ClaimText::parse(b"")));
         self.confirm_none_claimed_for(standing.as_ref())?;
+        self.confirm_no_other_list_index(standing.as_ref())?;
         let shared = self.shared_list_index(&index, &look, standing.as_ref())?;
         self.delete_litter(&index, &look);
         lock.empty_record(&self.prefix)?;
@@ -462,8 +472,7 @@ impl Reconciliation<'_> {
             Some(Owner::User(originals)) => Some(originals),
             Some(Owner::Other) | None => None,
         };
-        let without = self.carried_on(standing.as_ref(), None);
-        if let Err(doubt) = self.begin_anew(lock, &index, &look, without, own) {
+        if let Err(doubt) = self.begin_anew(lock, &index, &look, standing.as_ref(), own) {
             // Nobody has opened the copy, and memory is not to be filled with it.
             if own.is_some() && lock.confirm().is_ok() {
                 files::delete(lock, &self.prefix)?;
@@ -484,7 +493,7 @@ impl Reconciliation<'_> {
         lock: &Lock<'_, Exclusive>,
         index: &IndexDirectory<'_>,
         look: &Look,
-        without: Vec<Without>,
+        standing: Option<&ClaimText>,
         own: Option<&Originals>,
     ) -> Result<(), Doubt> {
         has_room(lock.directory())?;
@@ -493,7 +502,8 @@ impl Reconciliation<'_> {
         }
         let host = self.host();
         let migrating = own.map(|originals| originals.log);
-        let claim = index.claim_for(&host, migrating, without, look.claim)?;
+        let text = self.claim_here(standing, migrating);
+        let claim = index.claim_for(&text, look.claim)?;
         if let Some(originals) = own {
             self.confirm(claim, originals)?;
         }
@@ -522,6 +532,63 @@ impl Reconciliation<'_> {
                 }
                 Some(_) => return Err(Doubt::OpenSession),
             }
+        }
+    }
+
+    /// What a claim says that is made for the list index here.
+    fn claim_here(&self, standing: Option<&ClaimText>, migrating: Option<Version>) -> ClaimText {
+        ClaimText {
+            host: self.host().to_string(),
+            migrating,
+            list_index: Some(self.list_index_name()),
+            without: self.carried_on(standing, None),
+        }
+    }
+
+    /// What a claim says that is made for no list index, but for `session`.
+    fn claim_without(&self, standing: Option<&ClaimText>, session: Option<Session>) -> ClaimText {
+        let host = self.host().to_string();
+        let before = standing.filter(|standing| standing.host == host);
+        ClaimText {
+            list_index: before.and_then(|standing| standing.list_index.clone()),
+            host,
+            migrating: None,
+            without: self.carried_on(standing, session),
+        }
+    }
+
+    /// The list index here, as a claim names it.
+    fn list_index_name(&self) -> String {
+        let path = self
+            .list_index_directory
+            .join(OsStr::from_bytes(self.prefix.to_bytes()));
+        plain(path.as_os_str().as_bytes())
+    }
+
+    /// That this backend keeps no other list index of the same mailbox, as where two names lead to it:
+    /// neither would learn of what is done with the other.
+    fn confirm_no_other_list_index(&self, standing: Option<&ClaimText>) -> Result<(), Doubt> {
+        let host = self.host();
+        let named = standing
+            .filter(|standing| standing.host == host.as_str())
+            .and_then(|standing| standing.list_index.as_ref())
+            .filter(|&name| *name != self.list_index_name())
+            .and_then(|name| from_plain(name));
+        let Some(other) = named.map(OsString::from_vec).map(PathBuf::from) else {
+            return Ok(());
+        };
+        let is_kept = || {
+            let prefix = CString::new(other.file_name()?.as_bytes()).ok()?;
+            let directory = ListIndexDirectory::open(other.parent()?, self.actor.user()).ok()?;
+            match Lock::<Shared>::acquire_existing(&directory) {
+                Ok(lock) => lock.record(&prefix, Some(&host)).map(drop),
+                Err(LockError::TimedOut(_)) => Some(()),
+                Err(_) => None,
+            }
+        };
+        match is_kept() {
+            Some(()) => Err(Doubt::OtherListIndex(other)),
+            None => Ok(()),
         }
     }
 

@@ -351,19 +351,25 @@ pub struct Claim {
     pub inode: u64,
     pub seconds: i64,
     pub nanoseconds: i64,
+    /// Its first line: the backend that it names.
     pub text: String,
 }
 
 /// The claim at `path`, which must be there.
 pub fn claim_in(path: &Path) -> Claim {
     let status = fs::symlink_metadata(path).expect("the user is claimed");
+    let text = fs::read_to_string(path).expect("a claim is text");
     assert!(status.is_file(), "{} is not a file", path.display());
     assert_eq!(status.mode() & 0o7777, 0o600, "{}", path.display());
     Claim {
         inode: status.ino(),
         seconds: status.mtime(),
         nanoseconds: status.mtime_nsec(),
-        text: fs::read_to_string(path).expect("it is text"),
+        text: text
+            .split_inclusive('\n')
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
     }
 }
 

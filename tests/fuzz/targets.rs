@@ -128,6 +128,7 @@ pub fn claim(data: &[u8]) {
             let claim = ClaimText {
                 host,
                 migrating,
+                list_index: claim.list_index.clone(),
                 without,
             };
             assert_eq!(ClaimText::parse(claim.to_string().as_bytes()), claim);
