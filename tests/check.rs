@@ -468,6 +468,13 @@ fn the_lines_for_tmpfiles_are_those_that_dovecots_hash_needs() {
         assert_eq!(lines[0], format!("d {BASE} 0711 root root -"));
         assert_eq!(lines[1..], expected);
     });
+    // mbox has a directory of its own in the user's.
+    let mut mbox = Configuration::of_many_uids();
+    mbox.dovecot = mbox.dovecot.replace("mdbox:~/mdbox", "mbox:~/mail");
+    on_backend(mbox, |backend| {
+        let run = backend.run("nfs-hostchange check --dovecot-config dovecot.conf --tmpfiles");
+        assert_eq!(run.stdout.lines().count(), 257, "{run:?}");
+    });
     on_backend(Configuration::at("mdbox:~/mdbox"), |backend| {
         let run = backend.run("nfs-hostchange check --dovecot-config dovecot.conf --tmpfiles");
         assert_eq!((run.status, run.stdout.as_str()), (Some(78), ""));

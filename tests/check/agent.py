@@ -53,7 +53,7 @@ done
 def begin(files, commands):
     """A system as it was, with these configuration files, after these commands."""
     stop()
-    shell("rm -rf /dev/shm/* /etc/dovecot /etc/tmpfiles.d /usr/local/lib/chain; mkdir -p /etc/dovecot /etc/tmpfiles.d /usr/local/lib/chain")
+    shell("rm -rf /dev/shm/* /etc/fstab /etc/dovecot /etc/tmpfiles.d /usr/local/lib/chain; mkdir -p /etc/dovecot /etc/tmpfiles.d /usr/local/lib/chain")
     shell("install -m 0755 nfs-hostchange-login /usr/lib/dovecot/")
     with open("/etc/cron.d/sweep", "w") as file:
         file.write("0 3 * * * root nfs-hostchange usercache sweep 7days /x\n")
@@ -71,6 +71,8 @@ def begin(files, commands):
 def boot():
     if glob.glob("/etc/tmpfiles.d/*.conf"):
         shell("systemd-tmpfiles --create /etc/tmpfiles.d/*.conf")
+    if os.path.exists("/etc/fstab"):
+        shell("mount -o remount /dev/shm")
 
 
 def stop():

@@ -112,6 +112,7 @@ WRAPPER = "script-login nfs-hostchange-login"
 SERVICE = "service imap-postlogin {\n  %s\n}\n"
 
 
+FIELDS24 = V24[V24.index("userdb_fields {") : V24.index("namespace inbox")]
 STATIC23 = V23[V23.index("userdb {") : V23.index("namespace inbox")]
 FILE23 = "userdb {\n  driver = passwd-file\n  args = /etc/dovecot/users\n}\n"
 FILE24 = "userdb passwd-file {\n  passwd_file_path = /etc/dovecot/users\n}\n"
@@ -208,12 +209,7 @@ CASES = [
     *v23("the userdb says nothing of the location", "no_location",
          edit=[("  default_fields = mail_location=mdbox:~/mdbox:LISTINDEX=" + HASH23 + "\n", "")]),
     *v24("the userdb says nothing of the location", "no_location",
-         edit=[("""userdb_fields {
-  mail_driver = $SET:mail_driver
-  mail_path = $SET:mail_path
-  mailbox_list_index_prefix = $SET:mailbox_list_index_prefix
-}
-""", "")]),
+         edit=[(FIELDS24, "")]),
     *v24("one field is forgotten", "no_location", edit=[("  mail_driver = $SET:mail_driver\n", "")]),
     *v24("a field that matters only if it is set is forgotten", "no_location", add="mail_index_path = ~/index\n"),
     *v23("the home directory in a field", "userdb_variable",
@@ -343,6 +339,20 @@ CASES = [
     *v23("the home directory in the global location", "no_location",
          edit=[("  default_fields = mail_location=mdbox:~/mdbox:LISTINDEX=" + HASH23 + "\n", ""),
                ("mail_location = mdbox:~/mdbox:LISTINDEX=" + HASH23, "mail_location = maildir:%Lh/Maildir/:INDEX=%Lh/Maildir/")]),
+    *v23("a second inbox namespace that is disabled", None, add="""namespace courier {
+  inbox = yes
+  disabled = yes
+  prefix = INBOX.
+  separator = .
+  location = maildir:~/old
+}
+"""),
+    *v24("post-login scripts cannot name the inbox namespace", "inbox_namespace", edit=[("namespace inbox", "namespace Main")], only_found=True),
+    *v24("the home directory in the path, and no field", "no_location", edit=[("mail_path = ~/mdbox", "mail_path = %{home}/mdbox"), (FIELDS24, "")]),
+    *v23("a blank in a field", "blank_in_field", edit=[("/%u/dovecot.list.index\n}", "/%u/my list.index\n}")], only_found=True),
+    *v23("a variable that a login has otherwise than a delivery", "userdb_variable",
+         edit=[("default_fields = mail_location=mdbox:~/mdbox:LISTINDEX=/dev/shm/dovecot-listindex", "default_fields = mail_location=mdbox:~/mdbox:LISTINDEX=/dev/shm/dovecot-listindex/%s")]),
+    *both("a /proc that hides processes", "hidden_proc", run=["mount -t proc -o hidepid=2 proc /proc"], only_found=True),
     # Directories.
     *both("no directory for list indexes", "no_base", tmpfiles="", run=["rm -rf /dev/shm/dovecot-listindex"]),
     *both("the directory belongs to somebody else", "foreign_base", run=["chown mail /dev/shm/dovecot-listindex"]),
@@ -352,7 +362,11 @@ CASES = [
     *both("nothing makes the directory at boot", "no_tmpfiles", run=["rm /etc/tmpfiles.d/*"]),
     *both("a line for a boot names the wrong owner", "tmpfiles_line",
           run=["sed -i 's/vmail/mail/' /etc/tmpfiles.d/*.conf"]),
-    *both("memory without a limit", "unlimited", run=["mount -o remount,size=0 /dev/shm"]),
+    *both("less memory than list indexes may take", "memory_limit", after=["""
+group=/sys/fs/cgroup/nfs-hostchange-check limit=memory.max
+[ ! -d /sys/fs/cgroup/memory ] || group=/sys/fs/cgroup/memory/nfs-hostchange-check limit=memory.limit_in_bytes
+mkdir -p $group && echo 400M >$group/$limit && cat /run/dovecot/master.pid >$group/cgroup.procs"""], only_found=True),
+    *both("memory without a limit", "unlimited", run=["mount -t tmpfs -o size=0 tmpfs /dev/shm", "install -d -m 0700 -o vmail /dev/shm/dovecot-listindex"], only_found=True),
 ]
 
 
@@ -529,10 +543,13 @@ def main():
         if error:
             failed += 1
             print("\n".join("      | " + line for line in error.splitlines()[-40:]), flush=True)
-        a.ask("shell", "mount -o remount,rw,size=1g /dev/shm")
-        b.ask("shell", "mount -o remount,rw,size=1g /dev/shm")
+        for backend in (a, b):
+            backend.ask("shell", "mount -o remount,rw,size=1g /dev/shm || umount /dev/shm; ! grep -q hidepid /proc/self/mountinfo || umount /proc")
     for backend in (a, b):
         backend.end()
+    for group in ("/sys/fs/cgroup/nfs-hostchange-check", "/sys/fs/cgroup/memory/nfs-hostchange-check"):
+        if os.path.isdir(group):
+            os.rmdir(group)
     print(f"{len(cases) - failed} passed, {failed} failed")
     return int(failed > 0)
 

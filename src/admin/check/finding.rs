@@ -197,7 +197,7 @@ kinds! {
     AccessGroups { groups: String } = "access_groups" Error
         "mail_access_groups is '{groups}': the wrapper does not have these groups unless script-login takes on the user's ids first (-d)";
     HiddenProc { option: String } = "hidden_proc" Warning
-        "Dovecot's /proc is mounted with {option}: what other sessions do is hidden from the wrapper";
+        "Dovecot's /proc is mounted with {option}: the wrapper may not see that an earlier session has ended, and the user stays without list index";
     Hibernation = "hibernation" Warning
         "imap_hibernate_timeout is set: a hibernated session that wakes up passes no post-login script, so that its list index is believed without having been compared";
 
@@ -238,6 +238,8 @@ kinds! {
         "{variable} in {setting} is empty, since the userdb expands its fields before it knows: everybody's mail is in one directory";
     RefusedVariable { variable: String, setting: String } = "userdb_variable" Error
         "{variable} in {setting} is nothing that the userdb can expand: it drops all these fields, or refuses every login";
+    ChangingVariable { variable: String, setting: String } = "userdb_variable" Error
+        "{variable} in {setting} is not the same for every service and client: deliveries use another list index than logins";
     Blank { word: String, setting: String } = "blank_in_field" Error
         "a blank ends a field's value, so that '{word}' in {setting} is lost";
     EmptyPath { setting: String } = "empty_path" Critical
@@ -321,7 +323,7 @@ kinds! {
     Space { mount_point: String, size: u64, files: u64, free: u64, free_files: u64 } = "space" Warning
         "{mount_point} has room for {size} MiB and {files} files, {free} MiB and {free_files} files of it free: users beyond that have no list index (a container gets more with --shm-size)";
     Unlimited { mount_point: String } = "unlimited" Warning
-        "{mount_point} has no size limit: list indexes can take all memory of this host";
+        "{mount_point} has no size limit: list indexes can take all memory of this host (the kernel limits it only when it is mounted anew, as at the next boot)";
     MemoryLimit { mount_point: String, size: u64, limit: u64 } = "memory_limit" Warning
         "{mount_point} may hold {size} MiB, but Dovecot's service may use only {limit} MiB of memory, list indexes included: processes are killed before it is full";
     RemoveIpcOfMany = "remove_ipc" Error

@@ -219,8 +219,11 @@ fn userdb_fields(settings: &Settings) -> Vec<(String, String)> {
 
 /// What auth does not know when it expands fields.
 fn variables_in_fields(settings: &Settings, findings: &mut Findings) {
-    for (setting, value) in userdb_fields(settings) {
-        for variable in variables(&value) {
+    for (field, value) in userdb_fields(settings) {
+        let is_place = ["mail", "location", "path", "prefix"]
+            .iter()
+            .any(|word| field.contains(word) || value.contains(&format!("{word}=")));
+        for variable in variables(&value).into_iter().filter(|_| is_place) {
             let name = variable
                 .trim_start_matches(['%', '{'])
                 .trim_end_matches('}')
@@ -231,26 +234,30 @@ fn variables_in_fields(settings: &Settings, findings: &mut Findings) {
                 .next()
                 .unwrap_or_default();
             let name = name.rsplit_once(':').map_or(name, |(_, last)| last);
-            let kind = match name {
-                "h" | "home" => Kind::UserdbVariable {
-                    variable: variable.to_owned(),
-                    setting: setting.clone(),
-                },
-                "i" | "uid" | "gid"
-                    if setting.ends_with("_fields") || setting.contains("fields/") =>
-                {
-                    Kind::RefusedVariable {
-                        variable: variable.to_owned(),
-                        setting: setting.clone(),
-                    }
+            let is_field = field.ends_with("_fields") || field.contains("fields/");
+            let (variable, setting) = (variable.to_owned(), field.clone());
+            let (kind, other) = match name {
+                "h" | "home" => (Kind::UserdbVariable { variable, setting }, "~"),
+                "i" | "uid" | "gid" if is_field => {
+                    (Kind::RefusedVariable { variable, setting }, "%u")
+                }
+                "s" | "service" | "protocol" | "l" | "r" | "a" | "b" if is_field => {
+                    (Kind::ChangingVariable { variable, setting }, "mail")
+                }
+                "lip" | "rip" | "lport" | "rport" | "pid" | "session" if is_field => {
+                    (Kind::ChangingVariable { variable, setting }, "mail")
                 }
                 _ => continue,
             };
-            let mended = match name {
-                "h" | "home" => value.replace(variable, "~"),
-                _ => value.replace(variable, "%u"),
+            let mended = match &kind {
+                Kind::UserdbVariable { variable, .. }
+                | Kind::RefusedVariable { variable, .. }
+                | Kind::ChangingVariable { variable, .. } => {
+                    value.replace(variable.as_str(), other)
+                }
+                _ => continue,
             };
-            replace_field(settings, &setting, kind, mended, findings);
+            replace_field(settings, &field, kind, mended, findings);
             break;
         }
     }
@@ -663,6 +670,9 @@ impl View<'_> {
                 lines += &format!("{field} = {LOCAL_2_4}\n");
             } else if value.is_empty() && field == "mail_path" {
                 lines += "mail_path = ~/mail\n";
+            } else if with_tilde(value) != value {
+                // The userdb does not know the home.
+                lines += &format!("{field} = {}\n", with_tilde(value));
             }
             fields += &format!("  {field} = $SET:{field}\n");
         }

@@ -28,13 +28,22 @@ impl Master {
     /// What systemd, or a container, lets Dovecot's processes use together.
     pub fn memory_limit(self) -> Option<u64> {
         let groups = self.read("cgroup");
-        let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
-        Path::new("/sys/fs/cgroup")
-            .join(group)
-            .ancestors()
-            .filter_map(|group| fs::read_to_string(group.join("memory.max")).ok())
-            .filter_map(|limit| limit.trim().parse().ok())
-            .min()
+        // Of version 2, or of version 1.
+        let limits = groups.lines().filter_map(|line| {
+            let (_, line) = line.split_once(':')?;
+            let (root, group, file) = match line.split_once(":/")? {
+                ("", group) => ("/sys/fs/cgroup", group, "memory.max"),
+                ("memory", group) => ("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes"),
+                _ => return None,
+            };
+            let group = Path::new(root).join(group);
+            let limits = group.ancestors().filter_map(|group| {
+                let limit = fs::read_to_string(group.join(file)).ok()?;
+                limit.trim().parse().ok()
+            });
+            limits.min()
+        });
+        limits.min()
     }
 }
 
