@@ -147,13 +147,23 @@ impl From<Facility> for syslog::Facility {
     }
 }
 
+/// Whether a terminal or a reader of the log may be led astray by a character: those that control it,
+/// separate lines, or turn the direction of writing round.
+pub fn is_misleading(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+        )
+}
+
 /// Text with bytes from outside, fit for one log line: control characters, backslashes and bytes
 /// that are not UTF-8 become escapes, so that a user name or a path cannot forge a line.
 pub fn one_line(text: &[u8]) -> String {
     let mut line = String::with_capacity(text.len());
     for chunk in text.utf8_chunks() {
         for character in chunk.valid().chars() {
-            if character.is_control() || character == '\\' {
+            if is_misleading(character) || character == '\\' {
                 line.extend(character.escape_default());
             } else {
                 line.push(character);
@@ -179,6 +189,8 @@ mod tests {
     fn what_could_forge_or_hide_a_line_is_escaped() {
         assert_eq!(one_line(b"user=a\nuser=b"), r"user=a\nuser=b");
         assert_eq!(one_line(b"\x1b[2J\0\t"), r"\u{1b}[2J\u{0}\t");
+        let turned = one_line("a\u{202e}b\u{2028}c".as_bytes());
+        assert_eq!(turned, r"a\u{202e}b\u{2028}c");
         assert_eq!(one_line(b"a\\n"), r"a\\n");
         assert_eq!(one_line(b"\xff\xc3("), r"\xff\xc3(");
     }

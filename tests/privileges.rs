@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
+use common::trace::{Call, Traced};
 use common::{
     GID, HERE, Lab, Login, OTHER_GID, OTHER_UID, PREFIX, UID, mount_tmpfs, names_in,
     set_owner_and_mode,
@@ -208,13 +209,12 @@ fn a_parent_that_is_swapped_for_a_link_while_root_makes_directories_leads_nowher
     let victim = Path::new("/dev/shm/victim");
     make_directory(victim, 0, 0o711);
     let mut login = lab.login().trace();
-    let made_by_root = login.run_to(|login, call| {
-        call.number == libc::SYS_mkdirat
-            && login
-                .string(call.arguments[1])
-                .starts_with(".nfs-hostchange.")
-    });
-    made_by_root.expect("the user himself may not make it");
+    let makes = |login: &Traced<'_>, call: &Call| {
+        call.number == libc::SYS_mkdirat && login.string(call.arguments[1]) == "alice"
+    };
+    login.run_to(makes).expect("the user tries");
+    login.complete_call();
+    login.run_to(makes).expect("the user may not, but root may");
     fs::rename(&hash, base.join("moved")).expect("root may");
     symlink(victim, &hash).expect("root may");
     lchown(&hash, Some(OTHER_UID), Some(OTHER_GID)).expect("root may");
@@ -258,6 +258,21 @@ fn many_first_logins_at_once_make_one_directory_and_one_claim() {
         assert_eq!(owner_and_mode(&own), (UID, GID, 0o700));
         assert_eq!(names_in(&hash), ["alice"]);
     }
+}
+
+#[test]
+fn no_name_that_another_user_may_have_is_used_on_the_way() {
+    let lab = Lab::new();
+    let [base, hash, own] = directories(&lab);
+    make_directory(&base, 0, 0o711);
+    make_directory(&hash, 0, 0o711);
+    let other = hash.join(".nfs-hostchange.alice");
+    make_directory(&other, OTHER_UID, 0o700);
+    let before = fs::metadata(&other).expect("it is there").ino();
+    lab.login().run().assert_vouched();
+    assert_eq!(owner_and_mode(&own), (UID, GID, 0o700));
+    assert_eq!(fs::metadata(&other).expect("it is there").ino(), before);
+    assert_eq!(names_in(&hash), [".nfs-hostchange.alice", "alice"]);
 }
 
 #[test]

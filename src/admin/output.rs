@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use serde_json::{Map, Value};
 
 use crate::dovecot::doveadm::DoveadmError;
+use crate::log::is_misleading;
 
 /// How the command ends, by the numbers of sysexits(3), which doveadm uses as well. Of several
 /// the greatest counts.
@@ -142,7 +143,7 @@ pub fn insert_path(object: &mut Map<String, Value>, field: &str, path: Option<&[
 pub fn printable(bytes: &[u8]) -> String {
     let mut text = String::new();
     for character in String::from_utf8_lossy(bytes).chars() {
-        if character.is_control() {
+        if is_misleading(character) {
             text.extend(character.escape_default());
         } else {
             text.push(character);

@@ -7,13 +7,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, renameat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat, mkdirat, umask};
 use nix::sys::statvfs::fstatvfs;
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
+use nix::unistd::{Gid, Uid, fchown};
 
 use crate::actor::Actor;
 use crate::system::credentials::{GroupId, UserId};
+use crate::system::entries::Entries;
 use crate::system::entries::open_directory;
 use crate::system::file_status::file_type;
 use crate::system::statx::Attributes;
@@ -148,6 +149,10 @@ impl ListIndexDirectory {
         for _ in 0..MOST_ATTEMPTS {
             match ListIndexDirectory::open(path, actor.user()) {
                 Err(DirectoryError::Missing(_)) => make(path, actor)?,
+                // Another login makes it just now, or was killed when it did.
+                Err(DirectoryError::ForeignOwner(_, UserId(0), _)) if actor.root().is_some() => {
+                    make(path, actor)?;
+                }
                 result => return result,
             }
         }
@@ -329,58 +334,53 @@ fn make_own(
 ) -> Result<(), DirectoryError> {
     let made = mkdirat(directory, name, Mode::from_bits_truncate(OWN));
     match (made, actor.root()) {
-        (Err(Errno::EACCES), Some(root)) => root.run(|| {
+        (Err(errno @ (Errno::EACCES | Errno::EEXIST)), Some(root)) => root.run(|| {
             if is_roots_own(directory)? {
                 make_for_user(directory, name, actor.user(), root.group)
             } else {
-                Err(Errno::EACCES)
+                Err(errno)
             }
         }),
         (made, _) => made,
     }
     .or_else(|errno| match errno {
         // Another login was faster, or removed what this one was just making.
-        Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOENT => Ok(()),
+        Errno::EEXIST | Errno::ENOENT => Ok(()),
         errno => Err(DirectoryError::CannotMake(path.to_owned(), errno)),
     })
 }
 
-/// As root, in a directory that is root's own: the user's directory appears under its name only
-/// once it is the user's, so that no other login meets it as root's.
+/// As root, in a directory that is root's own. Until it is the user's it is as root made it, and
+/// any login of his goes on from there, should the one that made it be killed.
 fn make_for_user(
     directory: &OwnedFd,
     name: &CStr,
     user: UserId,
     group: GroupId,
 ) -> nix::Result<()> {
-    let mut staged = b".nfs-hostchange.".to_vec();
-    staged.extend_from_slice(name.to_bytes());
-    let staged = CString::new(staged).map_err(|_| Errno::EINVAL)?;
-    let staged = staged.as_c_str();
-    // What a crash left is an empty directory; anything else stays and is reported.
-    match unlinkat(directory, staged, UnlinkatFlags::RemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => {}
+    match mkdirat(directory, name, Mode::from_bits_truncate(OWN)) {
+        Ok(()) | Err(Errno::EEXIST) => {}
         Err(errno) => return Err(errno),
     }
-    mkdirat(directory, staged, Mode::from_bits_truncate(OWN))?;
     let fd = openat(
         directory,
-        staged,
+        name,
         OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
         Mode::empty(),
     )?;
-    fchown(
-        &fd,
-        Some(Uid::from_raw(user.0)),
-        Some(Gid::from_raw(group.0)),
-    )?;
-    // Replaces only an empty directory. Another login that just made it finds out when it wants
-    // to make its lock file there, and begins anew.
-    let renamed = renameat(directory, staged, directory, name);
-    if renamed.is_err() {
-        let _ = unlinkat(directory, staged, UnlinkatFlags::RemoveDir);
+    if is_just_made(&fd)? {
+        let (user, group) = (Uid::from_raw(user.0), Gid::from_raw(group.0));
+        fchown(&fd, Some(user), Some(group))?;
     }
-    renamed
+    Ok(())
+}
+
+/// Whether this is what a login leaves that is killed before it gave the directory to its user.
+fn is_just_made(directory: &OwnedFd) -> nix::Result<bool> {
+    let status = fstat(directory)?;
+    let is_as_made = status.st_uid == 0 && status.st_mode & 0o7777 == OWN;
+    let mut entries = Entries::default();
+    Ok(is_as_made && (!entries.read(directory)? || entries.iter().next().is_none()))
 }
 
 /// Whether nobody but root can make, replace or remove root's entries in `directory`.

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, fstat, fstatat};
+use nix::sys::stat::{Mode, fchmod, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::local::directory::ListIndexDirectory;
@@ -595,11 +595,14 @@ fn open(directory: &ListIndexDirectory, further: OFlag) -> Result<Option<File>, 
         Err(errno) => return Err(failed(directory, errno)),
     };
     let status = fstat(&file).map_err(|errno| failed(directory, errno))?;
-    if is_regular(&status) && status.st_nlink <= 1 {
-        Ok(Some(file))
-    } else {
-        Err(SignError::NotAFile(path()))
+    if !is_regular(&status) || status.st_nlink > 1 {
+        return Err(SignError::NotAFile(path()));
     }
+    if status.st_mode & 0o600 != 0o600 {
+        // Made under an umask that would keep its owner out.
+        fchmod(&file, mode).map_err(|errno| failed(directory, errno))?;
+    }
+    Ok(Some(file))
 }
 
 fn is_current(directory: &ListIndexDirectory, file: &File) -> Result<bool, SignError> {
