@@ -58,6 +58,7 @@ moves() {
         DOVECOT_INCLUDE=$CACHE/roots/$root/usr/include/dovecot MODULES=$WORK/modules-$1 \
             "$REPO/packaging/build-plugin.sh"
     fi
+    rm -rf "$WORK"/inside-*
     # The documents have one place for list indexes, which each backend covers with its own.
     "$REPO/tests/lib/in-root.sh" "$root" "$REPO/tests/documents/inside.sh" "$1" "$2" "$DIST" "$WORK"
 }
