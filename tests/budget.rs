@@ -75,7 +75,7 @@ fn cost_of(login: Login<'_>) -> Cost {
 }
 
 /// Logins of a settled user, with a configuration file to read: as root and as the user, with the
-/// location in the environment and in the file.
+/// fields of Dovecot 2.3 and of 2.4.
 fn settled() -> (Lab, [MakeLogin; 4]) {
     // Building it wants the system's own /etc.
     let program = release_wrapper();
@@ -123,6 +123,18 @@ fn a_login_with_nothing_to_do_makes_few_system_calls() {
             numbers.len()
         );
     }
+}
+
+#[test]
+fn the_fields_of_dovecot_2_4_cost_no_further_system_call() {
+    let (lab, logins) = settled();
+    let calls = logins.map(|login| {
+        let calls = cost_of(login(&lab)).calls;
+        calls.iter().map(|call| call.number).collect::<Vec<_>>()
+    });
+    let [by_root, by_root_of_2_4, by_user, by_user_of_2_4] = calls;
+    assert_eq!(by_root, by_root_of_2_4);
+    assert_eq!(by_user, by_user_of_2_4);
 }
 
 #[test]

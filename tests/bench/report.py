@@ -24,6 +24,7 @@ NAMES = {
     "job.musl": "h2: C, the job, static musl",
     "job.static": "C, the job, static glibc",
     "wrapper": "nfs-hostchange-login",
+    "wrapper.settings": "nfs-hostchange-login, fields of Dovecot 2.4",
     "wrapper.glibc": "nfs-hostchange-login on static glibc",
     "wrapper.defaults": "nfs-hostchange-login, no configuration file",
     "wrapper.idle": "nfs-hostchange-login, nothing is local",

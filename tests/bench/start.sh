@@ -29,6 +29,10 @@ END
         candidate job.musl "$BIN/job.musl" "$end"
         candidate job.static "$BIN/job.static" "$end"
         candidate wrapper "$wrapper" "--config=$WORK/nfs-hostchange.toml" "$end"
+        candidate wrapper.settings MAIL_DRIVER=mdbox 'MAIL_PATH=~/mdbox' \
+            "MAILBOX_LIST_INDEX_PREFIX=$list/dovecot.list.index" \
+            'USERDB_KEYS=home uid gid auth_token auth_mech mail_driver mail_path mailbox_list_index_prefix ' \
+            "$wrapper" "--config=$WORK/nfs-hostchange.toml" "$end"
         candidate wrapper.glibc "$wrapper.glibc" "--config=$WORK/nfs-hostchange.toml" "$end"
         candidate wrapper.defaults "$wrapper" "--config=$WORK/none.toml" "$end"
         # Nothing is local: it decides that, and executes.
