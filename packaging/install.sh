@@ -59,6 +59,7 @@ put 0644 "$here/examples/dovecot-nfs-hostchange.conf" "$DOCDIR/examples/dovecot-
 put 0644 "$here/examples/dovecot-2.4.conf" "$DOCDIR/examples/dovecot-2.4.conf"
 put 0644 "$here/examples/prometheus-alerts.yml" "$DOCDIR/examples/prometheus-alerts.yml"
 put 0644 "$here/examples/cron.d" "$DOCDIR/examples/cron.d"
+put 0644 "$here/examples/list-indexes.mount" "$DOCDIR/examples/list-indexes.mount"
 put 0644 "$here/examples/tmpfiles-one-uid.conf" "$DOCDIR/examples/tmpfiles-one-uid.conf"
 put 0644 "$here/examples/tmpfiles-many-uids.conf" "$DOCDIR/examples/tmpfiles-many-uids.conf"
 
