@@ -6,7 +6,8 @@
 # The Dovecots are those of tests/setup.sh roots. Each backend is a system of its own (tests/lib/in-root.sh) with its
 # own /dev/shm and host name; the mail store in /tmp is shared.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
+# shellcheck source=tests/lib/common.sh
+source "$(dirname "$0")/lib/common.sh"
 
 roots=() options=()
 while [ "$#" -gt 0 ]; do

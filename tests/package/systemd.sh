@@ -43,7 +43,9 @@ service_sweeps_what_nobody_uses() {
     chmod 1733 "$LISTINDEX/f5"
     list_index 100001 f5/alice
     list_index 100002 f5/bob
-    printf '%-255s\n' "1 4 0 0 0 - unix:0:1:7fffffff" >"$LISTINDEX/f5/bob/.lasthost.without"
+    printf '%-255s\n' "1 4 0 0 $(tr -d - </proc/sys/kernel/random/boot_id | head -c 16) 4000000.1 unix:$(
+        printf '%x' "$(stat -L -c %i /proc/self/ns/net)"
+    ):1:7fffffff" >"$LISTINDEX/f5/bob/.lasthost.without"
     chown 100002:100002 "$LISTINDEX/f5/bob/.lasthost.without"
     list_index 100003 f5/in-use
     list_index 5000 own/carl
