@@ -4,10 +4,14 @@
 # any more, logins work, and a user who moves between two backends sees what is there.
 #
 # The Dovecots are those of tests/setup.sh roots. Each backend is a system of its own (tests/lib/in-root.sh) with its
-# own /dev/shm and host name; the mail store in /tmp is shared.
+# own /dev/shm and host name; the mail store in /tmp is shared. The last line counts the cases.
 set -euo pipefail
 # shellcheck source=tests/lib/common.sh
 source "$(dirname "$0")/lib/common.sh"
+# shellcheck source=tests/lib/build.sh
+source "$REPO/tests/lib/build.sh"
+# shellcheck source=tests/lib/cases.sh
+source "$REPO/tests/lib/cases.sh"
 
 roots=() options=()
 while [ "$#" -gt 0 ]; do
@@ -22,17 +26,17 @@ done
 [ "${#roots[@]}" -gt 0 ] || roots=(bookworm trixie)
 need_root
 make_work_dirs
-if [[ " ${options[*]} " != *" --list "* ]]; then
-    "$REPO/packaging/build.sh" >"$WORK/build.log" 2>&1 || { cat "$WORK/build.log" >&2 && die "building failed"; }
+list=false
+[[ " ${options[*]} " != *" --list "* ]] || list=true
+if ! $list; then
+    build_release || die "it does not build"
     mkdir "$WORK/bin"
-    cp "${CARGO_TARGET_DIR:-$REPO/target}"/dist/nfs-hostchange{,-login} "$WORK/bin/"
+    cp "$DIST"/nfs-hostchange{,-login} "$WORK/bin/"
 fi
-status=0 passed=0 failed=0
 for root in "${roots[@]}"; do
     step "$root"
-    "$PYTHON" "$REPO/tests/check/cases.py" "$root" "$WORK" "${options[@]}" | tee "$WORK/result" || status=1
-    read -r p _ f _ < <(tail -n 1 "$WORK/result")
-    passed=$((passed + ${p//[!0-9]/})) failed=$((failed + ${f//[!0-9]/}))
+    "$PYTHON" "$REPO/tests/check/cases.py" "$root" "$WORK" "${options[@]}" | tee "$WORK/result" || true
+    $list || count_result "$(tail -n 1 "$WORK/result")" || FAILED=$((FAILED + 1))
 done
-say "$passed passed, $failed failed"
-exit "$status"
+$list || print_result
+[ "$FAILED" = 0 ]

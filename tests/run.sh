@@ -109,7 +109,7 @@ timed "shell scripts" check_shell
 timed "tests in Rust" check_rust
 if $QUICK; then
     timed "real Dovecot" check_script smoke.sh --quick
-    say "== left out: load, kernel NFS, packages, benchmarks"
+    say "== left out: sessions without list index, the plugin, check, documents, load, kernel NFS, packages, benchmarks"
 else
     timed "real Dovecot" check_script smoke.sh
     timed "sessions without list index" check_script failsafe.sh

@@ -1,8 +1,7 @@
 //! Every order of steps, crashes and failures of logins and cleaners on two backends, tried out
 //! on a model of the protocol (docs/protocol.md), and the proof that the search finds mistakes.
 //!
-//! With `NFS_HOSTCHANGE_TESTS=long` larger searches run too; `--release` is worth while then:
-//! `NFS_HOSTCHANGE_TESTS=long cargo test --release --test model -- --nocapture`.
+//! The larger searches: `cargo test --release --test model -- --ignored --nocapture`.
 
 mod protocol;
 
@@ -26,10 +25,6 @@ fn protocol(processes: &[(usize, bool)]) -> Protocol {
         unmounts: false,
         mistake: Mistake::None,
     }
-}
-
-fn long() -> bool {
-    std::env::var_os("NFS_HOSTCHANGE_TESTS").is_some_and(|value| value == "long")
 }
 
 /// Searches everything; nothing may be found.
@@ -128,67 +123,62 @@ fn two_migrations_never_lose_or_trust_what_they_should_not() {
 }
 
 #[test]
+#[ignore = "takes minutes: cargo test --release --test model -- --ignored"]
 fn two_backends_with_failing_calls() {
-    if long() {
-        check(
-            "a login on each of two backends, and anything fails",
-            Protocol {
-                failures: true,
-                ..protocol(&[A, B])
-            },
-        );
-    }
+    check(
+        "a login on each of two backends, and anything fails",
+        Protocol {
+            failures: true,
+            ..protocol(&[A, B])
+        },
+    );
 }
 
 #[test]
+#[ignore = "takes minutes: cargo test --release --test model -- --ignored"]
 fn two_backends_and_unmounts() {
-    if long() {
-        check(
-            "a login on each of two backends, INDEX comes and goes",
-            Protocol {
-                unmounts: true,
-                ..protocol(&[A, B])
-            },
-        );
-    }
+    check(
+        "a login on each of two backends, INDEX comes and goes",
+        Protocol {
+            unmounts: true,
+            ..protocol(&[A, B])
+        },
+    );
 }
 
 #[test]
+#[ignore = "takes minutes: cargo test --release --test model -- --ignored"]
 fn two_backends_and_a_cleaner() {
-    if long() {
-        check(
-            "a login on each of two backends and a cleaner",
-            protocol(&[A, B, CLEANER]),
-        );
-    }
+    check(
+        "a login on each of two backends and a cleaner",
+        protocol(&[A, B, CLEANER]),
+    );
 }
 
 #[test]
+#[ignore = "takes minutes: cargo test --release --test model -- --ignored"]
 fn two_migrations_with_timeouts() {
-    if long() {
-        check(
-            "two logins on one backend, migration, the lock may time out, anything fails",
-            Protocol {
-                migration: true,
-                timeouts: true,
-                failures: true,
-                ..protocol(&[A, A])
-            },
-        );
-    }
+    check(
+        "two logins on one backend, migration, the lock may time out, anything fails",
+        Protocol {
+            migration: true,
+            timeouts: true,
+            failures: true,
+            ..protocol(&[A, A])
+        },
+    );
 }
 
 #[test]
+#[ignore = "takes minutes: cargo test --release --test model -- --ignored"]
 fn two_backends_migrating() {
-    if long() {
-        check(
-            "a login on each of two backends, migration",
-            Protocol {
-                migration: true,
-                ..protocol(&[A, B])
-            },
-        );
-    }
+    check(
+        "a login on each of two backends, migration",
+        Protocol {
+            migration: true,
+            ..protocol(&[A, B])
+        },
+    );
 }
 
 #[test]
