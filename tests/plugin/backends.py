@@ -45,9 +45,11 @@ class Machine:
         self.version = self.run(["dovecot", "--version"]).stdout.split()[0]
         self.is_24 = self.version.startswith("2.4")
 
-    def command(self, argv, hostname=None):
-        """ARGV there, with a name of the host of its own."""
+    def command(self, argv, hostname=None, etc=None):
+        """ARGV there, with a name of the host and a directory /etc/dovecot of its own."""
         argv = [str(word) for word in argv]
+        if etc:
+            argv = ["sh", "-c", f'mount --bind {etc} /etc/dovecot && exec "$@"', "sh", *argv]
         if hostname:
             argv = ["sh", "-c", f'hostname {hostname} && exec "$@"', "sh", *argv]
         if self.root:
@@ -56,13 +58,13 @@ class Machine:
                 for place in ("/proc", "/dev", "/tmp")
             )
             argv = ["sh", "-c", f'{mounts}; exec chroot {self.root} "$@"', "sh", *argv]
-        if hostname or self.root:
+        if hostname or etc or self.root:
             argv = ["unshare", "--mount", "--uts", "--propagation", "private", *argv]
         return argv
 
-    def run(self, argv, hostname=None, check=True, **options):
+    def run(self, argv, hostname=None, etc=None, check=True, **options):
         result = subprocess.run(
-            self.command(argv, hostname), capture_output=True, text=True, timeout=120, **options
+            self.command(argv, hostname, etc), capture_output=True, text=True, timeout=120, **options
         )
         if check and result.returncode != 0:
             raise Failed(f"{' '.join(map(str, argv))}: {result.returncode}: {result.stderr}{result.stdout}")
@@ -76,7 +78,7 @@ class Failed(Exception):
 class Site:
     """OPTIONS: driver, plugin (its file or None), more (lines of dovecot.conf), list_index (where, with
     @LOCAL@ for the backend's own directory), per_backend (a function from the name to more lines),
-    one_uid (all users share one), wrapper (its file), wrapped and plugged (the names of the backends that
+    one_uid (all users share one), toml (the configuration file), wrapper (its file), wrapped and plugged (the names of the backends that
     have it, or the plugin)."""
 
     def __init__(self, machines, **options):
@@ -144,6 +146,9 @@ class Backend:
         self.dir.mkdir()
         self.dir.chmod(0o711)
         self.hostname = f"{name}.example.org"
+        self.etc = self.dir / "etc"
+        self.etc.mkdir()
+        self.configure_plugin()
         self.conf = self.dir / "dovecot.conf"
         self.log_file = self.dir / "log"
         with os.fdopen(os.open(self.log_file, os.O_CREAT | os.O_WRONLY, 0o666), "w"):
@@ -194,7 +199,7 @@ class Backend:
         options = self.site.options
         location, settings = DRIVERS[options["driver"]]
         list_index = options.get("list_index", "@LOCAL@/@USER@/dovecot.list.index")
-        list_index = list_index.replace("@LOCAL@", str(self.local))
+        list_index = list_index.replace("@LOCAL@", str(self.local)) if list_index else ""
         more = options["more"] + "\n" + options["per_backend"](self.name)
         more = more.replace("@LOCAL@", str(self.local)).replace("@STORE@", str(self.site.store))
         common = f"""
@@ -262,7 +267,7 @@ service auth {{
                 "dovecot_config_version = 2.4.0\ndovecot_storage_version = 2.4.0\n"
                 f"{common}{ports}{plugins}{lines}"
                 f"mail_home = {self.site.store}/%{{user}}\n"
-                f"mailbox_list_index_prefix = {list_index}\n"
+                f"{'mailbox_list_index_prefix = ' if list_index else ''}{list_index}\n"
                 "auth_allow_cleartext = yes\n"
                 "protocols {\n  imap = yes\n  pop3 = yes\n  lmtp = yes\n}\n"
                 "namespace inbox {\n  inbox = yes\n  separator = /\n}\n"
@@ -276,7 +281,7 @@ service auth {{
             f"{common}{ports}{plugins}"
             "protocols = imap pop3 lmtp\nmail_nfs_storage = yes\nmail_nfs_index = yes\n"
             "disable_plaintext_auth = no\nauth_mechanisms = plain\n"
-            f"mail_location = {location}:LISTINDEX={list_index}\n"
+            f"mail_location = {location}{':LISTINDEX=' if list_index else ''}{list_index}\n"
             f"mail_home = {self.site.store}/%u\n"
             "namespace inbox {\n  inbox = yes\n  separator = /\n}\n"
             f"passdb {{\n  driver = passwd-file\n  args = {self.dir}/users\n}}\n"
@@ -284,10 +289,26 @@ service auth {{
             f"{more}\n"
         )
 
+    def configure_plugin(self):
+        if "toml" in self.site.options:
+            (self.etc / "nfs-hostchange.toml").write_text(self.site.options["toml"])
+
+    def begin_anew(self, **options):
+        """With other OPTIONS."""
+        self.stop()
+        self.site.options.update(options)
+        self.plugin = self.site.options["plugin"]
+        if self.plugin:
+            shutil.copy(self.plugin, self.dir / "modules" / PLUGIN)
+        self.configure_plugin()
+        self.conf.write_text(self.configuration())
+        self.start()
+        self.wait_until_ready()
+
     def start(self):
         out = open(self.dir / "out", "w")
         self.process = subprocess.Popen(
-            self.machine.command(["nice", "dovecot", "-F", "-c", self.conf], self.hostname),
+            self.machine.command(["nice", "dovecot", "-F", "-c", self.conf], self.hostname, self.etc),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
@@ -368,6 +389,17 @@ service auth {{
             input=mailclient.MAIL.decode(),
         )
 
+    def alone(self, user, *commands, strace=()):
+        """An IMAP session without a client's connection, COMMANDS in the protocol's words; if STRACE, what
+        that says of its system calls. Its exit status does not matter."""
+        lines = "".join(f"{number} {command}\n" for number, command in enumerate((*commands, "LOGOUT")))
+        argv = ["/usr/lib/dovecot/imap", "-c", self.conf, "-u", user]
+        trace = self.dir / "trace"
+        if strace:
+            argv = ["strace", "-f", "-o", trace, *strace, *argv]
+        self.run(argv, input=lines, check=False)
+        return trace.read_text().splitlines() if strace else []
+
     def pop3_dele(self, user):
         session = mailclient.poplib.POP3("127.0.0.1", self.pop3_port, timeout=60)
         session.user(user)
@@ -376,11 +408,11 @@ service auth {{
         session.quit()
 
     def run(self, argv, **options):
-        return self.machine.run(argv, self.hostname, **options)
+        return self.machine.run(argv, self.hostname, self.etc, **options)
 
     def popen(self, argv, text):
         """ARGV begun, with TEXT as its input."""
-        process = subprocess.Popen(self.machine.command(argv, self.hostname), stdin=subprocess.PIPE)
+        process = subprocess.Popen(self.machine.command(argv, self.hostname, self.etc), stdin=subprocess.PIPE)
         process.stdin.write(text)
         process.stdin.close()
         return process
@@ -403,7 +435,7 @@ service auth {{
 
     def problems(self):
         """Lines of the log that say that something is wrong. Whatever the wrapper says is an error there."""
-        wrong = re.compile(r"(Error|Fatal|Panic|Warning): (?!nfs-hostchange: )")
+        wrong = re.compile(r"(Error|Fatal|Panic|Warning): (?!nfs-hostchange: |Killed with signal 15)")
         return [line for line in self.log().splitlines() if wrong.search(line)]
 
     def forget_log(self):

@@ -728,3 +728,124 @@ def _(context):
         beside.close()
         expect_look(site.a, user, "a later session")
         expect_look(site.b, user, "the other backend")
+
+
+# --- kills and failing calls ---------------------------------------------------------------------
+
+# What the plugin's part changes files with, and asks and locks; Dovecot uses some of them as well.
+CALLS = "openat2,statx,flock,renameat,utimensat,fsync,unlinkat,pwrite64,ftruncate,mkdirat"
+
+
+def expect_all_right(site, user, what):
+    for backend in (site.a, site.b, site.a):
+        expect_look(backend, user, what)
+
+
+@case("a session that is killed while it takes the user over leaves nothing that a later one believes", long=True)
+def _(context):
+    with context.site() as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+        for number in range(200):
+            site.b.imap(user, "append:work", "append:INBOX")
+            trace = site.a.alone(
+                user,
+                'LIST "" * RETURN (STATUS (MESSAGES))',
+                strace=("-e", f"trace={CALLS}", "-e", f"inject={CALLS}:signal=KILL:when={number + 1}"),
+            )
+            killed = any("killed by SIGKILL" in line for line in trace)
+            expect_all_right(site, user, f"after a kill at call {number + 1}")
+            if not killed:
+                expect(number > 5, True, f"it was killed {number} times")
+                return
+        raise Failed("it has no end")
+
+
+@case("a command that is killed at any of its system calls leaves nothing that a later session believes", long=True)
+def _(context):
+    with context.site() as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+        save = ["doveadm", "-c", site.b.conf, "save", "-u", user, "-m", "work"]
+        trace = site.b.dir / "trace"
+        for number in range(200):
+            site.a.look(user)
+            strace = ["strace", "-f", "-o", trace, "-e", f"trace={CALLS}"]
+            strace += ["-e", f"inject={CALLS}:signal=KILL:when={number + 1}"]
+            site.b.run([*strace, *save], input="Subject: saved\n\nHello.\n", check=False)
+            expect_all_right(site, user, f"after a kill at call {number + 1}")
+            if "killed by SIGKILL" not in trace.read_text():
+                expect(number > 5, True, f"it was killed {number} times")
+                return
+        raise Failed("it has no end")
+
+
+# Those of them that Dovecot itself does not use, so that it is the plugin's part that fails.
+OWN_CALLS = {"openat2": "EACCES", "statx": "EIO", "flock": "ENOLCK", "renameat": "ENOSPC", "utimensat": "EPERM"}
+
+
+@case("no session fails because a system call of the plugin's fails, and a later one is right")
+def _(context):
+    with context.site() as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+        for call, error in OWN_CALLS.items():
+            failing = ("-e", f"trace={call}", "-e", f"inject={call}:error={error}")
+            site.b.imap(user, "append:work")
+            site.a.alone(user, 'LIST "" *', f"CREATE made-{call}", f"STATUS made-{call} (MESSAGES)", strace=failing)
+            expect(f"made-{call} 0" in site.truth(user), True, f"the folder that was made while {call} failed")
+            expect_all_right(site, user, f"after a session in which {call} failed")
+            if call in ("statx", "renameat"):
+                # INDEX can be neither asked nor written, so nobody can be told of a change.
+                continue
+            site.b.run(
+                ["strace", "-f", "-o", "/dev/null", *failing]
+                + ["doveadm", "-c", site.b.conf, "save", "-u", user, "-m", "work"],
+                input="Subject: saved\n\nHello.\n",
+            )
+            expect_all_right(site, user, f"after a command in which {call} failed")
+        for backend in (site.a, site.b):
+            expect_no_crash(backend)
+
+
+# --- what it costs -------------------------------------------------------------------------------
+
+
+@case("a session asks NFS once when it begins, and once more when it ends if it changed something")
+def _(context):
+    with context.site() as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+
+        def questions(*commands):
+            trace = site.a.alone(user, *commands, strace=("-e", "trace=statx"))
+            return len([line for line in trace if "AT_STATX_FORCE_SYNC" in line])
+
+        look = 'LIST "" * RETURN (STATUS (MESSAGES))'
+        expect(questions(look), 1, "questions of a session that looks")
+        expect(questions(look, "CREATE made", look, "CREATE again", look), 2, "of one that changes something")
+        expect_quiet(site)
+
+
+# --- taking over what was there before -----------------------------------------------------------
+
+
+@case("a list index in INDEX is taken over by the first session, and is right")
+def _(context):
+    with context.site(plugin=None, list_index="") as site:
+        user = site.new_user()
+        site.a.imap(user, "create:work", "append:work")
+        site.b.look(user)
+        index = operations.claim_of(site, user).parent
+        expect((index / "dovecot.list.index.log").exists(), True, "the list index is in INDEX")
+        for backend in (site.a, site.b):
+            backend.begin_anew(
+                plugin=context.plugin, list_index="@LOCAL@/@USER@/dovecot.list.index", toml="migration = true\n"
+            )
+        expect_look(site.a, user, "the first session")
+        expect("migrated" in site.a.log(), True, "it is said")
+        expect(list(index.glob("dovecot.list.index*")), [], "what is left in INDEX")
+        expect(site.a.has_list_index(user), True, "the local one is in use")
+        site.b.lmtp(f"{user}+work")
+        expect_all_right(site, user, "a later session")
+        expect_quiet(site)
