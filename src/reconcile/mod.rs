@@ -380,11 +380,16 @@ impl Reconciliation<'_> {
         let (index, look) = self.index.look()?;
         let standing = look.claim.and_then(|_| index.claim_text());
         let text = self.claim_without(standing.as_ref(), session);
+        let waiting = self.waiting_originals(&index, &look);
         let claimed = match index.claim_for(&text, look.claim) {
             Ok(claim) => Some(claim),
             Err(_) => index.unclaim().map(|()| None)?,
         };
-        self.discard_originals(&index, &look)?;
+        // Once the user is claimed nobody takes them over: should this process be killed here, they
+        // are only in the way.
+        if let Some(log) = waiting {
+            Originals::delete_own(&index, log, self.events)?;
+        }
         Ok(claimed)
     }
 
@@ -417,21 +422,18 @@ impl Reconciliation<'_> {
         Some(sign)
     }
 
-    /// A session without list index does not write to the user's own list index in INDEX, if that
-    /// waits for its migration; so it is out of date from now on. Once the user is claimed nobody
-    /// takes it over, so if this process is killed in between, it is only in the way.
-    #[cold]
-    fn discard_originals(&self, index: &IndexDirectory<'_>, look: &Look) -> Result<(), IndexError> {
-        match look.shared_list_index {
-            SharedListIndex::Present(log) if self.index.migration == Migration::On => {
-                // The claim that stood before, which is not there any more, was nobody's.
-                match look.claim {
-                    None => Originals::delete_own(index, log, self.events),
-                    Some(_) => Ok(()),
-                }
-            }
-            _ => Ok(()),
-        }
+    /// The user's own list index in INDEX, by its `.log`, if it waits for its migration. A session
+    /// without list index does not write to it, so that it is out of date from then on.
+    fn waiting_originals(&self, index: &IndexDirectory<'_>, look: &Look) -> Option<Version> {
+        let log = look
+            .shared_list_index
+            .version()
+            .filter(|_| self.index.migration == Migration::On)?;
+        // If nobody knows, it is left alone.
+        index
+            .is_unclaimed(look.claim)
+            .is_ok_and(|unclaimed| unclaimed)
+            .then_some(log)
     }
 
     /// The fast path: nothing is logged, and nothing written on NFS.
