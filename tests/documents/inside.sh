@@ -126,7 +126,7 @@ for turn in 1 2 3 4 5 6; do
         tail -n 20 "$WORK"/inside-*/log >&2
         exit 1
     fi
-    client "$port" alice "create:f$turn" >/dev/null
+    client "$port" alice "create:f$turn" select:INBOX append:INBOX >/dev/null
     expected=$(printf '%s\nf%s\n' "${expected// /$'\n'}" "$turn" | LC_ALL=C sort | paste -sd' ')
 done
 
