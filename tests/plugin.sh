@@ -49,14 +49,20 @@ fi
 find_cargo || die "no cargo"
 [ -n "${WRAPPER:-}" ] || build_release || die "it does not build"
 make_work_dirs
+# The plugin for each; a mixed cluster is tried with the newest beside the others.
 for name in "${DOVECOTS[@]}"; do
-    case $name in
-        machine) root=() include=/usr/include/dovecot ;;
-        *) root=(--root "$ROOTS/$name") include=$ROOTS/$name/usr/include/dovecot ;;
-    esac
+    include=/usr/include/dovecot
+    [ "$name" = machine ] || include=$ROOTS/$name$include
     DOVECOT_INCLUDE=$include MODULES=$WORK/$name "$REPO/packaging/build-plugin.sh"
-    "$PYTHON" -B "$REPO/tests/plugin/run.py" "${root[@]}" "${ONLY[@]}" "${QUICK[@]}" --wrapper "$WRAPPER" \
-        --plugin "$WORK/$name/lib90_nfs_hostchange_plugin.so" | tee "$WORK/result" || true
+done
+PLUGIN=lib90_nfs_hostchange_plugin.so
+BESIDE=()
+[ ! -e "$WORK/trixie/$PLUGIN" ] || BESIDE=(--beside "$ROOTS/trixie" "$WORK/trixie/$PLUGIN")
+for name in "${DOVECOTS[@]}"; do
+    root=()
+    [ "$name" = machine ] || root=(--root "$ROOTS/$name")
+    "$PYTHON" -B "$REPO/tests/plugin/run.py" "${root[@]}" "${BESIDE[@]}" "${ONLY[@]}" "${QUICK[@]}" \
+        --wrapper "$WRAPPER" --plugin "$WORK/$name/$PLUGIN" | tee "$WORK/result" || true
     count_result "$(tail -n 1 "$WORK/result")" || FAILED=$((FAILED + 1))
 done
 print_result

@@ -243,11 +243,15 @@ def storm(port, *users):
         raise Failure("\n".join(wrong[:10]))
 
 
-def ports(count):
-    taken = [socket.socket() for _ in range(int(count))]
+def free_ports(count):
+    taken = [socket.socket() for _ in range(count)]
     for sock in taken:
         sock.bind((HOST, 0))
-    print(*[sock.getsockname()[1] for sock in taken])
+    return [sock.getsockname()[1] for sock in taken]
+
+
+def ports(count):
+    print(*free_ports(int(count)))
 
 
 def serve():

@@ -76,7 +76,7 @@ class Failed(Exception):
 
 
 class Site:
-    """OPTIONS: driver, plugin (its file or None), more (lines of dovecot.conf), list_index (where, with
+    """OPTIONS: driver, plugin (its file, one for each backend, or None), more (lines of dovecot.conf), list_index (where, with
     @LOCAL@ for the backend's own directory), per_backend (a function from the name to more lines),
     one_uid (all users share one), toml (the configuration file), wrapper (its file), wrapped and plugged (the names of the backends that
     have it, or the plugin)."""
@@ -161,6 +161,8 @@ class Backend:
         )
         (self.dir / "users").write_text(users)
         self.plugin = site.options["plugin"] if self.name in site.options.get("plugged", "ab") else None
+        if isinstance(self.plugin, dict):
+            self.plugin = self.plugin[self.name]
         self.wrapper = None
         if wrapped:
             # A copy: the build tree may be in a home that mail users cannot enter.
@@ -168,10 +170,7 @@ class Backend:
             shutil.copy(site.options["wrapper"], self.wrapper)
             (self.dir / "wrapper.toml").write_text('[log]\ntarget = "stderr"\n')
         self.install_modules(self.plugin)
-        capture = subprocess.run(
-            [sys.executable, mailclient.__file__, "ports", "3"], capture_output=True, text=True, check=True
-        )
-        self.imap_port, self.pop3_port, self.lmtp_port = map(int, capture.stdout.split())
+        self.imap_port, self.pop3_port, self.lmtp_port = mailclient.free_ports(3)
         self.conf.write_text(self.configuration())
         self.process = None
         self.start()

@@ -1,8 +1,8 @@
 """Runs the cases of cases.py with one Dovecot and counts them.
 
-    run.py --plugin FILE --wrapper FILE [--root DIRECTORY] [--only REGEX] [--list] [--quick]
+    run.py --plugin FILE --wrapper FILE [--root DIRECTORY] [--beside DIRECTORY FILE] [--only REGEX] [--list] [--quick]
 
-DIRECTORY is another system with a Dovecot. The last line is "N passed, N failed".
+DIRECTORY is another system with a Dovecot, and the FILE behind it the plugin for that. The last line is "N passed, N failed".
 """
 
 import argparse
@@ -20,6 +20,7 @@ def main():
     parser.add_argument("--plugin")
     parser.add_argument("--wrapper")
     parser.add_argument("--root")
+    parser.add_argument("--beside", nargs=2, default=())
     parser.add_argument("--only", default="")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--quick", action="store_true")
@@ -30,6 +31,8 @@ def main():
         return 0
     machine = Machine(arguments.root)
     context = cases.Context(machine, arguments.plugin, arguments.wrapper)
+    if arguments.beside:
+        context.beside = (Machine(arguments.beside[0]), arguments.beside[1])
     passed = failed = 0
     for case in cases.CASES:
         if not re.search(arguments.only, case.sentence) or (arguments.quick and case.long):
