@@ -353,6 +353,16 @@ CASES = [
     *v23("a variable that a login has otherwise than a delivery", "userdb_variable",
          edit=[("default_fields = mail_location=mdbox:~/mdbox:LISTINDEX=/dev/shm/dovecot-listindex", "default_fields = mail_location=mdbox:~/mdbox:LISTINDEX=/dev/shm/dovecot-listindex/%s")]),
     *both("a /proc that hides processes", "hidden_proc", run=["mount -t proc -o hidepid=2 proc /proc"], only_found=True),
+    *v23("a shared namespace whose list index would be taken over", "migration_namespace", own="migration = true\n",
+         edit=[("very_dirty_syncs = yes", "very_dirty_syncs = no")], add="""namespace shared {
+  type = shared
+  prefix = Shared/%%u/
+  separator = /
+  location = mdbox:%%h/mdbox
+  subscriptions = no
+  list = children
+}
+"""),
     # Directories.
     *both("no directory for list indexes", "no_base", tmpfiles="", run=["rm -rf /dev/shm/dovecot-listindex"]),
     *both("the directory belongs to somebody else", "foreign_base", run=["chown mail /dev/shm/dovecot-listindex"]),

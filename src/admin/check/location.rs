@@ -559,7 +559,7 @@ impl View<'_> {
                 continue;
             }
             let remedy = match self.users {
-                MailUsers::One(user) => write(
+                MailUsers::One(user) if user.has_name() => write(
                     settings,
                     format!("service {} {{\n  user = {}\n}}", root.name, user.name),
                 ),
@@ -1061,7 +1061,7 @@ pub fn unknown_groups(person: &Person) -> Vec<u32> {
     let known = accounts::groups_of(name);
     let gid = person.fields.get("gid").and_then(|gid| number(gid));
     let account = Account::of(&String::from_utf8_lossy(name));
-    let groups = account.map(Account::groups).unwrap_or_default();
+    let groups = account.as_ref().map(Account::groups).unwrap_or_default();
     groups
         .into_iter()
         .filter(|group| Some(*group) != gid && !known.contains(group))

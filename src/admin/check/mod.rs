@@ -153,11 +153,11 @@ pub fn check(settings: &Settings, named: &[String]) -> Vec<Finding> {
         &mut findings,
     );
     namespaces::check(settings, &wrapper, has_plugin, &mut findings);
+    location::index_is_shared(&backend.people, &mut findings);
     if let Some(above) = backend.above() {
         let plan = Plan::new(settings, &backend.users, &above);
         directories::check(settings, &plan, &mut findings);
         host::check(&plan, backend.master, &mut findings);
-        location::index_is_shared(&backend.people, &mut findings);
     }
     findings.sorted()
 }

@@ -14,6 +14,8 @@ struct Namespace<'a> {
     /// The path of the list index; `None` if there is none.
     list_index: Option<String>,
     is_shared: bool,
+    /// Its indexes are where those of another user's inbox are.
+    in_anothers_index: bool,
 }
 
 /// Looks at every namespace but the inbox's.
@@ -39,7 +41,7 @@ pub fn check(settings: &Settings, wrapper: &Wrapper, has_plugin: bool, findings:
         let path = list_index.clone();
         let (kind, remedy) = if other.is_shared && is_believed {
             (Kind::SharedNamespace { namespace }, off(settings, &other))
-        } else if wrapper.migrates && !is_local && (other.is_shared || same_store) {
+        } else if wrapper.migrates && !is_local && (other.in_anothers_index || same_store) {
             (
                 Kind::MigrationNamespace { namespace },
                 off(settings, &other),
@@ -100,11 +102,14 @@ fn read<'a>(settings: &'a Settings, name: &'a str) -> Namespace<'a> {
             (store.to_owned(), list_index)
         }
     };
+    let is_shared = own("type") == "shared";
+    let has_index = store.contains(":INDEX=") || !own("mail_index_path").is_empty();
     Namespace {
         name,
         store,
         list_index: list_index.filter(|path| !path.ends_with('/')),
-        is_shared: own("type") == "shared",
+        is_shared,
+        in_anothers_index: is_shared && !has_index,
     }
 }
 

@@ -1,14 +1,17 @@
 //! Whose mail it is: the uids, and the users who are asked about.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use nix::unistd::{Gid, Uid, User, getgrouplist};
+use nix::unistd::{Uid, User};
 
 use super::finding::{Findings, Kind};
 use crate::dovecot::doveadm;
 use crate::dovecot::settings::Settings;
+use crate::names::LOCK_FILE;
 
 /// So many users are asked about; each takes a few hundredths of a second.
 const MOST: usize = 20;
@@ -20,34 +23,48 @@ pub struct Account {
     pub name: String,
     /// The uid.
     pub uid: u32,
-    groups: Vec<u32>,
 }
 
 impl Account {
     /// Looks for a name or a number.
     pub fn of(name: &str) -> Option<Self> {
-        match (User::from_name(name), name.parse()) {
-            (Ok(Some(user)), _) => Some(user.into()),
-            (_, Ok(uid)) => Some(Self::of_uid(uid)),
-            _ => None,
+        match User::from_name(name) {
+            Ok(Some(user)) => Some(user.into()),
+            _ => Self::anywhere(name)
+                .filter(|account| account.name == name)
+                .or_else(|| name.parse().ok().map(Self::of_uid)),
         }
     }
 
     /// Whoever has this uid.
     pub fn of_uid(uid: u32) -> Self {
+        let name = uid.to_string();
         match User::from_uid(Uid::from_raw(uid)) {
             Ok(Some(user)) => user.into(),
-            _ => Self {
-                name: uid.to_string(),
-                uid,
-                groups: Vec::new(),
-            },
+            _ => Self::anywhere(&name).unwrap_or(Self { name, uid }),
         }
     }
 
-    /// The gids of all groups.
-    pub fn groups(self) -> Vec<u32> {
-        self.groups
+    /// A static program sees /etc/passwd alone, and not what LDAP has.
+    fn anywhere(name_or_uid: &str) -> Option<Self> {
+        let entry = answer("getent", &["passwd", name_or_uid]);
+        let mut fields = entry.split(':');
+        Some(Self {
+            name: fields.next()?.to_owned(),
+            uid: fields.nth(1)?.parse().ok()?,
+        })
+    }
+
+    /// Whether a service can run as this one: a number is no user to Dovecot.
+    pub fn has_name(&self) -> bool {
+        self.name.parse::<u32>().is_err()
+    }
+
+    /// The gids of all groups, as the whole system knows them.
+    pub fn groups(&self) -> Vec<u32> {
+        let groups = answer("id", &["-G", "--", &self.name]);
+        let groups = groups.split_whitespace();
+        groups.filter_map(|group| group.parse().ok()).collect()
     }
 
     /// Those of a file's permission bits that count for this one.
@@ -56,7 +73,7 @@ impl Account {
             0o777
         } else if self.uid == owner {
             0o700
-        } else if self.groups.contains(&group) {
+        } else if self.groups().contains(&group) {
             0o070
         } else {
             0o007
@@ -68,19 +85,22 @@ impl From<User> for Account {
     fn from(user: User) -> Self {
         Self {
             uid: user.uid.as_raw(),
-            groups: groups_of(&user.name, user.gid),
             name: user.name,
         }
     }
 }
 
-/// A user's groups as the whole system knows them, with that one.
-fn groups_of(name: &str, group: Gid) -> Vec<u32> {
-    let Ok(name) = CString::new(name) else {
-        return Vec::new();
-    };
-    let groups = getgrouplist(&name, group).unwrap_or_default();
-    groups.into_iter().map(Gid::as_raw).collect()
+/// What a program of the system prints; nothing if it fails.
+fn answer(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
+    output.map_or_else(
+        |_| String::new(),
+        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
 }
 
 /// With whose rights mail is accessed.
@@ -209,12 +229,13 @@ fn of_each_domain(users: Vec<String>) -> Vec<String> {
 /// The names of directories with a list index, which mostly are those of their users.
 fn local_users(base: &Path) -> Vec<String> {
     fn search(directory: &Path, depth: u8, users: &mut Vec<String>) {
+        let lock_file = OsStr::from_bytes(LOCK_FILE.to_bytes());
         for entry in directory.read_dir().into_iter().flatten().flatten() {
             let path = entry.path();
             if users.len() > 8 * MOST || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }
-            if path.join(".lasthost").exists() {
+            if path.join(lock_file).exists() {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 // LISTINDEX may be DOMAIN/NAME.
                 let above = directory.file_name().unwrap_or_default().to_string_lossy();

@@ -118,11 +118,12 @@ pub fn groups(
         return;
     };
     let groups = settings.get("mail_access_groups");
-    if !groups.is_empty() {
+    // The default of newer versions, a group of Dovecot's own, owns no mail.
+    let place = settings.place("mail_access_groups");
+    if !groups.is_empty() && place.is_some() {
         let kind = Kind::AccessGroups {
             groups: groups.to_owned(),
         };
-        let place = settings.place("mail_access_groups");
         findings.add_at(kind, place, post_login.with_users_ids(settings));
     }
     for person in people.iter().filter(|_| post_login.is_root()) {
@@ -199,7 +200,6 @@ impl Service<'_> {
             user => user,
         };
         Some(PostLogin {
-            // A number is no user to Dovecot here.
             user: Account::of(user).filter(|_| user.parse::<u32>().is_err()),
             takes_ids,
             configuration,
@@ -332,8 +332,8 @@ impl Service<'_> {
         let key = format!("service/{name}/user");
         let place = settings.place(&key);
         let wanted = match users {
-            MailUsers::One(account) => account.name.as_str(),
-            MailUsers::Many(_) | MailUsers::Unknown => "root",
+            MailUsers::One(account) if account.has_name() => account.name.as_str(),
+            _ => "root",
         };
         let remedy = write(
             settings,
