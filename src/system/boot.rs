@@ -1,17 +1,20 @@
 //! This run of the kernel, and its clock.
 
+use std::io::Read as _;
 use std::time::Duration;
 
 /// What no other run of the kernel has: the first half of /proc/sys/kernel/random/boot_id; 0 where
 /// that cannot be read.
 pub fn identity() -> u64 {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits: String = text
-        .chars()
-        .filter(char::is_ascii_hexdigit)
+    let mut text = [0; 64];
+    let file = std::fs::File::open("/proc/sys/kernel/random/boot_id");
+    let length = file.and_then(|mut file| file.read(&mut text)).unwrap_or(0);
+    let digits = text[..length]
+        .iter()
+        .filter_map(|&byte| char::from(byte).to_digit(16));
+    digits
         .take(16)
-        .collect();
-    u64::from_str_radix(&digits, 16).unwrap_or(0)
+        .fold(0, |identity, digit| identity << 4 | u64::from(digit))
 }
 
 /// Time since the boot, which nobody sets.

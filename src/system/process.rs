@@ -1,6 +1,8 @@
 //! Other processes, known by more than a number that is given out again.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::str::FromStr;
 
@@ -119,8 +121,11 @@ fn answers(pid: i32) -> bool {
 /// When the process of that number began, the 22nd field of /proc/PID/stat; the second one may
 /// hold anything, but for a closing parenthesis behind the last.
 fn began(pid: i32) -> Option<u64> {
-    let status = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let rest = status.rsplit(|&byte| byte == b')').next()?;
+    // Asked for again and again by a process whose memory is not given back.
+    let mut status = [0; 1024];
+    let mut file = File::open(format!("/proc/{pid}/stat")).ok()?;
+    let length = file.read(&mut status).ok()?;
+    let rest = status[..length].rsplit(|&byte| byte == b')').next()?;
     let field = std::str::from_utf8(rest)
         .ok()?
         .split_ascii_whitespace()
