@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::finding::{Findings, Kind, Remedy, quoted};
-use super::location::inbox;
 use super::services::PostLogin;
+use super::wording::inbox;
 use crate::config::{Configuration, ConfigurationError};
 use crate::dovecot::environment::Namespace;
 use crate::dovecot::files::Place;

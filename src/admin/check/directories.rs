@@ -15,8 +15,8 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::finding::{Findings, Kind, Remedy, quoted};
 use super::host::mount_point;
-use super::location::one_each;
 use super::people::{Account, MailUsers};
+use super::wording::one_each;
 use crate::dovecot::files::Place;
 use crate::dovecot::settings::Settings;
 use crate::local::directory::open_without_links;

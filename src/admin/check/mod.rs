@@ -3,11 +3,12 @@
 //! Dovecot is asked, and its answers are judged by what a login does with them: [`running`] says whether it
 //! can be asked, [`people`] whom about. Then one module for each thing that can be wrong: the [`services`]
 //! that a login passes, the wrapper's own [`configuration`], the [`plugin`], [`location`]: where list indexes
-//! are, other [`namespaces`], the [`directories`] that must be there, and the [`host`] itself. [`finding`]
+//! are for users, [`fields`] and [`wording`]: what the configuration says of it, other [`namespaces`], the [`directories`] that must be there, and the [`host`] itself. [`finding`]
 //! has the words of all that can be found.
 
 mod configuration;
 mod directories;
+mod fields;
 pub mod finding;
 mod host;
 mod location;
@@ -17,6 +18,7 @@ mod plugin;
 mod print;
 mod running;
 mod services;
+mod wording;
 
 use configuration::Wrapper;
 use directories::{Above, Plan};
@@ -43,7 +45,7 @@ struct Backend {
 impl Backend {
     fn look(settings: &Settings, named: &[String], findings: &mut Findings) -> Self {
         let master = Master::find(settings);
-        let template = location::template(settings);
+        let template = wording::template(settings);
         let mut people = Vec::new();
         if running::check(settings, master, findings) {
             let base = Above::of_template(&template).map(|above| above.base);
@@ -136,7 +138,7 @@ pub fn check(settings: &Settings, named: &[String]) -> Vec<Finding> {
         &backend.people,
         &mut findings,
     );
-    location::check_settings(settings, has_wrapper, &mut findings);
+    fields::check(settings, has_wrapper, &mut findings);
     let Backend {
         people,
         users,

@@ -2,8 +2,8 @@
 
 use super::configuration::Wrapper;
 use super::finding::{Findings, Kind, Remedy};
-use super::location::{inbox, list_index_of};
 use super::services::write;
+use super::wording::{inbox, list_index_of};
 use crate::dovecot::settings::{Generation, Settings};
 
 /// A namespace as far as its list index goes, with Dovecot's variables left in.

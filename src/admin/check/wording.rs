@@ -1,0 +1,224 @@
+//! Where the configuration says that list indexes are, with Dovecot's variables left in, and how it has to be
+//! written instead.
+
+use super::finding::Remedy;
+use super::people::{field_of, field_of_userdb};
+use super::services::write;
+use crate::dovecot::files::Place;
+use crate::dovecot::settings::{Generation, Settings};
+
+/// Where list indexes should be.
+pub const LOCAL_2_3: &str = "/dev/shm/dovecot-listindex/%2.256Nu/%u/dovecot.list.index";
+
+pub const LOCAL_2_4: &str = "/dev/shm/dovecot-listindex/%{user | md5 | substr(0, 8) % 256 | hex(2)}/%{user}/dovecot.list.index";
+
+/// Without these, Dovecot 2.4 would have to guess.
+pub const REQUIRED: [&str; 3] = ["mail_driver", "mail_path", "mailbox_list_index_prefix"];
+
+/// These matter only if they are set.
+pub const OPTIONAL: [&str; 2] = ["mail_index_path", "mailbox_list_layout"];
+
+/// What says in Dovecot 2.3 where everything is, the first that is there.
+pub const LOCATIONS: [&str; 2] = ["mail_location", "mail"];
+
+/// The name of the namespace that holds the inbox.
+pub fn inbox(settings: &Settings) -> Option<&str> {
+    settings.names("namespace").into_iter().find(|name| {
+        settings.is_on(&format!("namespace/{name}/inbox"))
+            && !settings.is_on(&format!("namespace/{name}/disabled"))
+    })
+}
+
+/// Where all list indexes of the inbox are, with Dovecot's variables left in; empty if nowhere.
+pub fn template(settings: &Settings) -> String {
+    let in_inbox = |setting: &str| {
+        let own = inbox(settings).map_or("", |name| {
+            settings.get(&format!("namespace/{name}/{setting}"))
+        });
+        if own.is_empty() {
+            settings.get(setting).to_owned()
+        } else {
+            own.to_owned()
+        }
+    };
+    match settings.generation {
+        Generation::V2_4 => in_inbox("mailbox_list_index_prefix"),
+        Generation::V2_3 => {
+            let given = userdb_location(settings).map(|(_, location)| location.to_owned());
+            let location = match in_inbox("location") {
+                own if own.is_empty() => {
+                    given.unwrap_or_else(|| settings.get("mail_location").to_owned())
+                }
+                own => own,
+            };
+            list_index_of(&location).unwrap_or_default().to_owned()
+        }
+    }
+}
+
+/// The LISTINDEX of a location of Dovecot 2.3; colons inside `%{...}` do not end it.
+pub fn list_index_of(location: &str) -> Option<&str> {
+    let (_, rest) = location.rsplit_once(":LISTINDEX=")?;
+    let mut depth = 0;
+    let end = rest.find(|character| {
+        match character {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        character == ':' && depth == 0
+    });
+    Some(&rest[..end.unwrap_or(rest.len())])
+}
+
+/// A location that the userdbs' own settings give to everybody, and the field.
+pub fn userdb_location(settings: &Settings) -> Option<(&'static str, &str)> {
+    settings.names("userdb").into_iter().find_map(|userdb| {
+        let field = |field| Some((field, field_of_userdb(settings, userdb, field)?));
+        field("namespace/inbox/location").or_else(|| LOCATIONS.into_iter().find_map(field))
+    })
+}
+
+/// The variables of a template, each as it is written.
+pub fn variables(template: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = template;
+    while let Some(start) = rest.find('%') {
+        let after = &rest[start + 1..];
+        let length = if after.starts_with('%') {
+            1
+        } else if let Some(brace) = after.find('{').filter(|&at| {
+            after[..at]
+                .chars()
+                .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '.')
+        }) {
+            after[brace..]
+                .find('}')
+                .map_or(after.len(), |end| brace + end + 1)
+        } else {
+            after
+                .find(|c: char| c.is_ascii_lowercase())
+                .map_or(after.len(), |at| at + 1)
+        };
+        let end = start + 1 + length;
+        if !after.starts_with('%') {
+            found.push(&rest[start..end]);
+        }
+        rest = &rest[end..];
+    }
+    found
+}
+
+pub fn removed(place: Place) -> Remedy {
+    Remedy::Replace(place, String::new())
+}
+
+/// A setting of Dovecot 2.4 written anew where it stands, so that copies of it change too.
+pub fn replaced(settings: &Settings, setting: &str, value: &str) -> Option<Remedy> {
+    let line = format!("{setting} = {value}");
+    Some(match settings.place(setting) {
+        Some(place) => Remedy::Replace(place, line),
+        None => write(settings, line),
+    })
+}
+
+/// What gives each user a directory of his own.
+pub fn one_each(settings: &Settings) -> Option<Remedy> {
+    match settings.generation {
+        Generation::V2_4 => replaced(settings, "mailbox_list_index_prefix", LOCAL_2_4),
+        Generation::V2_3 => match userdb_location(settings) {
+            Some((field, location)) => add_userdb_field(settings, field, &local(location)),
+            None => {
+                let location = local(settings.get("mail_location"));
+                Some(write(settings, format!("mail_location = {location}")))
+            }
+        },
+    }
+}
+
+/// The location as the userdb has to return it.
+pub fn for_userdb(settings: &Settings) -> String {
+    let own = inbox(settings).map_or("", |name| {
+        settings.get(&format!("namespace/{name}/location"))
+    });
+    let location = match own {
+        "" => settings.get("mail_location"),
+        own => own,
+    };
+    let location = with_tilde(location);
+    match list_index_of(&location) {
+        Some(list_index) if list_index.starts_with('/') => location,
+        _ => local(&location),
+    }
+}
+
+pub fn with_tilde(location: &str) -> String {
+    let mut text = location.to_owned();
+    for variable in variables(location) {
+        if variable.ends_with('h') || variable.ends_with("{home}") {
+            text = text.replace(variable, "~");
+        }
+    }
+    text
+}
+
+/// Makes every userdb of Dovecot 2.3 return a field, one after the other.
+pub fn add_userdb_field(settings: &Settings, field: &str, value: &str) -> Option<Remedy> {
+    add_field(settings, "userdb", field, value)
+}
+
+pub fn add_field(settings: &Settings, kind: &str, field: &str, value: &str) -> Option<Remedy> {
+    let blocks = settings.names(kind);
+    let name = blocks
+        .iter()
+        .find(|name| field_of(settings, kind, name, field) != Some(value))?;
+    let word = format!("{field}={value}");
+    for setting in ["args", "override_fields", "default_fields"] {
+        let key = format!("{kind}/{name}/{setting}");
+        let old = settings.get(&key);
+        let begins = format!("{field}=");
+        if old.split(' ').any(|other| other.starts_with(&begins)) {
+            let words: Vec<&str> = old
+                .split(' ')
+                .map(|other| {
+                    if other.starts_with(&begins) {
+                        &word
+                    } else {
+                        other
+                    }
+                })
+                .collect();
+            let place = settings.place(&key)?;
+            return Some(Remedy::Replace(
+                place,
+                format!("  {setting} = {}", words.join(" ")),
+            ));
+        }
+    }
+    let key = format!("{kind}/{name}/default_fields");
+    let old = settings.get(&key);
+    match (
+        settings.place(&key),
+        settings.place(&format!("{kind}/{name}")),
+    ) {
+        (Some(place), _) => Some(Remedy::Replace(
+            place,
+            format!("  default_fields = {old} {word}"),
+        )),
+        (None, Some(block)) => Some(Remedy::After(block, format!("  default_fields = {word}"))),
+        (None, None) => None,
+    }
+}
+
+pub fn local(location: &str) -> String {
+    let location = without(location, "LISTINDEX=");
+    format!("{location}:LISTINDEX={LOCAL_2_3}")
+}
+
+/// Without the parts that begin so.
+pub fn without(location: &str, beginning: &str) -> String {
+    let parts = location
+        .split(':')
+        .filter(|part| !part.starts_with(beginning));
+    parts.collect::<Vec<_>>().join(":")
+}
