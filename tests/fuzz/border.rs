@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -113,6 +114,12 @@ impl Place {
 
     pub fn claim(&self) -> PathBuf {
         self.index_path().join(".lasthost")
+    }
+
+    /// Nobody may look into INDEX, or its owner may again.
+    pub fn close_index(&self, closed: bool) {
+        let mode = if closed { 0 } else { 0o700 };
+        fs::set_permissions(self.index_path(), fs::Permissions::from_mode(mode)).unwrap();
     }
 
     /// Another backend claims the user.

@@ -139,6 +139,30 @@ fn a_list_index_in_memory_is_recorded_no_more() {
 }
 
 #[test]
+fn nobody_is_vouched_for_beside_a_session_that_goes_without_because_of_a_doubt() {
+    as_mail_user(|| {
+        let place = scratch("doubt");
+        let mut before = Session::new(&place, true, true);
+        before.take_over();
+        before.end(false);
+        // INDEX cannot be asked who has the user.
+        place.close_index(true);
+        let without = Session::new(&place, true, true);
+        assert_eq!(without.answer, WITHOUT);
+        place.close_index(false);
+        let beside = Session::new(&place, true, true);
+        assert_eq!(
+            beside.answer, WITHOUT,
+            "what the first one changes would not be seen"
+        );
+        without.end(false);
+        beside.end(false);
+        let later = Session::new(&place, true, true);
+        assert_eq!(later.answer, TAKE_OVER, "the record was not void");
+    });
+}
+
+#[test]
 fn what_dovecot_cannot_forget_is_not_recorded() {
     as_mail_user(|| {
         let place = scratch("stubborn");
