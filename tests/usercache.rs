@@ -265,6 +265,21 @@ fn the_sign_of_a_session_without_list_index_is_kept_while_that_is_open() {
 }
 
 #[test]
+fn a_time_far_in_the_future_keeps_no_list_index() {
+    let scratch = Scratch::new();
+    let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);
+    let far = std::time::SystemTime::now() + Duration::from_secs(1_000_000_000);
+    for name in [".lasthost", "dovecot.list.index.log"] {
+        let file = File::options().append(true).open(user.join(name));
+        let times = fs::FileTimes::new().set_accessed(far).set_modified(far);
+        file.and_then(|file| file.set_times(times))
+            .expect("root may");
+    }
+    assert_eq!(scratch.run(clean(&user)).status, Some(0));
+    assert!(!user.exists());
+}
+
+#[test]
 fn whoever_holds_a_lease_holds_up_nobody() {
     let scratch = Scratch::new();
     let parent = scratch.hash_directory("00");

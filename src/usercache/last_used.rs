@@ -25,10 +25,17 @@ pub fn age(last_used: SystemTime) -> Duration {
         .unwrap_or_default()
 }
 
-/// Times before 1970 are as old as can be.
+/// A clock is not further ahead than this. Later times were set by hand, or by a clock that was wrong
+/// for a moment: they would keep a list index for ever.
+const AHEAD: Duration = Duration::from_secs(86_400);
+
+/// Times before 1970 are as old as can be, and so are those far in the future.
 fn time((seconds, nanoseconds): (i64, u32)) -> SystemTime {
     // The kernel keeps nanoseconds below 1,000,000,000.
     let since_epoch = Duration::new(seconds.try_into().unwrap_or(0), nanoseconds);
-    // std counts seconds in an i64 as the kernel does, so everything fits.
-    UNIX_EPOCH.checked_add(since_epoch).unwrap_or(UNIX_EPOCH)
+    let latest = SystemTime::now().checked_add(AHEAD);
+    UNIX_EPOCH
+        .checked_add(since_epoch)
+        .filter(|time| latest.is_none_or(|latest| *time <= latest))
+        .unwrap_or(UNIX_EPOCH)
 }
