@@ -40,7 +40,7 @@ pub enum LockError {
     DirectoryGone(PathBuf),
     /// There is none, and none was to be made.
     Missing(PathBuf),
-    /// It is not in the directory any more: somebody else has begun anew there.
+    /// It is not in the directory any more: somebody else has started again there.
     Lost(PathBuf),
 }
 
@@ -132,12 +132,12 @@ impl Kind for Exclusive {
 }
 
 /// The lock file of a LISTINDEX directory, locked with flock(2) and still in the directory when
-/// the lock was had. The lock goes with the descriptor, so it ends with the process at the latest.
+/// the lock was taken. The lock belongs to the descriptor, so it ends with the process at the latest.
 #[derive(Debug)]
 pub struct Lock<'a, K> {
     directory: &'a ListIndexDirectory,
     file: File,
-    /// As it was when the lock was had.
+    /// As it was when the lock was taken.
     attributes: Attributes,
     kind: PhantomData<K>,
 }
@@ -175,7 +175,7 @@ impl<'a, K: Kind> Lock<'a, K> {
     }
 
     /// `None` if the file that was locked in the end is not the directory's any more: whoever
-    /// removed it had the exclusive lock, and the directory has to be looked at anew.
+    /// removed it had the exclusive lock, and the directory has to be looked at again.
     fn wait(
         directory: &'a ListIndexDirectory,
         file: File,
@@ -210,7 +210,7 @@ impl<'a, K: Kind> Lock<'a, K> {
             .map_err(|errno| failed(self.directory, errno))
     }
 
-    /// The lock file's attributes when the lock was had: its access time was the user's last
+    /// The lock file's attributes when the lock was taken: its access time was the user's last
     /// login here.
     pub fn attributes(&self) -> &Attributes {
         &self.attributes
@@ -255,7 +255,7 @@ impl Lock<'_, Exclusive> {
         }
     }
 
-    /// Removes the lock file, as the last thing under the lock: whoever waits for it begins anew.
+    /// Removes the lock file, as the last thing under the lock: whoever waits for it starts again.
     ///
     /// # Errors
     /// If it cannot be removed, or is not in the directory any more.
@@ -287,7 +287,7 @@ pub fn take_away(directory: &ListIndexDirectory) -> Result<(), LockError> {
 /// would wait here: each of them keeps a process of Dovecot's that somebody else may want.
 ///
 /// # Errors
-/// [`io::ErrorKind::WouldBlock`] if it was not to be had.
+/// [`io::ErrorKind::WouldBlock`] if it was not released in time.
 fn wait_in_line<K: Kind>(
     directory: &ListIndexDirectory,
     file: &File,

@@ -91,7 +91,7 @@ pub enum Doubt {
     Index(IndexError),
     /// LISTINDEX cannot be used.
     Directory(DirectoryError),
-    /// The lock or the record cannot be had.
+    /// The lock cannot be taken, or the record cannot be read.
     Lock(LockError),
     /// The old list index may still be there.
     Delete(DeleteError),
@@ -234,7 +234,7 @@ impl Reconciliation<'_> {
             };
             match attempt {
                 // A cleaner removed the directory between opening and locking it. It had the
-                // lock, so its work is done, and this login begins anew.
+                // lock, so its work is done, and this login starts again.
                 Err(Doubt::Lock(LockError::DirectoryGone(_))) if !deadline.has_passed() => {}
                 result => return result,
             }
@@ -286,7 +286,7 @@ impl Reconciliation<'_> {
         };
         match Lock::<Exclusive>::acquire(&directory, deadline) {
             Ok(lock) => self.under_lock(&lock, sign, |_| Err(error.into())),
-            // Begun anew: the sign must have a place.
+            // Started again: the sign must have a place.
             Err(gone @ LockError::DirectoryGone(_)) if !deadline.has_passed() => Err(gone.into()),
             Err(lock) => {
                 self.events.error(self.refuse(lock, &directory, sign));
@@ -295,7 +295,7 @@ impl Reconciliation<'_> {
         }
     }
 
-    /// The lock cannot be had. What its holder records must be lost, since this session, without a
+    /// The lock cannot be taken. What its holder records must be lost, since this session, without a
     /// list index, may change what is in it.
     #[cold]
     fn refuse(&self, error: LockError, directory: &ListIndexDirectory, sign: &SignSlot) -> Doubt {
