@@ -4,7 +4,7 @@
 //!
 //! Whatever is found is mended as the finding itself says, until nothing is found any more.
 
-mod support;
+mod common;
 
 use std::fs::{self, File, Permissions};
 use std::io::Write;
@@ -18,7 +18,8 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{mkdtemp, sethostname};
 use serde_json::Value;
 
-use support::{Run, Scratch, close, is_root};
+use common::close;
+use common::scratch::{Run, Scratch, is_root};
 
 const BASE: &str = "/dev/shm/dovecot-listindex";
 const LISTINDEX: &str = "LISTINDEX=/dev/shm/dovecot-listindex/%2.256Nu/%u/dovecot.list.index";

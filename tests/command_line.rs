@@ -1,11 +1,11 @@
 //! What the administrator's command says to whoever types something wrong, and asks for help.
 
-mod support;
+mod common;
 
 use std::fs::{self, File};
 use std::process::{Command, Stdio};
 
-use support::{ALICE, DAY, Run, Scratch, user_directory};
+use common::scratch::{ALICE, DAY, Run, Scratch, user_directory};
 
 /// Exit status, standard output and standard error.
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -240,7 +240,7 @@ fn a_reader_that_wants_no_more_loses_nothing() {
     let scratch = Scratch::new();
     for arguments in printing(&scratch) {
         let (reader, writer) = nix::unistd::pipe().expect("pipe");
-        support::close(reader);
+        common::close(reader);
         let output = Command::new(scratch.program())
             .args(&arguments)
             .stdout(Stdio::from(writer))

@@ -1,7 +1,7 @@
 //! The administrator's command together with a running Dovecot: what it asks doveadm, and as
 //! doveadm executes it.
 
-mod support;
+mod common;
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use support::{ALICE, DAY, Run, Scratch, give, is_root, lock, start, user_directory};
+use common::scratch::{ALICE, DAY, Run, Scratch, give, is_root, lock, start, user_directory};
 
 /// A Dovecot that knows one user, and has the command in its libexec directory.
 struct Dovecot {
@@ -243,7 +243,7 @@ fn doveadm_executes_the_command() {
         dovecot.exec(&["usercache", "clean", "7days", path]).status,
         Some(75)
     );
-    support::close(login);
+    common::close(login);
     let run = dovecot.exec(&["usercache", "clean", "7", path]);
     assert_eq!(
         (run.status, run.stderr.lines().count()),

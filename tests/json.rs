@@ -1,7 +1,7 @@
 //! What the command prints for programs: every field of its JSON is documented, and every
 //! documented field is there; and Prometheus's format is as Prometheus wants it.
 
-mod support;
+mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use serde_json::Value;
 
-use support::{ALICE, DAY, Run, Scratch, is_root, user_directory};
+use common::scratch::{ALICE, DAY, Run, Scratch, is_root, user_directory};
 
 /// The fields that docs/json.md names under a heading.
 fn documented(heading: &str) -> BTreeSet<String> {
@@ -54,7 +54,7 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
     let user = user_directory(&root.join("user"), ALICE, DAY);
     let index = scratch.path().join("index");
     fs::create_dir(&index).expect("mkdir");
-    support::give(&index, ALICE);
+    common::scratch::give(&index, ALICE);
     let own = scratch.path().join("nfs-hostchange.toml");
     let location = format!(
         "mdbox:~/mdbox:INDEX={}:LISTINDEX={}/list",

@@ -1,6 +1,6 @@
 //! `nfs-hostchange status` against logins of the real wrapper.
 
-mod support;
+mod common;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use support::{ALICE, DAY, Run, Scratch, give, is_root, snapshot, user_directory};
+use common::scratch::{ALICE, DAY, Run, Scratch, give, is_root, snapshot, user_directory};
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")

@@ -1,6 +1,6 @@
 //! `nfs-hostchange usercache sweep` on a real tmpfs.
 
-mod support;
+mod common;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -16,9 +16,10 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 
-use support::{
-    ALICE, DAY, MALLORY, Run, Scratch, close, give, is_root, lock, set_age, set_times, snapshot,
-    spawn, start, user_directory,
+use common::close;
+use common::scratch::{
+    ALICE, DAY, MALLORY, Run, Scratch, give, is_root, lock, set_age, set_times, snapshot, spawn,
+    start, user_directory,
 };
 
 const OLD: Duration = Duration::from_secs(7 * 86_400 + 60);

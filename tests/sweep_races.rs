@@ -2,7 +2,7 @@
 //!
 //! NFS_HOSTCHANGE_ROUNDS sets how often each user is raced.
 
-mod support;
+mod common;
 
 use std::fs::{self, File, Permissions};
 use std::io::Write;
@@ -21,8 +21,9 @@ use nix::sys::stat::{Mode, UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::mkfifo;
 
-use support::{
-    ALICE, DAY, MALLORY, Run, Scratch, give, is_root, record, set_age, snapshot, user_directory,
+use common::record;
+use common::scratch::{
+    ALICE, DAY, MALLORY, Run, Scratch, give, is_root, set_age, snapshot, user_directory,
 };
 
 const OLD: Duration = Duration::from_secs(7 * 86_400 + 60);

@@ -1,6 +1,6 @@
 //! `nfs-hostchange usercache clean` on a real tmpfs.
 
-mod support;
+mod common;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -13,10 +13,10 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::Value;
 
-use support::record;
-use support::{
-    ALICE, DAY, MALLORY, Scratch, close, give, is_root, lock, set_age, set_times, snapshot,
-    user_directory,
+use common::close;
+use common::record;
+use common::scratch::{
+    ALICE, DAY, MALLORY, Scratch, give, is_root, lock, set_age, set_times, snapshot, user_directory,
 };
 
 const WEEK_OLD: Duration = Duration::from_secs(7 * 86_400 + 60);

@@ -10,6 +10,7 @@
 
 #[path = "../lib/record.rs"]
 pub mod record;
+pub mod scratch;
 pub mod trace;
 
 use std::cell::{Cell, RefCell};

@@ -1,8 +1,5 @@
-//! What the tests of the administrator's command share.
-#![allow(dead_code, reason = "each test program uses its own part")]
-
-#[path = "../lib/record.rs"]
-pub mod record;
+//! Users' directories and the administrator's command, for its black-box tests. They need no file
+//! server and no host name of their own, and so neither root nor a name space.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -11,12 +8,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{geteuid, mkdtemp};
+
+use super::{record, starting};
 
 /// Mail users; no account has these ids, and none is needed.
 pub const ALICE: u32 = 410_001;
@@ -101,14 +99,6 @@ impl Drop for Scratch {
     }
 }
 
-/// Held while a program is started. Until it runs, a new process has copies of all descriptors of
-/// this one: locks and open files of other tests too.
-static STARTING: Mutex<()> = Mutex::new(());
-
-fn starting() -> MutexGuard<'static, ()> {
-    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Starts a program, its standard output and error read by the test.
 pub fn start(command: &mut Command) -> Child {
     spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
@@ -119,12 +109,6 @@ pub fn spawn(command: &mut Command) -> Child {
     let _nobody_else_is_started = starting();
     let child = command.stdin(Stdio::null()).spawn();
     child.expect("the program starts")
-}
-
-/// Closes `file` so that from now on no process has it open or locked.
-pub fn close<T>(file: T) {
-    let _nobody_is_started = starting();
-    drop(file);
 }
 
 /// What a run of the program said.
