@@ -107,7 +107,9 @@ impl Backend {
         let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS;
         unshare(flags).expect("root may have namespaces");
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("as above");
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect(
+            "/ is a mount point; in a chroot that is none, run tests/lib/own-root.sh cargo test",
+        );
         mount_tmpfs("/etc", "mode=0755");
         mount_tmpfs("/run", "mode=0755");
         mount_tmpfs("/dev/shm", "size=1g,mode=1777");

@@ -1035,7 +1035,9 @@ fn enter_namespaces() -> [OwnedFd; 2] {
     let left = ["mnt", "uts"].map(namespace);
     unshare(CloneFlags::CLONE_NEWNS).expect("the tests need root, and mount namespaces");
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).expect("as above");
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).expect(
+        "/ is a mount point; in a chroot that is none, run tests/lib/own-root.sh cargo test",
+    );
     left
 }
 
