@@ -307,13 +307,15 @@ upgrade_loses_no_login() {
 }
 
 removal_is_refused_while_dovecot_needs_it() {
-    local what
+    local what words
     for what in "remove $NAME" "purge $NAME" "remove dovecot-core"; do
         # shellcheck disable=SC2086 # two words
         if apt-get -q -y $what >"$WORK/apt" 2>&1; then
             die "removed"
         fi
-        grep -q 'Take nfs-hostchange-login out' "$WORK/apt" && grep -q 'usercache forget' "$WORK/apt" || die "it does not say what to do: $(<"$WORK/apt")"
+        for words in 'Take nfs-hostchange-login out' 'usercache forget'; do
+            grep -q "$words" "$WORK/apt" || die "it does not say what to do: $(<"$WORK/apt")"
+        done
         imap alice names >/dev/null
     done
     dpkg --audit
