@@ -58,12 +58,19 @@ done
 PLUGIN=lib90_nfs_hostchange_plugin.so
 BESIDE=()
 [ ! -e "$WORK/trixie/$PLUGIN" ] || BESIDE=(--beside "$ROOTS/trixie" "$WORK/trixie/$PLUGIN")
+# Side by side: most of the time they wait for each other's processes.
+RUNS=()
 for name in "${DOVECOTS[@]}"; do
     root=()
     [ "$name" = machine ] || root=(--root "$ROOTS/$name")
     "$PYTHON" -B "$REPO/tests/plugin/run.py" "${root[@]}" "${BESIDE[@]}" "${ONLY[@]}" "${QUICK[@]}" \
-        --wrapper "$WRAPPER" --plugin "$WORK/$name/$PLUGIN" | tee "$WORK/result" || true
-    count_result "$(tail -n 1 "$WORK/result")" || FAILED=$((FAILED + 1))
+        --wrapper "$WRAPPER" --plugin "$WORK/$name/$PLUGIN" >"$WORK/$name/result" 2>&1 &
+    RUNS+=("$!")
+done
+for i in "${!DOVECOTS[@]}"; do
+    wait "${RUNS[i]}" || true
+    cat "$WORK/${DOVECOTS[i]}/result"
+    count_result "$(tail -n 1 "$WORK/${DOVECOTS[i]}/result")" || FAILED=$((FAILED + 1))
 done
 print_result
 [ "$FAILED" = 0 ]
