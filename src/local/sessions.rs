@@ -370,6 +370,8 @@ pub struct OpenSession {
     /// Whether the lock alone says so, and no note: the session may just have ended, and its holder be
     /// about to release it.
     pub is_only_held: bool,
+    /// Whether all of them have lost their connection: their processes may be about to end.
+    pub is_only_lingering: bool,
 }
 
 /// Whether a session goes without the list index called `prefix`, or without any in this
@@ -393,6 +395,7 @@ pub fn open_session(
     Ok(noted.or(held.then_some(OpenSession {
         since: None,
         is_only_held: true,
+        is_only_lingering: false,
     })))
 }
 
@@ -401,10 +404,17 @@ fn noted_in(file: &File, place: Option<u64>) -> io::Result<Option<OpenSession>> 
     let ours = (notes.notes.iter())
         .filter(|(_, note)| place.is_none_or(|place| place == note.place))
         .filter(|(slot, note)| !note.is_over(file, *slot));
-    let since = ours.map(|(_, note)| note.since).min();
+    let mut is_only_lingering = !notes.doubtful;
+    let since = ours
+        .map(|(_, note)| {
+            is_only_lingering &= note.session.state() != State::Open;
+            note.since
+        })
+        .min();
     Ok((since.is_some() || notes.doubtful).then(|| OpenSession {
         since: since.and_then(|since| UNIX_EPOCH.checked_add(Duration::from_secs(since))),
         is_only_held: false,
+        is_only_lingering,
     }))
 }
 

@@ -44,6 +44,9 @@ const MOST_NAMED: usize = 32;
 const DELIVERY_TAKES: Duration = Duration::from_millis(200);
 const SHORT_PAUSE: Duration = Duration::from_millis(10);
 
+/// For so long a process that has lost its client's connection is waited for.
+const ENDING_TAKES: Duration = Duration::from_millis(100);
+
 /// For so long whoever holds the sign of a session that has ended is waited for: he claims once more.
 const LETTING_GO_TAKES: Duration = Duration::from_secs(1);
 
@@ -529,7 +532,10 @@ impl Reconciliation<'_> {
         loop {
             match sessions::open_session(lock.directory(), Some(&self.prefix))? {
                 None => return Ok(()),
-                Some(open) if open.is_only_held && began.elapsed() < LETTING_GO_TAKES => {
+                Some(open)
+                    if open.is_only_held && began.elapsed() < LETTING_GO_TAKES
+                        || open.is_only_lingering && began.elapsed() < ENDING_TAKES =>
+                {
                     std::thread::sleep(SHORT_PAUSE);
                 }
                 Some(_) => return Err(Doubt::OpenSession),
