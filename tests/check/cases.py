@@ -247,6 +247,12 @@ CASES = [
     *v23("one directory for all", "one_directory", edit=[("/%2.256Nu/%u/dovecot.list.index", "/dovecot.list.index")]),
     *v24("one directory for all", "one_directory",
          edit=[(HASH24, "/dev/shm/dovecot-listindex/dovecot.list.index")]),
+    *v23("a list index that is no cache is local", "layout_index",
+         edit=[("mdbox:~/mdbox:LISTINDEX", "mdbox:~/mdbox:LAYOUT=index:LISTINDEX")], only_found=True),
+    *v23("a list index that is no cache is in INDEX", "layout_index",
+         edit=[("mdbox:~/mdbox:LISTINDEX=" + HASH23, "mdbox:~/mdbox:LAYOUT=index")], only_found=True),
+    *v24("a list index that is no cache is local", "layout_index", add="mailbox_list_layout = index\n",
+         edit=[("userdb_fields {\n", "userdb_fields {\n  mailbox_list_layout = index\n")], only_found=True),
     *both("list indexes are switched off", "list_index_off", add="mailbox_list_index = no\n"),
     # Other namespaces.
     *v23("another namespace has a local list index", "other_list_index", add="""namespace archive {

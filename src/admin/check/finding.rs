@@ -250,8 +250,8 @@ kinds! {
         "{user} and {other} have the same INDEX, {directory}: their mail is in one directory";
     NoHome { user: String } = "no_home" Error
         "the userdb tells a post-login script no home of {user}, which only mail_home gives: the wrapper cannot find INDEX, and compares nothing";
-    NoUid { user: String, field: &'static str } = "no_uid" Error
-        "the userdb tells a post-login script no {field} of {user}, and service {user} runs as root: the wrapper works for nobody, and compares nothing";
+    NoUid { user: String, field: &'static str, service: String } = "no_uid" Error
+        "the userdb tells a post-login script no {field} of {user}, and service {service} runs as root: the wrapper works for nobody, and compares nothing";
     BadLocation { user: String, reason: String } = "location" Error
         "{user}: {reason}";
     NoListIndex { user: String } = "no_list_index" Warning

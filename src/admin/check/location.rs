@@ -16,7 +16,7 @@ use super::wording::{
 use crate::dovecot::doveadm::{self, DoveadmError, Field};
 use crate::dovecot::environment::{Environment, Namespace, of_userdb_fields};
 use crate::dovecot::files::Place;
-use crate::dovecot::location::{Shared, Tracked, Tracking, Unvouchable, resolve};
+use crate::dovecot::location::{Layout, Location, Shared, Tracked, Tracking, Unvouchable, resolve};
 use crate::dovecot::settings::{Generation, Settings};
 use crate::local::directory::open_without_links;
 use crate::system::accounts;
@@ -191,6 +191,7 @@ impl View<'_> {
             let kind = Kind::NoUid {
                 user: self.user(),
                 field,
+                service: root.name.clone(),
             };
             found.add_of_user(kind, settings.place(&format!("mail_{field}")), Some(remedy));
         }
@@ -369,6 +370,7 @@ impl View<'_> {
         let user = self.user();
         let reason = tracking.to_string();
         let kind = match tracking {
+            Tracking::Shared(_) if self.has_layout_index() => Kind::SharedLayoutIndex,
             Tracking::Tracked(tracked) => {
                 let prefix = tracked.prefix().to_string_lossy().into_owned();
                 if prefix != user && !prefix.starts_with('%') {
@@ -399,6 +401,14 @@ impl View<'_> {
         let remedy = self.mended(&kind);
         found.add_of_user(kind, None, remedy);
         None
+    }
+
+    /// Such a list index belongs into INDEX.
+    fn has_layout_index(&self) -> bool {
+        let entries = self.person.environment();
+        let entries: Vec<&CStr> = entries.iter().map(CString::as_c_str).collect();
+        let location = Location::read(&Environment::new(&entries), &self.wrapper.inbox);
+        location.is_ok_and(|location| location.layout == Layout::Index)
     }
 
     /// The location of this user alone, where that of all others has a local list index.
