@@ -112,6 +112,14 @@ impl Attributes {
         self.0.stx_nlink
     }
 
+    /// Whether a file system is mounted there. Its number would not say so everywhere: on overlayfs
+    /// files have others than directories.
+    pub fn is_mount_point(&self) -> bool {
+        /// In include/uapi/linux/stat.h, since Linux 5.8.
+        const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
+        self.0.stx_attributes & STATX_ATTR_MOUNT_ROOT != 0
+    }
+
     /// Device number (major, minor).
     pub fn device(&self) -> (u32, u32) {
         (self.0.stx_dev_major, self.0.stx_dev_minor)

@@ -323,7 +323,7 @@ impl<V: Visitor> Worker<'_, V> {
         parent: &Searched,
     ) -> nix::Result<Option<(UserId, SystemTime)>> {
         let lock_file = match Attributes::known(directory, LOCK_FILE) {
-            Ok(lock_file) if self.may_be_believed(&lock_file) => lock_file,
+            Ok(lock_file) if may_be_believed(&lock_file) => lock_file,
             Ok(_) | Err(Errno::ENOENT) => return Ok(None),
             Err(errno) => return Err(errno),
         };
@@ -340,7 +340,7 @@ impl<V: Visitor> Worker<'_, V> {
             return;
         };
         let log = match Attributes::known(&directory.fd, log) {
-            Ok(log) if self.may_be_believed(&log) && log.owner() == directory.owner => log,
+            Ok(log) if may_be_believed(&log) && log.owner() == directory.owner => log,
             Ok(_) | Err(Errno::ENOENT) => return,
             Err(errno) => return self.cannot_search(path(), errno),
         };
@@ -358,14 +358,6 @@ impl<V: Visitor> Worker<'_, V> {
         }
     }
 
-    /// Whether `file` is a user's and nobody else's.
-    fn may_be_believed(&self, file: &Attributes) -> bool {
-        file.is_regular()
-            && file.links() == 1
-            && file.owner() != UserId(0)
-            && file.device() == self.tree.device
-    }
-
     /// Leaves the directory to another thread that has nothing to do, or reads it.
     fn search(&mut self, directory: Arc<Searched>) {
         if let Some(directory) = self.work.offer(directory) {
@@ -377,6 +369,11 @@ impl<V: Visitor> Worker<'_, V> {
         self.visitor
             .cannot_search(DirectoryError::Unusable(path, errno));
     }
+}
+
+/// Whether `file` is a user's and nobody else's.
+fn may_be_believed(file: &Attributes) -> bool {
+    file.is_regular() && file.links() == 1 && file.owner() != UserId(0) && !file.is_mount_point()
 }
 
 fn is_directory(parent: &Searched, name: &CStr, entry_type: EntryType) -> bool {
