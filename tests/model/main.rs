@@ -322,6 +322,30 @@ fn leaving_originals_that_a_session_makes_stale_is_found() {
 }
 
 #[test]
+fn taking_over_what_somebody_else_wrote_is_found() {
+    find(
+        "nobody else's list index is deleted",
+        Protocol {
+            mistake: Mistake::TakeOverAgain,
+            migration: true,
+            ..protocol(&[A])
+        },
+    );
+}
+
+#[test]
+fn overlooking_that_somebody_else_wrote_is_found() {
+    find(
+        "no stale list index is trusted",
+        Protocol {
+            mistake: Mistake::ForgetShared,
+            migration: true,
+            ..protocol(&[A])
+        },
+    );
+}
+
+#[test]
 fn going_on_without_a_look_at_the_lock_file_is_found() {
     find(
         "no part of a list index is trusted",

@@ -58,6 +58,10 @@ pub enum Mistake {
     SilentWithout,
     /// A session without list index leaves originals in INDEX, which it makes stale.
     KeepOriginals,
+    /// A list index in INDEX is taken over whoever wrote it, and whenever.
+    TakeOverAgain,
+    /// The record does not say what the list index of somebody else in INDEX looked like.
+    ForgetShared,
     /// A lock holder that waited for NFS does not look whether its lock file is still there.
     NoCheckAfterWaiting,
     /// A list index is built beside a session without one.
@@ -115,12 +119,15 @@ impl ListIndex {
 /// Inode number and modification time: a number that no other claim has.
 type Identity = u8;
 
+/// What the originals' `.log` looks like; changed whenever somebody writes to it.
+type Version = u8;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Claim {
     identity: Identity,
     by: Backend,
-    /// It says that it was made to take over the originals.
-    migrating: bool,
+    /// It says that it was made to take over these originals.
+    migrating: Option<Version>,
 }
 
 /// A file called `LISTINDEX/.lasthost`, as long as it has that name or somebody has it open.
@@ -129,6 +136,8 @@ pub struct LockFile {
     backend: Backend,
     linked: bool,
     record: Option<Identity>,
+    /// The record says that this was in INDEX, and somebody else's.
+    beside: Option<Version>,
 }
 
 /// What a login does next.
@@ -164,8 +173,6 @@ pub enum Step {
     DeleteOriginalLog,
     DeleteOriginalIndex,
     JudgeOriginals,
-    DeleteStaleLog,
-    DeleteStaleIndex,
     /// Failed with the lock in hand: nothing local may be trusted.
     CleanUp,
     /// Did not get the lock, and has left its sign.
@@ -206,8 +213,6 @@ impl Step {
                 | Step::DeleteOriginalLog
                 | Step::DeleteOriginalIndex
                 | Step::JudgeOriginals
-                | Step::DeleteStaleLog
-                | Step::DeleteStaleIndex
         )
     }
 }
@@ -234,6 +239,9 @@ pub struct Process {
     held: Held,
     seen_claim: Option<Identity>,
     seen_log: bool,
+    seen_version: Option<Version>,
+    /// The originals waited for their migration when the user was claimed for it.
+    waiting: bool,
     claim: Option<Identity>,
     copy: ListIndex,
     /// It left the sign that its session will run without list index.
@@ -256,6 +264,8 @@ impl Process {
             held: Held::Nothing,
             seen_claim: None,
             seen_log: false,
+            seen_version: None,
+            waiting: false,
             claim: None,
             copy: ListIndex::default(),
             noted: false,
@@ -282,6 +292,7 @@ impl Process {
             self.file = None;
             self.held = Held::Nothing;
             self.seen_log = false;
+            self.seen_version = None;
             self.claim = None;
             self.copy = ListIndex::default();
         }
@@ -310,6 +321,9 @@ impl Process {
         if !copies {
             self.log_touched = false;
         }
+        if self.step != Step::WithoutDeleteOriginal {
+            self.waiting = false;
+        }
     }
 }
 
@@ -324,6 +338,8 @@ pub enum Violation {
     NeedlesslyDeleted,
     /// An original is deleted before a complete copy of it is trusted.
     OriginalLost,
+    /// A list index in INDEX that somebody else writes to is deleted.
+    ForeignDeleted,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -360,8 +376,11 @@ pub struct State {
     unclaimed_change: Option<Backend>,
     claim: Option<Claim>,
     originals: ListIndex,
-    /// The originals were changed after the claim was made.
-    originals_newer: bool,
+    originals_version: Option<Version>,
+    /// They were written after the user was claimed: not by his own sessions here.
+    originals_others: bool,
+    /// There is no claim, but there was one.
+    void: bool,
     hosts: [Host; 2],
     lock_files: Vec<LockFile>,
     processes: Vec<Process>,
@@ -502,7 +521,7 @@ impl State {
     /// A rename over the claim; sessions of an earlier time are out of the game.
     fn make_claim(&mut self, claim: Claim) {
         self.claim = Some(claim);
-        self.originals_newer = false;
+        self.void = false;
         for (backend, host) in self.hosts.iter_mut().enumerate() {
             if backend != claim.by {
                 host.owes = true;
@@ -524,7 +543,7 @@ impl State {
         self.make_claim(Claim {
             identity,
             by: backend,
-            migrating: false,
+            migrating: None,
         });
         self.hosts[backend].owes = false;
         if self.unclaimed_change == Some(backend) {
@@ -583,8 +602,9 @@ impl State {
         for process in &mut self.processes {
             process.forget_what_is_used_up();
         }
-        if self.originals.log.is_none() || self.claim.is_none() {
-            self.originals_newer = false;
+        if self.originals.log.is_none() {
+            self.originals_version = None;
+            self.originals_others = false;
         }
         for backend in BACKENDS {
             // The sign of a session that is over does not keep anybody out.
@@ -649,7 +669,48 @@ impl State {
             renumber(&mut process.seen_claim);
             renumber(&mut process.claim);
         }
+        self.renumber_versions();
         self
+    }
+
+    fn renumber_versions(&mut self) {
+        let mut versions: Vec<&mut Version> = self.originals_version.iter_mut().collect();
+        if let Some(claim) = &mut self.claim {
+            versions.extend(&mut claim.migrating);
+        }
+        for file in &mut self.lock_files {
+            versions.extend(&mut file.beside);
+        }
+        for process in &mut self.processes {
+            versions.extend(&mut process.seen_version);
+        }
+        let mut order: Vec<Version> = Vec::new();
+        for version in versions {
+            let known = order.iter().position(|known| known == version);
+            let number = known.unwrap_or_else(|| {
+                order.push(*version);
+                order.len() - 1
+            });
+            *version = number as Version;
+        }
+    }
+
+    /// A version that nothing has, for canonical states.
+    fn new_version(&self) -> Version {
+        let claim = self.claim.and_then(|claim| claim.migrating);
+        let records = self.lock_files.iter().filter_map(|file| file.beside);
+        let processes = self
+            .processes
+            .iter()
+            .filter_map(|process| process.seen_version);
+        let all = self.originals_version.into_iter().chain(claim);
+        let largest = all.chain(records).chain(processes).max();
+        largest.map_or(0, |largest| largest + 1)
+    }
+
+    /// Whether the originals are the user's own, and wait for their migration.
+    fn is_unclaimed(&self) -> bool {
+        self.claim.is_none() && !self.void
     }
 }
 
@@ -678,7 +739,6 @@ impl Protocol {
                             | Step::Record
                             | Step::DeleteOriginalLog
                             | Step::DeleteOriginalIndex
-                            | Step::DeleteStaleLog
                             | Step::WithoutClaim
                     )
             }
@@ -696,8 +756,10 @@ impl Protocol {
                 Step::Open => self.without(),
                 // No space on NFS; without any claim no record counts either.
                 Step::WithoutClaim => {
+                    let waiting = state.is_unclaimed();
+                    state.void |= state.claim.is_some();
                     state.claim = None;
-                    self.after_claim_without()
+                    self.after_claim_without(state, slot, waiting)
                 }
                 // What is left of the originals is litter from now on.
                 Step::DeleteOriginalIndex => Step::ExecuteUse,
@@ -740,8 +802,9 @@ impl Protocol {
     }
 
     /// Claimed first: as long as the originals' `.log` is there, no record counts.
-    fn after_claim_without(&self) -> Step {
-        if self.migration && !self.makes(Mistake::KeepOriginals) {
+    fn after_claim_without(&self, state: &mut State, slot: usize, waiting: bool) -> Step {
+        if self.migration && waiting && !self.makes(Mistake::KeepOriginals) {
+            state.processes[slot].waiting = true;
             Step::WithoutDeleteOriginal
         } else {
             Step::ExecuteWithout
@@ -749,9 +812,11 @@ impl Protocol {
     }
 
     /// Whether the seen claim is the record's.
-    fn is_settled(&self, state: &State, slot: usize, record: Option<Identity>) -> bool {
+    fn is_settled(&self, state: &State, slot: usize, file: LockFile) -> bool {
         let process = &state.processes[slot];
-        if process.seen_log {
+        let record = file.record;
+        let shared = process.seen_version.filter(|_| process.seen_log);
+        if shared != file.beside && !(self.makes(Mistake::ForgetShared) && shared.is_some()) {
             return false;
         }
         if self.makes(Mistake::HostName) {
@@ -811,7 +876,10 @@ impl Protocol {
                 } else if host.cached_log == present {
                     return None;
                 }
-                state.processes[slot].seen_log = host.cached_log;
+                // What seems to be there is looked at past the cache.
+                let seen = host.cached_log && present;
+                state.processes[slot].seen_log = seen;
+                state.processes[slot].seen_version = state.originals_version.filter(|_| seen);
                 if process.step == Step::ReadLog {
                     Step::Open
                 } else {
@@ -821,6 +889,7 @@ impl Protocol {
             Step::Open | Step::OpenForExclusive => {
                 let file = state.linked(backend).unwrap_or_else(|| {
                     state.lock_files.push(LockFile {
+                        beside: None,
                         backend,
                         linked: true,
                         record: None,
@@ -850,7 +919,7 @@ impl Protocol {
                     state.processes[slot].held = Held::Nothing;
                     state.processes[slot].file = None;
                     Step::Open
-                } else if self.is_settled(state, slot, file.record) {
+                } else if self.is_settled(state, slot, file) {
                     self.vouch(state, slot)
                 } else {
                     // The conversion is not atomic: others may come first (flock(2)).
@@ -883,13 +952,14 @@ impl Protocol {
             }
             Step::CompareAgain => {
                 let file = state.lock_files[process.file?];
-                if !process.seen_log && state.originals.log.is_none() {
+                let migrating = state.claim.is_some_and(|claim| claim.migrating.is_some());
+                if !process.seen_log && state.originals.log.is_none() && migrating {
                     // Litter of an interrupted migration.
                     state.originals.index = None;
                 }
                 if !file.linked && first_waiting_check {
                     Step::CleanUp
-                } else if self.is_settled(state, slot, file.record) {
+                } else if self.is_settled(state, slot, file) {
                     self.vouch(state, slot)
                 } else if state.has_open_note(backend) && !self.makes(Mistake::IgnoreNotes) {
                     Step::CleanUp
@@ -905,7 +975,7 @@ impl Protocol {
                 if file.linked
                     && file.record.is_some()
                     && file.record == standing
-                    && !process.seen_log
+                    && file.beside == state.originals_version
                 {
                     state.violation = Some(Violation::NeedlesslyDeleted);
                 }
@@ -936,27 +1006,21 @@ impl Protocol {
                 }
             }
             Step::JudgeOriginals => {
-                state.processes[slot].log_touched = state.originals.log.is_none();
-                match state.claim {
-                    Some(claim) if !claim.migrating && state.originals.log.is_none() => {
-                        Step::CleanUp
+                let own = match state.claim {
+                    None => !state.void,
+                    Some(claim) => {
+                        claim.migrating.is_some() && claim.migrating == process.seen_version
                     }
-                    Some(claim) if !claim.migrating && !state.originals_newer => {
-                        Step::DeleteStaleLog
-                    }
-                    _ => Step::CopyIndex,
+                };
+                let touched = state.originals_version != process.seen_version;
+                state.processes[slot].log_touched = touched;
+                if own || self.makes(Mistake::TakeOverAgain) {
+                    Step::CopyIndex
+                } else {
+                    // Left alone.
+                    state.processes[slot].seen_log = false;
+                    Step::MakeClaim
                 }
-            }
-            Step::DeleteStaleLog => {
-                if state.originals.log.take().is_some() {
-                    state.touch_log();
-                }
-                Step::DeleteStaleIndex
-            }
-            Step::DeleteStaleIndex => {
-                state.originals.index = None;
-                state.processes[slot].seen_log = false;
-                Step::MakeClaim
             }
             Step::CopyIndex => {
                 state.processes[slot].copy.index = state.originals.index;
@@ -993,7 +1057,7 @@ impl Protocol {
                 state.make_claim(Claim {
                     identity,
                     by: backend,
-                    migrating: process.seen_log,
+                    migrating: process.seen_version.filter(|_| process.seen_log),
                 });
                 state.processes[slot].claim = Some(identity);
                 if self.makes(Mistake::IdentityByPath) {
@@ -1024,6 +1088,7 @@ impl Protocol {
             Step::Record => {
                 let file = &mut state.lock_files[process.file?];
                 file.record = process.claim;
+                file.beside = process.seen_version.filter(|_| !process.seen_log);
                 Step::CheckRecord
             }
             Step::CheckRecord => {
@@ -1049,6 +1114,9 @@ impl Protocol {
                     state.touch_log();
                     if !trusted {
                         state.violation = Some(Violation::OriginalLost);
+                    }
+                    if state.originals_others {
+                        state.violation = Some(Violation::ForeignDeleted);
                     }
                 }
                 Step::DeleteOriginalIndex
@@ -1095,21 +1163,25 @@ impl Protocol {
             Step::WithoutDeleteOriginal => {
                 if state.hosts[backend].mounted && state.originals.log.take().is_some() {
                     state.touch_log();
+                    if state.originals_others {
+                        state.violation = Some(Violation::ForeignDeleted);
+                    }
                 }
                 Step::ExecuteWithout
             }
             Step::WithoutClaim => {
+                let waiting = state.is_unclaimed();
                 if state.hosts[backend].mounted {
                     let identity = state.new_identity();
                     state.make_claim(Claim {
                         identity,
                         by: backend,
-                        migrating: false,
+                        migrating: None,
                     });
                 } else {
                     state.processes[slot].owes = true;
                 }
-                self.after_claim_without()
+                self.after_claim_without(state, slot, waiting)
             }
             Step::ExecuteWithout => {
                 if !process.overtaken {
@@ -1245,7 +1317,7 @@ impl Protocol {
         let deletes = |process: &Process| {
             matches!(
                 process.step,
-                Step::DeleteOriginalIndex | Step::DeleteStaleLog | Step::DeleteStaleIndex
+                Step::DeleteOriginalIndex | Step::WithoutDeleteOriginal
             ) || process.seen_log
                 && matches!(
                     process.step,
@@ -1264,7 +1336,8 @@ impl Protocol {
             state.change();
         }
         state.originals = originals;
-        state.originals_newer = true;
+        state.originals_version = Some(state.new_version());
+        state.originals_others |= !state.is_unclaimed();
         state.touch_log();
         for host in &mut state.hosts {
             host.session = false;
@@ -1303,7 +1376,9 @@ impl Model for Protocol {
                 unclaimed_change: None,
                 claim: None,
                 originals: ListIndex::default(),
-                originals_newer: false,
+                originals_version: None,
+                originals_others: false,
+                void: false,
                 hosts: [host; 2],
                 lock_files: Vec::new(),
                 processes,
@@ -1410,6 +1485,9 @@ impl Model for Protocol {
             }),
             Property::always("no original is lost", |_, state: &State| {
                 state.violation != Some(Violation::OriginalLost)
+            }),
+            Property::always("nobody else's list index is deleted", |_, state: &State| {
+                state.violation != Some(Violation::ForeignDeleted)
             }),
             Property::always(
                 "only the last claimer's record equals the claim",
