@@ -65,8 +65,8 @@ impl Above {
             hashes.push(hash);
             rest = after;
         }
-        if rest.starts_with('%') && !rest.contains('/') {
-            // The hash was all that there is.
+        if !rest.contains('/') {
+            // The hash was all that there is: it is the users' own directory.
             hashes.pop();
         }
         let product = hashes
