@@ -189,7 +189,7 @@ fn place(where_: &Where, events: &dyn Events) -> Option<Place> {
     let tracked = match tracked {
         Ok(tracked) => tracked,
         Err(reason) => {
-            let reason = format_args!("session without list index: {reason}");
+            let reason = format!("session without list index: {reason}");
             events.event(Level::Error, &reason);
             return None;
         }

@@ -14,7 +14,7 @@ pub fn identity() -> u64 {
         .filter_map(|&byte| char::from(byte).to_digit(16));
     digits
         .take(16)
-        .fold(0, |identity, digit| identity << 4 | u64::from(digit))
+        .fold(0, |identity, digit| (identity << 4) | u64::from(digit))
 }
 
 /// Time since the boot, which nobody sets.
