@@ -50,6 +50,17 @@ make_work_dirs() {
     SHM=$(mktemp -d /dev/shm/nfs-hostchange.XXXXXXXX)
     chmod 0711 "$WORK" "$SHM"
     on_exit rm -rf --one-file-system "$WORK" "$SHM"
+    on_exit end_those_that_stayed "$WORK"
+}
+
+# Ends wrappers below DIRECTORY that stayed behind for sessions whose INDEX never came.
+end_those_that_stayed() {
+    local process
+    for process in /proc/[0-9]*; do
+        case $(tr '\0' ' ' 2>/dev/null <"$process/cmdline") in
+        "$1"/*nfs-hostchange-login*) kill -KILL "${process#/proc/}" ;;
+        esac
+    done
 }
 
 # on_exit COMMAND [ARG...]: run when this script ends, the last one first.
