@@ -295,6 +295,8 @@ service auth {{
     def begin_anew(self, **options):
         """With other OPTIONS."""
         self.stop()
+        # Who was just starting complains of that.
+        self.forget_log()
         self.site.options.update(options)
         self.plugin = self.site.options["plugin"]
         if self.plugin:
@@ -474,6 +476,8 @@ service auth {{
         try:
             # The Dovecot that runs already does not see the new mount.
             self.stop()
+            # Who was just starting complains of that.
+            self.forget_log()
             self.start()
             self.wait_until_ready()
             yield fill
