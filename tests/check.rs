@@ -18,8 +18,8 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{mkdtemp, sethostname};
 use serde_json::Value;
 
-use common::close;
 use common::scratch::{Run, Scratch, is_root};
+use common::{close, copy_program};
 
 const BASE: &str = "/dev/shm/dovecot-listindex";
 const LISTINDEX: &str = "LISTINDEX=/dev/shm/dovecot-listindex/%2.256Nu/%u/dovecot.list.index";
@@ -132,7 +132,10 @@ impl Backend {
             scratch: Scratch::new(),
         };
         fs::create_dir(backend.path().join("modules")).expect("mkdir");
-        fs::copy("/bin/true", backend.path().join("nfs-hostchange-login")).expect("copy");
+        copy_program(
+            Path::new("/bin/true"),
+            &backend.path().join("nfs-hostchange-login"),
+        );
         let text = format!(
             "protocols = imap\nssl = no\nlibexec_dir = {0}\nmail_plugin_dir = {0}/modules\nmail_location = {1}\n{2}\n",
             backend.path().display(),

@@ -178,11 +178,9 @@ impl Lab {
         path
     }
 
-    /// Copies the wrapper to `path`. Not while a program is started: it would have a copy of the
-    /// descriptor that is written to, and the kernel executes no file that is open for writing.
+    /// Copies the wrapper to `path`.
     pub fn copy_wrapper(&self, path: &Path) {
-        let _nobody_is_started = starting();
-        fs::copy(self.wrapper(), path).expect("it can be copied");
+        copy_program(&self.wrapper(), path);
     }
 
     /// The program that it executes.
@@ -687,6 +685,14 @@ impl<'a> Login<'a> {
             command: escaped_command,
         }
     }
+}
+
+/// Copies a program by a process of its own. A descriptor of this one that is written to would be
+/// inherited by whatever another test starts, and the kernel executes no file that is open for
+/// writing.
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg(from).arg(to).status();
+    assert!(copied.expect("cp starts").success(), "{}", from.display());
 }
 
 /// Held while a program is started: until it runs, it has copies of all descriptors of this

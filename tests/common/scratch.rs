@@ -14,7 +14,7 @@ use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{geteuid, mkdtemp};
 
-use super::{record, starting};
+use super::{copy_program, record, starting};
 
 /// Mail users; no account has these ids, and none is needed.
 pub const ALICE: u32 = 410_001;
@@ -40,8 +40,7 @@ impl Scratch {
             .file_name()
             .expect("a program has a name");
         let copy = self.0.join(name);
-        let _nobody_is_started = starting();
-        fs::copy(program, &copy).expect("copy");
+        copy_program(Path::new(program), &copy);
         copy
     }
 
