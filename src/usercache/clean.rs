@@ -481,8 +481,11 @@ fn clean_as_owner(
     // nothing vouches for what is left of the list index.
     lock.empty_records()?;
     survey.delete(&lock)?;
+    let size = survey.size;
+    // With its leases: whoever waits for the log need not wait for the rest.
+    drop(survey);
     lock.remove()?;
-    Ok(Outcome::Cleaned(survey.size, remove_directory().into()))
+    Ok(Outcome::Cleaned(size, remove_directory().into()))
 }
 
 impl From<nix::Result<()>> for Directory {

@@ -28,10 +28,11 @@ pub struct Program<'a> {
     waits: bool,
     /// It has come to the users' files.
     works: bool,
+    /// The descriptor of a file on which it has a lease, or tries to get one.
+    leased: Option<u64>,
 }
 
-/// Calls that others can notice, or that notice others. Before the rest nobody needs to be let in; and
-/// nobody is stopped while he has a lease, which would make whoever opens the file wait for him.
+/// Calls that others can notice, or that notice others. Before the rest nobody needs to be let in.
 fn is_visible(number: u64) -> bool {
     [
         libc::SYS_openat,
@@ -71,6 +72,7 @@ impl<'a> Program<'a> {
             end: None,
             waits: false,
             works: false,
+            leased: None,
         }
     }
 
@@ -93,7 +95,8 @@ impl<'a> Program<'a> {
                 Stop::Before(number) => {
                     self.assert_writes_to_no_lost_record(number, what);
                     self.works = self.works || is_work(&self.process, number);
-                    if self.works && is_visible(number) {
+                    self.note_lease(number);
+                    if self.works && is_visible(number) && self.leased.is_none() {
                         return;
                     }
                 }
@@ -106,6 +109,18 @@ impl<'a> Program<'a> {
                     return;
                 }
             }
+        }
+    }
+
+    /// Whoever is stopped while he has a lease makes others wait who do not wait for him otherwise.
+    fn note_lease(&mut self, number: u64) {
+        let [descriptor, command, _] = self.process.arguments();
+        match number as i64 {
+            libc::SYS_fcntl if command == libc::F_SETLEASE as u64 => {
+                self.leased = Some(descriptor);
+            }
+            libc::SYS_close if self.leased == Some(descriptor) => self.leased = None,
+            _ => {}
         }
     }
 
