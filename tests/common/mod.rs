@@ -62,6 +62,8 @@ pub struct Lab {
     reports: Cell<u32>,
     /// What the test's thread was in before: mounts and host name.
     namespaces: [OwnedFd; 2],
+    /// Its root there, which may be that of a chroot.
+    root: File,
 }
 
 impl Lab {
@@ -70,6 +72,7 @@ impl Lab {
         // The build wants the system's own /etc and /dev.
         let (wrapper, probe) = (wrapper(), probe());
         let directory = temporary_directory();
+        let root = File::open("/").expect("there is a root");
         let namespaces = enter_namespaces();
         let lab = Lab {
             directory,
@@ -78,6 +81,7 @@ impl Lab {
             hosts: RefCell::default(),
             reports: Cell::new(0),
             namespaces,
+            root,
         };
         lab.make_directory("bin", 0, 0o755);
         lab.make_directory("reports", 0, 0o1777);
@@ -333,9 +337,12 @@ impl Drop for Lab {
         for helper in self.helpers() {
             let _ = nix::sys::signal::kill(helper, nix::sys::signal::Signal::SIGKILL);
         }
-        // Out of the namespace: in there its mount points cannot be deleted.
+        // Out of the namespace: in there its mount points cannot be deleted. What a thread enters
+        // is the namespace's own root, which is outside of a chroot.
         let [mounts, host] = &self.namespaces;
         let left = setns(mounts, CloneFlags::CLONE_NEWNS)
+            .and_then(|()| nix::unistd::fchdir(&self.root))
+            .and_then(|()| nix::unistd::chroot("."))
             .and_then(|()| setns(host, CloneFlags::CLONE_NEWUTS))
             .map_err(io::Error::from);
         if let Err(error) = left.and_then(|()| fs::remove_dir_all(&self.directory)) {
