@@ -70,9 +70,8 @@ pub fn client() -> BorrowedFd<'static> {
 }
 
 fn borrow(number: RawFd) -> BorrowedFd<'static> {
-    // SAFETY: 0, 1 and 2 are open, since `occupy_standard` in the wrapper and Rust's start in the
-    // command fill those that were closed, and nothing closes them. Should filling have failed, no
-    // number can come to mean another file behind our back either: there is one thread when lines
-    // are written, and the kernel answers EBADF or POLLNVAL, which the callers expect.
+    // SAFETY: 0, 1 and 2 are open, since both programs begin with `occupy_standard`, which fills
+    // those that were closed, and nothing closes them. Should filling have failed, the kernel answers
+    // EBADF or POLLNVAL, which the callers expect.
     unsafe { BorrowedFd::borrow_raw(number) }
 }
