@@ -443,14 +443,23 @@ service auth {{
         os.truncate(self.log_file, 0)
 
     def processes_of(self, user):
-        """The processes that run as USER, who has a uid of his own."""
+        """This Dovecot's processes that run as USER, who has a uid of his own here. Other tests give the same uid."""
         uid = self.site.uid_of(int(user.removeprefix("user")))
-        found = []
+        parents, of_user = {}, []
         for status in Path("/proc").glob("[0-9]*/status"):
             with contextlib.suppress(OSError):
-                if f"\nUid:\t{uid}\t" in status.read_text():
-                    found.append(int(status.parent.name))
-        return found
+                text = status.read_text()
+                pid = int(status.parent.name)
+                parents[pid] = int(re.search(r"^PPid:\t(\d+)$", text, re.MULTILINE)[1])
+                if f"\nUid:\t{uid}\t" in text:
+                    of_user.append(pid)
+
+        def is_ours(pid):
+            while pid not in (None, self.process.pid):
+                pid = parents.get(pid)
+            return pid is not None
+
+        return [pid for pid in of_user if is_ours(pid)]
 
     def peak_memory(self, *argv):
         """The most kilobytes that `doveadm ARGV` had."""
