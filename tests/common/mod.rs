@@ -276,8 +276,9 @@ impl Lab {
     fn has_line(&self, host: &str, line: &str) -> bool {
         let record = self.record(host);
         record.is_some_and(|text| {
-            let (_, lines) = text.split_once('\n').expect("a first line");
-            lines.ends_with(line) && text == record::text(&self.record_file(host), host, lines)
+            text.split_once('\n').is_some_and(|(_, lines)| {
+                lines.ends_with(line) && text == record::text(&self.record_file(host), host, lines)
+            })
         })
     }
 

@@ -93,14 +93,14 @@ const SITUATIONS: [Situation; 9] = [
         has_mail: true,
     },
     Situation {
-        name: "marker after migration",
+        name: "somebody else's list index in INDEX",
         prepare: |world| {
             migration_on(world);
             world.settle(HERE);
             world.put_originals();
         },
         mend: nothing,
-        migrates: true,
+        migrates: false,
         has_mail: true,
     },
     Situation {
@@ -108,6 +108,7 @@ const SITUATIONS: [Situation; 9] = [
         prepare: |world| {
             migration_on(world);
             world.settle(HERE);
+            world.say_migrating();
             let litter = world.lab.index().join(PREFIX);
             world.lab.write(&litter, "old");
         },
