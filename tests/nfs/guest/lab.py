@@ -131,6 +131,10 @@ class Lab:
         """Waits until that many processes of that name sit in system calls that wait for the server."""
         backend.wait_until(lambda: waiting_for_server(program) >= count, f"{program} waits for the server")
 
+    def wait_for_who_stays_behind(self):
+        """Waits until nothing stays behind for a session without list index, as it does for a new user's first."""
+        backend.wait_until(lambda: not any(running("nfs-hostchange-login")), "whoever stays behind ends")
+
     @contextmanager
     def clock(self):
         """A Clock to set; in the end the time is right again. Dovecot must not see such jumps: it is stopped each time."""
@@ -174,12 +178,23 @@ class Clock:
         self.set(time.monotonic() + self.offset + seconds)
 
 
-def waiting_for_server(program):
-    count = 0
+def running(program):
+    """The ids of the program's processes."""
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            with open(f"/proc/{pid}/comm") as comm, open(f"/proc/{pid}/stack") as stack:
-                count += comm.read().strip() == program[:15] and "rpc_" in stack.read()
+            with open(f"/proc/{pid}/comm") as comm:
+                if comm.read().strip() == program[:15]:
+                    yield pid
+        except OSError:
+            pass  # it has ended
+
+
+def waiting_for_server(program):
+    count = 0
+    for pid in running(program):
+        try:
+            with open(f"/proc/{pid}/stack") as stack:
+                count += "rpc_" in stack.read()
         except OSError:
             pass  # it has ended
     return count
