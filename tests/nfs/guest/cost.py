@@ -9,7 +9,7 @@ def settled(lab, kind):
     """A user whom A has claimed, with everything in A's caches."""
     user = lab.user()
     lab.a.session(kind, user, ("create", "folder"))
-    lab.wait_for_who_stays_behind()
+    lab.wait_for_who_stays_behind(user)
     for _ in range(2):
         outcome = lab.a.wrapper(kind, user)
     check(outcome.vouched and lab.trusts(lab.a, kind, user), f"the user does not settle on A: {outcome}")

@@ -16,7 +16,7 @@ def known(lab, kind):
     """A user who has worked on B and then on A, whom A trusts, with everything in the caches of both."""
     user = lab.user()
     lab.b.session(kind, user, ("create", "folder", "second"), ("append", "INBOX"))
-    lab.wait_for_who_stays_behind()
+    lab.wait_for_who_stays_behind(user)
     truth = {"INBOX": 1, "folder": 0, "second": 0}
     for _ in range(2):
         sees(lab.a, kind, user, truth)

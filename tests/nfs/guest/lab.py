@@ -131,9 +131,9 @@ class Lab:
         """Waits until that many processes of that name sit in system calls that wait for the server."""
         backend.wait_until(lambda: waiting_for_server(program) >= count, f"{program} waits for the server")
 
-    def wait_for_who_stays_behind(self):
+    def wait_for_who_stays_behind(self, user):
         """Waits until nothing stays behind for a session without list index, as it does for a new user's first."""
-        backend.wait_until(lambda: not any(running("nfs-hostchange-login")), "whoever stays behind ends")
+        backend.wait_until(lambda: not any(serves(pid, user) for pid in running("nfs-hostchange-login")), "it ends")
 
     @contextmanager
     def clock(self):
@@ -187,6 +187,15 @@ def running(program):
                     yield pid
         except OSError:
             pass  # it has ended
+
+
+def serves(pid, user):
+    """Whether the process is of a login of that user's."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as environment:
+            return f"USER={user}".encode() in environment.read().split(b"\0")
+    except OSError:
+        return False  # it has ended
 
 
 def waiting_for_server(program):
