@@ -282,9 +282,9 @@ with_it_folders_are_right() {
 the_claim_names_the_host() {
     new_user "mdbox:~/mdbox:$HASHED"
     settle
-    equal "the claim" "$(cat "$(claim_of "$WHO")")" a.example.org
+    equal "who claimed" "$(head -n 1 "$(claim_of "$WHO")")" a.example.org
     look b
-    equal "the claim" "$(cat "$(claim_of "$WHO")")" b.example.org
+    equal "who claimed" "$(head -n 1 "$(claim_of "$WHO")")" b.example.org
 }
 
 the_list_index_is_used() {
@@ -348,7 +348,7 @@ pop3_is_right_and_claims() {
     move a First
     move a Second
     equal "mails by POP3" "$(pop3 b "$WHO" dele)" 2
-    equal "the claim" "$(cat "$(claim_of "$WHO")")" b.example.org
+    equal "who claimed" "$(head -n 1 "$(claim_of "$WHO")")" b.example.org
     BOOK[INBOX]=1
     look a
     equal "mails by POP3" "$(pop3 a "$WHO")" 1
@@ -363,7 +363,7 @@ login_claims() {
     # There is no server to send mails to.
     [ "$1" != submission ] || expect_errors 'smtp-client'
     "$1" b "$WHO"
-    equal "the claim" "$(cat "$(claim_of "$WHO")")" b.example.org
+    equal "who claimed" "$(head -n 1 "$(claim_of "$WHO")")" b.example.org
     wrapper_lines | grep -F "$WHO" | grep -F a.example.org || die "no such line: $(wrapper_lines)"
     look b
     look a

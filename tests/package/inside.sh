@@ -219,7 +219,7 @@ readme_leads_to_a_list_index_that_is_kept() {
     imap alice names >/dev/null
     equal "folders" "$(imap alice names | paste -sd' ')" "Folder INBOX"
     [ -e "$LISTINDEX/f5/alice/dovecot.list.index.log" ] || die "no list index"
-    equal "claim" "$(cat /srv/mail/alice/mdbox/.lasthost)" backend1.example.org
+    equal "who claimed" "$(head -n 1 /srv/mail/alice/mdbox/.lasthost)" backend1.example.org
     equal "in step" "$(nfs-hostchange status --json --user alice | grep -o '"in_step":[a-z]*')" '"in_step":true'
 }
 
