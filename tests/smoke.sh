@@ -537,7 +537,8 @@ store_away() {
     mv "$SITE/store" "$SITE/store.away"
     mkdir -m "$1" "$SITE/store"
     imap a "$WHO" look || true
-    rm -rf "$SITE/store"
+    # What stays behind for the session may just be claiming there.
+    mv "$SITE/store" "$(mktemp -d "$SITE/place.XXXXXXXX")/"
     mv "$SITE/store.away" "$SITE/store"
 }
 
