@@ -3,6 +3,7 @@
 //! Of a program with threads it is the newest that is followed: the others wait for it.
 
 use std::fs;
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
@@ -98,11 +99,16 @@ impl<'a> Process<'a> {
         }
     }
 
-    /// A new thread is there, and the old one goes on by itself, to where it waits.
+    /// A new thread is there, and the old one goes on by itself, to where it waits. A new process,
+    /// which stays behind for a login, goes on by itself instead.
     fn follow(&mut self) {
         let new = ptrace::getevent(self.thread).expect("it stands at its clone");
         let new = Pid::from_raw(i32::try_from(new).expect("a thread's id"));
         assert_eq!(wait(new), WaitStatus::Stopped(new, Signal::SIGSTOP));
+        let threads = PathBuf::from(format!("/proc/{}/task", self.traced.pid()));
+        if !threads.join(new.to_string()).exists() {
+            return ptrace::detach(new, None).expect("it stands still");
+        }
         ptrace::cont(self.thread, None).expect("it stands still");
         self.thread = new;
     }
