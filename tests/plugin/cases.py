@@ -629,7 +629,7 @@ def all_services(backend, user):
 
 
 def expect_no_crash(backend):
-    expect([line for line in backend.problems() if "Panic" in line or "Fatal" in line], [], "crashes")
+    expect([line for line in backend.problems() if "Panic" in line or "killed with signal" in line], [], "crashes")
 
 
 def expect_said(backend, what):

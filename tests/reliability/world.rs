@@ -3,10 +3,11 @@
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -16,6 +17,9 @@ use crate::common::{
     HERE, Lab, PREFIX, THERE, UID, names_in, record, release_wrapper, set_owner_and_mode,
 };
 use crate::tracer::{self, Act, End};
+
+/// What stays behind tries again after a second, two, four...
+const LONGEST_STAY: Duration = Duration::from_secs(30);
 
 /// The files of a list index.
 const FILES: [&str; 2] = [PREFIX, "dovecot.list.index.log"];
@@ -307,6 +311,21 @@ impl World {
         *uses_list_index
     }
 
+    /// Waits until nothing stays behind for a login of this test's.
+    fn wait_for_who_stays_behind(&self) {
+        let probe = self.lab.probe();
+        let programs = probe.parent().expect("it is in a directory").as_os_str();
+        let is_ours = |process: fs::DirEntry| {
+            let arguments = fs::read(process.path().join("cmdline"));
+            arguments.is_ok_and(|arguments| arguments.starts_with(programs.as_bytes()))
+        };
+        let began = Instant::now();
+        while fs::read_dir("/proc").expect("proc").flatten().any(is_ours) {
+            assert!(began.elapsed() < LONGEST_STAY, "something stays behind");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// A login without trouble heals everything, and leaves nothing lying around, and the other backend
     /// notices.
     pub fn assert_healed(&mut self, what: &str) {
@@ -319,6 +338,7 @@ impl World {
     /// The same, without the other backend.
     pub fn assert_healed_here(&mut self, what: &str) {
         let what = &format!("{what}, then logged in again");
+        self.wait_for_who_stays_behind();
         let end = self.login(HERE, |_, _| Act::Pass);
         assert!(
             self.session(HERE, &end, true, what),
