@@ -48,12 +48,13 @@ static int find(char *index, char *lock)
 	return 1;
 }
 
-/* "1 <inode> <seconds>.<nanoseconds> <host>" */
+/* "2 ...\n<inode> <seconds>.<nanoseconds> ...", of the one list index that is there */
 static int is_of(const char *record, const struct stat *claim)
 {
+	const char *line = strchr(record, '\n');
 	char *rest;
 
-	if (record[0] != '1' || strtoull(record + 1, &rest, 10) != claim->st_ino)
+	if (record[0] != '2' || !line || strtoull(line + 1, &rest, 10) != claim->st_ino)
 		return 0;
 	if (strtoll(rest, &rest, 10) != claim->st_mtim.tv_sec || *rest != '.')
 		return 0;
