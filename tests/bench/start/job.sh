@@ -14,10 +14,12 @@ claim=${claim#*
 }
 exec 9<"$lock"
 flock --shared --timeout 5 9
-# The host name is for people.
-# shellcheck disable=SC2034
-read -r version inode modified host <&9
-[ "$version $inode $modified" = "1 $claim" ]
+{
+    read -r version _
+    # Of the one list index that is there.
+    read -r inode modified _
+} <&9
+[ "$version $inode $modified" = "2 $claim" ]
 touch -a "$lock"
 exec 9<&-
 exec "$@"
