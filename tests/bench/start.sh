@@ -53,7 +53,7 @@ END
     while IFS=$'\t' read -r name words; do
         IFS=$'\t' read -r -a words <<<"$words"
         case $name in
-            end | wrapper.idle) continue ;;
+            end | wrapper.idle | wrapper.settings) continue ;;
         esac
         printf '%s user ' "$name"
         with_environment "$environment" setpriv --reuid=mail --regid=mail --clear-groups "$BIN/inspect" "${words[@]}"
