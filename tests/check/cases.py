@@ -549,18 +549,22 @@ def main():
     a, b = (Backend(options.root, store, name, free_port()) for name in "ab")
     failed = 0
     for number, case in enumerate(cases):
-        started = time.time()
-        try:
-            error = run(case, number, version, store, a, b)
-        except (imaplib.IMAP4.error, OSError) as exception:
-            error = f"{type(exception).__name__}: {exception}\n{a.ask('log')}{b.ask('log')}"
-        took = f"({(time.time() - started) * 1000:.0f} ms)"
-        print(f"{'FAIL' if error else 'ok'}    {case.name} ({case.finds}) {took}", flush=True)
-        if error:
-            failed += 1
-            print("\n".join("      | " + line for line in error.splitlines()[-40:]), flush=True)
-        for backend in (a, b):
-            backend.ask("shell", "mount -o remount,rw,size=1g /dev/shm || umount /dev/shm; ! grep -q hidepid /proc/self/mountinfo || umount /proc")
+        # One that fails is run once more, and says so: on a busy machine a Dovecot may be too slow for it.
+        for verdict, place in ("again", number), ("FAIL", number + len(cases)):
+            started = time.time()
+            try:
+                error = run(case, place, version, store, a, b)
+            except (imaplib.IMAP4.error, OSError) as exception:
+                error = f"{type(exception).__name__}: {exception}\n{a.ask('log')}{b.ask('log')}"
+            took = f"({(time.time() - started) * 1000:.0f} ms)"
+            print(f"{verdict if error else 'ok':5} {case.name} ({case.finds}) {took}", flush=True)
+            if error:
+                print("\n".join("      | " + line for line in error.splitlines()[-40:]), flush=True)
+            for backend in (a, b):
+                backend.ask("shell", "mount -o remount,rw,size=1g /dev/shm || umount /dev/shm; ! grep -q hidepid /proc/self/mountinfo || umount /proc")
+            if not error:
+                break
+        failed += bool(error)
     for backend in (a, b):
         backend.end()
     for group in ("/sys/fs/cgroup/nfs-hostchange-check", "/sys/fs/cgroup/memory/nfs-hostchange-check"):

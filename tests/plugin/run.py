@@ -39,19 +39,22 @@ def main():
             continue
         if not case.versions(machine):
             continue
-        began = time.monotonic()
-        try:
-            case.run(context)
-            passed += 1
-            result = "ok"
-        except (Failed, AssertionError, *cases.mailclient.PROBLEMS) as error:
-            failed += 1
-            result = "FAILED"
-            if isinstance(error, Failed):
-                print(f"   {error}")
-            else:
-                traceback.print_exc(file=sys.stdout)
-        print(f"{result:6} {machine.version}: {case.sentence} ({time.monotonic() - began:.1f} s)", flush=True)
+        # One that fails is run once more, and says so: on a busy machine a Dovecot may be too slow for it.
+        for verdict in ("again", "FAILED"):
+            began = time.monotonic()
+            try:
+                case.run(context)
+                verdict = "ok"
+            except (Failed, AssertionError, *cases.mailclient.PROBLEMS) as error:
+                if isinstance(error, Failed):
+                    print(f"   {error}")
+                else:
+                    traceback.print_exc(file=sys.stdout)
+            print(f"{verdict:6} {machine.version}: {case.sentence} ({time.monotonic() - began:.1f} s)", flush=True)
+            if verdict == "ok":
+                break
+        passed += verdict == "ok"
+        failed += verdict != "ok"
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 
