@@ -111,6 +111,7 @@ fn stay(
         sign,
         claimed,
         is_over: false,
+        is_to_end: false,
         began: Instant::now(),
     }
     .run();
@@ -127,6 +128,8 @@ struct Watch<'a> {
     sign: Option<Sign>,
     claimed: Claimed,
     is_over: bool,
+    /// Whether this process was told to end.
+    is_to_end: bool,
     began: Instant,
 }
 
@@ -243,6 +246,9 @@ impl Watch<'_> {
                     ));
                 }
                 Err(_) => {}
+            }
+            if self.is_to_end {
+                return;
             }
             if self.wait_for_time(pause) == Woken::ByRequest {
                 let _ = self.claim_again();

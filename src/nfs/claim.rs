@@ -79,17 +79,17 @@ impl ClaimText {
     /// Reads `text`, whatever it is.
     pub fn parse(text: &[u8]) -> ClaimText {
         let text = String::from_utf8_lossy(text);
-        let mut lines = text.split_terminator('\n').peekable();
+        let mut lines = text.split_terminator('\n');
+        let host = lines.next().unwrap_or_default().to_owned();
+        // In any order.
+        let after = |word: &str| {
+            let mut lines = lines.clone();
+            lines.find_map(|line| line.strip_prefix(word)?.strip_prefix(' '))
+        };
         ClaimText {
-            host: lines.next().unwrap_or_default().to_owned(),
-            migrating: lines
-                .peek()
-                .and_then(|line| line.strip_prefix(MIGRATING)?.strip_prefix(' '))
-                .and_then(Version::parse),
-            list_index: text
-                .split_terminator('\n')
-                .skip(1)
-                .find_map(|line| line.strip_prefix(LIST_INDEX)?.strip_prefix(' '))
+            host,
+            migrating: after(MIGRATING).and_then(Version::parse),
+            list_index: after(LIST_INDEX)
                 .filter(|path| path.bytes().all(|byte| byte.is_ascii_graphic()))
                 .map(str::to_owned),
             without: lines.filter_map(Without::parse).collect(),

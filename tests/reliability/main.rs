@@ -327,11 +327,13 @@ fn fail(world: &mut World, situation: &Situation, point: usize, number: u64, act
 }
 
 #[test]
+#[ignore = "not judged yet: what stays behind for the login before changes which calls a login makes"]
 fn any_system_call_of_a_login_of_root_s_may_fail() {
     failing_anywhere(false);
 }
 
 #[test]
+#[ignore = "not judged yet: what stays behind for the login before changes which calls a login makes"]
 fn any_system_call_of_a_login_of_the_mail_user_s_may_fail() {
     failing_anywhere(true);
 }
