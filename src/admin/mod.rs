@@ -21,9 +21,9 @@ use output::{Exit, complain};
 pub fn run(arguments: impl Iterator<Item = OsString>) -> Exit {
     let exit = match CommandLine::try_parse_from(arguments) {
         Ok(CommandLine { command }) => match command {
-            Command::Locate(options) => locate::run(&options),
-            Command::Check(options) => check::run(&options),
-            Command::Status(options) => status::run(&options),
+            Command::Locate(options) => locate::print::run(&options),
+            Command::Check(options) => check::print::run(&options),
+            Command::Status(options) => status::print::run(&options),
             Command::Usercache(Usercache::Clean(options)) => usercache::clean(&options),
             Command::Usercache(Usercache::Sweep(options)) => usercache::sweep(&options),
             Command::Usercache(Usercache::Forget(options)) => usercache::forget(&options),

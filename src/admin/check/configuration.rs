@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::finding::{Findings, Kind, Remedy, quoted};
-use super::services::PostLogin;
+use super::post_login::PostLogin;
 use super::wording::inbox;
 use crate::config::{Configuration, ConfigurationError};
 use crate::dovecot::environment::Namespace;

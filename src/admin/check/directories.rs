@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::finding::{Findings, Kind, Remedy, quoted};
-use super::host::mount_point;
 use super::people::{Account, MailUsers};
 use super::wording::one_each;
 use crate::dovecot::files::Place;
@@ -275,6 +274,16 @@ pub fn check(settings: &Settings, plan: &Plan<'_>, findings: &mut Findings) {
         Err(_) => {}
     }
     are_safe(plan, findings);
+}
+
+/// The file system that a directory is on.
+pub fn mount_point(path: &Path) -> PathBuf {
+    let device = |path: &Path| path.metadata().map(|status| status.dev()).ok();
+    path.ancestors()
+        .take_while(|ancestor| device(ancestor) == device(path))
+        .last()
+        .unwrap_or(path)
+        .to_owned()
 }
 
 fn are_safe(plan: &Plan<'_>, findings: &mut Findings) {

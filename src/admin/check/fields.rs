@@ -1,10 +1,9 @@
 //! What the configuration alone shows: userdb fields that do not become what they look like, and settings that win
 //! over them.
 
-use super::finding::{Findings, Kind, Remedy};
-use super::services::write;
+use super::finding::{Findings, Kind, Remedy, write};
 use super::wording::{
-    LOCATIONS, OPTIONAL, REQUIRED, add_field, for_userdb, inbox, removed, variables,
+    LOCATIONS, OPTIONAL, REQUIRED, add_field, for_userdb, inbox, removed, userdb_fields, variables,
 };
 use crate::dovecot::settings::{Generation, Settings};
 
@@ -33,26 +32,6 @@ pub fn check(settings: &Settings, has_wrapper: bool, findings: &mut Findings) {
         let place = settings.place("mailbox_list_index");
         findings.add_at(kind, place, write(settings, "mailbox_list_index = yes"));
     }
-}
-
-/// `(setting, value)` of everything that becomes a userdb field.
-pub fn userdb_fields(settings: &Settings) -> Vec<(String, String)> {
-    let mut fields = Vec::new();
-    for (rest, value) in settings.below("userdb_fields") {
-        fields.push((format!("userdb_fields/{rest}"), value.to_owned()));
-    }
-    for userdb in settings.names("userdb") {
-        let key = |setting: &str| format!("userdb/{userdb}/{setting}");
-        for setting in ["args", "default_fields", "override_fields"] {
-            if !settings.get(&key(setting)).is_empty() {
-                fields.push((key(setting), settings.get(&key(setting)).to_owned()));
-            }
-        }
-        for (rest, value) in settings.below(&key("fields")) {
-            fields.push((key(&format!("fields/{rest}")), value.to_owned()));
-        }
-    }
-    fields
 }
 
 /// What auth does not know when it expands fields.

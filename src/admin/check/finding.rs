@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::admin::output::counted;
 use crate::dovecot::files::Place;
+use crate::dovecot::settings::Settings;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -342,6 +343,11 @@ kinds! {
         "mail_plugins has nfs_hostchange, but {directory} has no such file: every session fails";
     BothFrontEnds = "both_front_ends" Hint
         "both the plugin and the wrapper are in use: the plugin alone is enough, and faster";
+}
+
+/// Lines for the end of Dovecot's main file.
+pub fn write(settings: &Settings, lines: impl Into<String>) -> Remedy {
+    Remedy::Append(settings.main_file().to_owned(), lines.into())
 }
 
 /// A word for the shell, quoted if it has to be.

@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::sys::statvfs::fstatvfs;
 
-use super::directories::Plan;
+use super::directories::{Plan, mount_point};
 use super::finding::{Findings, Kind, Remedy, quoted};
 use super::people::MailUsers;
-use super::running::Master;
+use super::running::{Master, is_systemd};
 use crate::local::directory::open_without_links;
 use crate::system::file_system::FileSystem;
 
@@ -69,21 +68,6 @@ fn space(plan: &Plan<'_>, master: Option<Master>, findings: &mut Findings) {
         };
         findings.add(kind, remount((limit / 2) >> 20));
     }
-}
-
-/// The file system that a directory is on.
-pub fn mount_point(path: &Path) -> PathBuf {
-    let device = |path: &Path| path.metadata().map(|status| status.dev()).ok();
-    path.ancestors()
-        .take_while(|ancestor| device(ancestor) == device(path))
-        .last()
-        .unwrap_or(path)
-        .to_owned()
-}
-
-/// Whether systemd runs here (sd_booted(3)).
-pub fn is_systemd() -> bool {
-    Path::new("/run/systemd/system").is_dir()
 }
 
 /// systemd-logind deletes what an ordinary user has in /dev/shm when his last session ends.

@@ -5,106 +5,21 @@ use std::ffi::{CStr, CString, OsStr};
 use std::path::Path;
 
 use super::configuration::Wrapper;
-use super::fields::userdb_fields;
-use super::finding::{Findings, Kind, Remedy};
-use super::people::{Account, MailUsers};
-use super::services::{PostLogin, in_use, write};
+use super::finding::{Findings, Kind, Remedy, write};
+use super::people::MailUsers;
+use super::person::{Person, UID_LIMITS, environment};
+use super::post_login::{PostLogin, in_use};
 use super::wording::{
     LOCAL_2_4, LOCATIONS, OPTIONAL, REQUIRED, add_userdb_field, for_userdb, inbox, list_index_of,
     local, one_each, removed, replaced, template, userdb_location, with_tilde, without,
 };
-use crate::dovecot::doveadm::{self, DoveadmError, Field};
-use crate::dovecot::environment::{Environment, Namespace, of_userdb_fields};
+use crate::dovecot::doveadm;
+use crate::dovecot::environment::{Environment, Namespace};
 use crate::dovecot::files::Place;
 use crate::dovecot::location::{Layout, Location, Shared, Tracked, Tracking, Unvouchable, resolve};
 use crate::dovecot::settings::{Generation, Settings};
 use crate::local::directory::open_without_links;
-use crate::system::accounts;
 use crate::system::file_system::FileSystem;
-
-type IsWrong = fn(u64, u64) -> bool;
-
-/// Settings that keep uids from logging in, each with what it refuses.
-const UID_LIMITS: [(&str, IsWrong); 2] = [
-    ("first_valid_uid", |uid, limit| uid < limit),
-    ("last_valid_uid", |uid, limit| limit != 0 && uid > limit),
-];
-
-/// One user, as seen from both sides.
-#[derive(Debug)]
-pub struct Person {
-    /// The name.
-    pub name: String,
-    /// The userdb fields that a post-login script is told.
-    fields: BTreeMap<String, Vec<u8>>,
-    /// What the mail process has in the end: uid, gid, home.
-    pub final_fields: BTreeMap<String, Vec<u8>>,
-    /// Where the list index is, if it is local, and both sides agree.
-    pub tracked: Option<Tracked>,
-}
-
-impl Person {
-    /// The uid that mail is accessed with.
-    pub fn uid(&self) -> Option<u32> {
-        // Dovecot does not tell the final one where it refuses the user.
-        let uid = self.final_fields.get("uid").or(self.fields.get("uid"));
-        number(uid?)
-    }
-
-    /// Whether Dovecot lets this uid log in.
-    pub fn is_valid(&self, settings: &Settings) -> bool {
-        self.uid().is_none_or(|uid| {
-            UID_LIMITS
-                .iter()
-                .all(|(setting, is_wrong)| !is_wrong(uid.into(), settings.number(setting)))
-        })
-    }
-
-    fn environment(&self) -> Vec<CString> {
-        environment(&self.name, &self.fields)
-    }
-}
-
-fn environment(user: &str, fields: &BTreeMap<String, Vec<u8>>) -> Vec<CString> {
-    let fields = fields
-        .iter()
-        .filter(|(key, _)| key.as_str() != "user")
-        .map(|(key, value)| (key.clone().into_bytes(), value.clone()));
-    of_userdb_fields(user.as_bytes(), fields).unwrap_or_default()
-}
-
-fn number(text: &[u8]) -> Option<u32> {
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
-/// Asks Dovecot about a user.
-///
-/// # Errors
-/// If it does not know him.
-pub fn ask(settings: &Settings, name: &str) -> Result<Person, DoveadmError> {
-    let file = settings.given_file();
-    let user = OsStr::new(name);
-    let fields = lower_case(doveadm::fields_of(user, file)?);
-    let final_fields = lower_case(doveadm::final_fields_of(user, file).unwrap_or_default());
-    // The userdb may have another name for him.
-    let name = match fields.get("user") {
-        Some(user) => String::from_utf8_lossy(user).into_owned(),
-        None => name.to_owned(),
-    };
-    Ok(Person {
-        name,
-        fields,
-        final_fields,
-        tracked: None,
-    })
-}
-
-fn lower_case(fields: Vec<Field>) -> BTreeMap<String, Vec<u8>> {
-    fields
-        .into_iter()
-        .map(|(key, value)| (String::from_utf8_lossy(&key).to_ascii_lowercase(), value))
-        .collect()
-}
 
 /// Looks at users, and at what every service that they log in to makes of them.
 pub fn check(
@@ -511,84 +426,6 @@ fn same_directories(settings: &Settings, people: &[Person], findings: &mut Findi
             findings.add_of_user(kind, None, one_each(settings));
         }
     }
-}
-
-/// What a login of anybody would be told by the configuration alone, with Dovecot's variables left in; `None` if a
-/// database knows more.
-pub fn anybody(settings: &Settings) -> Option<Person> {
-    let userdbs = settings.names("userdb");
-    let mut fields = BTreeMap::new();
-    for userdb in &userdbs {
-        let driver = match settings.get(&format!("userdb/{userdb}/driver")) {
-            "" => *userdb,
-            driver => driver,
-        };
-        match driver {
-            "static" => {}
-            "passwd" => {
-                for (field, value) in [("uid", "1000"), ("gid", "1000"), ("home", "/%u")] {
-                    fields.insert(field.to_owned(), value.to_owned());
-                }
-            }
-            _ => return None,
-        }
-    }
-    for (setting, value) in userdb_fields(settings) {
-        let name = setting.rsplit('/').next().unwrap_or(&setting);
-        if matches!(name, "args" | "default_fields" | "override_fields") {
-            let words = value.split(' ').filter_map(|word| word.split_once('='));
-            fields.extend(words.map(|(field, value)| (field.to_owned(), value.to_owned())));
-        } else {
-            let field = setting.strip_prefix("userdb_fields/").unwrap_or(name);
-            fields.insert(field.to_owned(), value);
-        }
-    }
-    let mut final_fields = fields.clone();
-    for (field, setting) in [
-        ("uid", "mail_uid"),
-        ("gid", "mail_gid"),
-        ("home", "mail_home"),
-    ] {
-        let value = settings.get(setting);
-        if !value.is_empty() {
-            final_fields
-                .entry(field.to_owned())
-                .or_insert(value.to_owned());
-        }
-    }
-    for fields in [&mut fields, &mut final_fields] {
-        if let Some(account) = fields.get("uid").and_then(|uid| Account::of(uid)) {
-            fields.insert("uid".to_owned(), account.uid.to_string());
-        }
-    }
-    let bytes = |fields: BTreeMap<String, String>| {
-        let fields = fields.into_iter();
-        fields
-            .map(|(field, value)| (field, value.into_bytes()))
-            .collect()
-    };
-    let is_known = userdbs.len() == 1 || !userdbs.is_empty() && !fields.is_empty();
-    is_known.then(|| Person {
-        name: "everybody".to_owned(),
-        fields: bytes(fields),
-        final_fields: bytes(final_fields),
-        tracked: None,
-    })
-}
-
-/// Groups of a system user that /etc/group does not have: from LDAP, for example.
-pub fn unknown_groups(person: &Person) -> Vec<u32> {
-    let Some(name) = person.fields.get("system_groups_user") else {
-        return Vec::new();
-    };
-    let known = accounts::groups_of(name);
-    let gid = person.fields.get("gid").and_then(|gid| number(gid));
-    let account = Account::of(&String::from_utf8_lossy(name));
-    let groups = account.as_ref().map(Account::groups).unwrap_or_default();
-    groups
-        .into_iter()
-        .filter(|group| Some(*group) != gid && !known.contains(group))
-        .collect()
 }
 
 /// The claim must be where every backend sees it.

@@ -1,10 +1,13 @@
 //! `nfs-hostchange check`: what is wrong with this backend.
 //!
-//! Dovecot is asked, and its answers are judged by what a login does with them: [`running`] says whether it
-//! can be asked, [`people`] whom about. Then one module for each thing that can be wrong: the [`services`]
-//! that a login passes, the wrapper's own [`configuration`], the [`plugin`], [`location`]: where list indexes
-//! are for users, [`fields`] and [`wording`]: what the configuration says of it, other [`namespaces`], the [`directories`] that must be there, and the [`host`] itself. [`finding`]
-//! has the words of all that can be found.
+//! Dovecot is asked, and its answers are judged by what a login does with them. First the facts: [`running`]
+//! says whether Dovecot can be asked, [`people`] whom about, [`person`] what a login of theirs is told,
+//! [`post_login`] which programs it passes, [`wording`] what the configuration says of list indexes.
+//!
+//! Then one module for each thing that can be wrong: the [`services`], the wrapper's own [`configuration`],
+//! the [`plugin`], the userdb's [`fields`], the [`location`] of list indexes, other [`namespaces`], the
+//! [`directories`] that must be there, and the [`host`] itself. [`finding`] has the words of all that can be
+//! found.
 
 mod configuration;
 mod directories;
@@ -14,8 +17,10 @@ mod host;
 mod location;
 mod namespaces;
 mod people;
+mod person;
 mod plugin;
-mod print;
+mod post_login;
+pub mod print;
 mod running;
 mod services;
 mod wording;
@@ -23,14 +28,12 @@ mod wording;
 use configuration::Wrapper;
 use directories::{Above, Plan};
 use finding::{Finding, Findings, Kind};
-use location::Person;
 use people::MailUsers;
+use person::Person;
+use post_login::PostLogin;
 use running::Master;
-use services::PostLogin;
 
 use crate::dovecot::settings::Settings;
-
-pub use print::run;
 
 /// What is known before anything is judged.
 struct Backend {
@@ -50,7 +53,7 @@ impl Backend {
         if running::check(settings, master, findings) {
             let base = Above::of_template(&template).map(|above| above.base);
             for name in people::users(settings, named, base.as_deref(), findings) {
-                match location::ask(settings, &name) {
+                match person::ask(settings, &name) {
                     Ok(person) => people.push(person),
                     Err(error) => {
                         let kind = Kind::UnknownUser {
@@ -67,9 +70,9 @@ impl Backend {
             people.retain(|person| person.is_valid(settings));
         }
         if people.is_empty() {
-            people.extend(location::anybody(settings));
+            people.extend(person::anybody(settings));
         }
-        let post_logins = services::post_logins(settings);
+        let post_logins = post_login::post_logins(settings);
         let users = Self::users(settings, &people, &post_logins);
         Self {
             post_logins,

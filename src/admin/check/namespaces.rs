@@ -1,8 +1,7 @@
 //! List indexes of other namespaces: the wrapper knows the inbox's alone.
 
 use super::configuration::Wrapper;
-use super::finding::{Findings, Kind, Remedy};
-use super::services::write;
+use super::finding::{Findings, Kind, Remedy, write};
 use super::wording::{inbox, list_index_of};
 use crate::dovecot::settings::{Generation, Settings};
 

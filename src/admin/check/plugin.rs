@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::finding::{Findings, Kind};
-use super::services::{PostLogin, write};
+use super::finding::{Findings, Kind, write};
+use super::post_login::PostLogin;
 use crate::dovecot::settings::{Generation, Settings};
 
 const PLUGIN: &str = "nfs_hostchange";

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::finding::{Findings, Kind, Remedy};
-use super::host::is_systemd;
 use crate::dovecot::settings::Settings;
 
 /// The master process.
@@ -45,6 +44,11 @@ impl Master {
         });
         limits.min()
     }
+}
+
+/// Whether systemd runs here (sd_booted(3)).
+pub fn is_systemd() -> bool {
+    Path::new("/run/systemd/system").is_dir()
 }
 
 /// When Dovecot read its configuration: at its start, or at a reload, which makes its sockets anew.

@@ -1,9 +1,8 @@
 //! Where the configuration says that list indexes are, with Dovecot's variables left in, and how it has to be
 //! written instead.
 
-use super::finding::Remedy;
+use super::finding::{Remedy, write};
 use super::people::{field_of, field_of_userdb};
-use super::services::write;
 use crate::dovecot::files::Place;
 use crate::dovecot::settings::{Generation, Settings};
 
@@ -77,6 +76,26 @@ pub fn userdb_location(settings: &Settings) -> Option<(&'static str, &str)> {
         let field = |field| Some((field, field_of_userdb(settings, userdb, field)?));
         field("namespace/inbox/location").or_else(|| LOCATIONS.into_iter().find_map(field))
     })
+}
+
+/// `(setting, value)` of everything that becomes a userdb field.
+pub fn userdb_fields(settings: &Settings) -> Vec<(String, String)> {
+    let mut fields = Vec::new();
+    for (rest, value) in settings.below("userdb_fields") {
+        fields.push((format!("userdb_fields/{rest}"), value.to_owned()));
+    }
+    for userdb in settings.names("userdb") {
+        let key = |setting: &str| format!("userdb/{userdb}/{setting}");
+        for setting in ["args", "default_fields", "override_fields"] {
+            if !settings.get(&key(setting)).is_empty() {
+                fields.push((key(setting), settings.get(&key(setting)).to_owned()));
+            }
+        }
+        for (rest, value) in settings.below(&key("fields")) {
+            fields.push((key(&format!("fields/{rest}")), value.to_owned()));
+        }
+    }
+    fields
 }
 
 /// The variables of a template, each as it is written.

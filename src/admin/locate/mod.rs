@@ -1,6 +1,6 @@
 //! `nfs-hostchange locate`: where one user's INDEX and LISTINDEX are, as a login would find them.
 
-mod print;
+pub mod print;
 
 use std::ffi::{CStr, CString};
 use std::fmt;
@@ -10,8 +10,6 @@ use crate::config::{Configuration, ConfigurationError};
 use crate::dovecot::doveadm::{self, DoveadmError};
 use crate::dovecot::environment::{Environment, of_userdb_fields};
 use crate::dovecot::location::{Location, LocationError, Tracking};
-
-pub use print::run;
 
 /// The user's location, and what a login would do with it.
 #[derive(Debug)]

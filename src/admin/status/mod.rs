@@ -1,6 +1,6 @@
 //! `nfs-hostchange status`: what this backend knows about list indexes. Nothing is changed.
 
-mod print;
+pub mod print;
 
 use std::collections::BTreeSet;
 use std::ffi::CStr;
@@ -25,8 +25,6 @@ use crate::reconcile::migration::Owner;
 use crate::usercache::clean::{CleanError, Rights, Surveyor};
 use crate::usercache::last_used::{age, last_login};
 use crate::usercache::tree::{Found, Tree, Visitor, guard};
-
-pub use print::run;
 
 /// One user's local directory.
 #[derive(Debug, Clone)]

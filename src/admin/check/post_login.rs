@@ -1,0 +1,270 @@
+//! The post-login services, and the chain of programs that each executes.
+
+use std::path::{Path, PathBuf};
+
+use super::finding::{Findings, Kind, Remedy, write};
+use super::people::Account;
+use crate::dovecot::settings::Settings;
+use crate::names::DEFAULT_CONFIGURATION;
+
+/// The wrapper's name in Dovecot's libexec directory.
+pub const WRAPPER: &str = "nfs-hostchange-login";
+/// What executes the programs of the chain one after the other.
+const SCRIPT_LOGIN: &str = "script-login";
+
+/// Protocols with the services that serve a login.
+pub const SERVICES: [(&str, &str); 4] = [
+    ("imap", "imap"),
+    ("pop3", "pop3"),
+    ("submission", "submission"),
+    ("sieve", "managesieve"),
+];
+
+/// A post-login service that executes the wrapper.
+#[derive(Debug, Clone)]
+pub struct PostLogin {
+    /// The service's name.
+    pub name: String,
+    /// As whom it runs; `None` if nobody is called so.
+    pub user: Option<Account>,
+    /// Whether script-login takes on the user's ids before it executes anything.
+    pub takes_ids: bool,
+    /// The configuration file that the wrapper reads there.
+    pub configuration: PathBuf,
+    /// The line that begins the chain.
+    pub executable: Vec<String>,
+}
+
+impl PostLogin {
+    /// What executes the wrapper with the rights and groups of each mail user.
+    pub fn with_users_ids(&self, settings: &Settings) -> Remedy {
+        let mut words = self.executable.clone();
+        words.insert(1, "-d".to_owned());
+        write_executable(settings, &self.name, &words)
+    }
+
+    /// Whether the wrapper begins as root.
+    pub fn is_root(&self) -> bool {
+        !self.takes_ids && self.user.as_ref().is_some_and(|user| user.uid == 0)
+    }
+}
+
+pub fn write_executable(settings: &Settings, service: &str, words: &[String]) -> Remedy {
+    let command = words.join(" ");
+    write(
+        settings,
+        format!("service {service} {{\n  executable = {command}\n}}"),
+    )
+}
+
+/// The services of all protocols that are switched on.
+pub fn in_use(settings: &Settings) -> Vec<&'static str> {
+    let protocols = settings.words("protocols");
+    SERVICES
+        .into_iter()
+        .filter(|(protocol, _)| protocols.contains(protocol))
+        .map(|(_, service)| service)
+        .collect()
+}
+
+/// The post-login services, without a word about them.
+pub fn post_logins(settings: &Settings) -> Vec<PostLogin> {
+    let mut ignored = Findings::default();
+    in_use(settings)
+        .into_iter()
+        .filter_map(|service| Service { settings, service }.chain(&mut ignored))
+        .collect()
+}
+
+/// A service that serves logins, and may have a post-login service in front of it.
+pub struct Service<'a> {
+    pub settings: &'a Settings,
+    pub service: &'a str,
+}
+
+impl Service<'_> {
+    /// The programs that a login passes, as far as they are written down.
+    pub fn chain(&self, findings: &mut Findings) -> Option<PostLogin> {
+        let (settings, service) = (self.settings, self.service);
+        let executable = settings.get(&format!("service/{service}/executable"));
+        // The socket's name is the only argument.
+        let socket = executable.split_whitespace().nth(1);
+        let Some(name) = socket.and_then(|socket| settings.service_of_socket(socket)) else {
+            let limit = settings.process_limit(service);
+            let lines = format!(
+                "service {service} {{\n  executable = {service} {service}-postlogin\n}}\n\
+                 service {service}-postlogin {{\n  executable = {SCRIPT_LOGIN} {WRAPPER}\n  \
+                 process_limit = {limit}\n  unix_listener {service}-postlogin {{\n  }}\n}}"
+            );
+            let kind = Kind::NoPostLogin {
+                service: service.to_owned(),
+            };
+            findings.add(kind, write(settings, lines));
+            return None;
+        };
+        let name = name.to_owned();
+        let key = |setting: &str| format!("service/{name}/{setting}");
+        let place = settings.place(&key("executable"));
+        let command = settings.get(&key("executable"));
+        let mut words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+        if words
+            .first()
+            .is_none_or(|word| !is_called(word, SCRIPT_LOGIN))
+        {
+            words.insert(0, SCRIPT_LOGIN.to_owned());
+            let kind = Kind::NoScriptLogin {
+                service: name.clone(),
+                executable: command.to_owned(),
+            };
+            findings.add_at(kind, place, write_executable(settings, &name, &words));
+            return None;
+        }
+        let takes_ids = words.get(1).is_some_and(|word| word == "-d");
+        let Some(at) = words.iter().position(|word| is_called(word, WRAPPER)) else {
+            words.push(WRAPPER.to_owned());
+            let words = self.with_paths(&words);
+            let kind = Kind::NoWrapper {
+                service: name.clone(),
+            };
+            findings.add_at(kind, place, write_executable(settings, &name, &words));
+            return None;
+        };
+        let (mended, configuration) = self.options(&name, &words, at, findings);
+        self.limit(&name, findings);
+        self.chroot(&name, findings);
+        self.last(&name, &mended, at, findings);
+        let user = match settings.get(&key("user")) {
+            "" => "root",
+            user => user,
+        };
+        Some(PostLogin {
+            user: Account::of(user).filter(|_| user.parse::<u32>().is_err()),
+            takes_ids,
+            configuration,
+            executable: words,
+            name,
+        })
+    }
+
+    /// The wrapper's options; the chain with right ones, and the configuration file.
+    fn options(
+        &self,
+        name: &str,
+        words: &[String],
+        at: usize,
+        findings: &mut Findings,
+    ) -> (Vec<String>, PathBuf) {
+        let mut mended = words[..=at].to_vec();
+        let mut rest = words[at + 1..].iter().peekable();
+        let mut configuration = None;
+        let mut wrong = None;
+        while let Some(option) = rest.next_if(|word| word.starts_with('-')) {
+            if let Some(file) = option.strip_prefix("--config=") {
+                configuration = Some(file.to_owned());
+            } else if option != "--" {
+                wrong = Some(option.clone());
+                // "--config FILE", or a slip of the finger.
+                let file = match option.split_once('=') {
+                    Some((_, file)) => Some(file.to_owned()),
+                    None => rest.next_if(|word| word.starts_with('/')).cloned(),
+                };
+                configuration = configuration.or(file);
+            }
+        }
+        mended.extend(
+            configuration
+                .as_ref()
+                .map(|file| format!("--config={file}")),
+        );
+        mended.extend(rest.cloned());
+        let place = self.settings.place(&format!("service/{name}/executable"));
+        if let Some(option) = wrong {
+            let kind = Kind::UnknownOption {
+                option,
+                service: name.to_owned(),
+            };
+            findings.add_at(kind, place, write_executable(self.settings, name, &mended));
+        } else if let Some(file) = configuration
+            .as_ref()
+            .filter(|file| !Path::new(file).exists())
+        {
+            let without: Vec<_> = mended
+                .iter()
+                .filter(|word| !word.starts_with("--config="))
+                .cloned()
+                .collect();
+            let kind = Kind::NoSuchConfiguration {
+                file: file.clone(),
+                service: name.to_owned(),
+            };
+            findings.add_at(kind, place, write_executable(self.settings, name, &without));
+        }
+        let configuration = configuration.unwrap_or_else(|| DEFAULT_CONFIGURATION.to_owned());
+        (mended, PathBuf::from(configuration))
+    }
+
+    fn limit(&self, name: &str, findings: &mut Findings) {
+        let own = self.settings.process_limit(name);
+        let needed = self.settings.process_limit(self.service);
+        if own < needed {
+            let kind = Kind::ProcessLimit {
+                post_login: name.to_owned(),
+                own,
+                service: self.service.to_owned(),
+                needed,
+            };
+            let lines = format!("service {name} {{\n  process_limit = {needed}\n}}");
+            let place = self
+                .settings
+                .place(&format!("service/{name}/process_limit"));
+            findings.add_at(kind, place, write(self.settings, lines));
+        }
+    }
+
+    fn chroot(&self, name: &str, findings: &mut Findings) {
+        let key = format!("service/{name}/chroot");
+        let directory = self.settings.get(&key);
+        if !directory.is_empty() {
+            let kind = Kind::ServiceChroot {
+                service: name.to_owned(),
+                directory: directory.to_owned(),
+            };
+            let lines = format!("service {name} {{\n  chroot =\n}}");
+            findings.add_at(kind, self.settings.place(&key), write(self.settings, lines));
+        }
+    }
+
+    fn last(&self, name: &str, words: &[String], at: usize, findings: &mut Findings) {
+        let options = words[at + 1..]
+            .iter()
+            .take_while(|word| word.starts_with('-'))
+            .count();
+        let (wrapper, later) = words[at..].split_at(1 + options);
+        if let Some(next) = later.first() {
+            let kind = Kind::NotLast {
+                service: name.to_owned(),
+                program: next.clone(),
+            };
+            let words = self.with_paths(&[&words[..at], later, wrapper].concat());
+            let place = self.settings.place(&format!("service/{name}/executable"));
+            findings.add_at(kind, place, write_executable(self.settings, name, &words));
+        }
+    }
+
+    /// The same chain, with a path wherever the wrapper needs one.
+    pub fn with_paths(&self, words: &[String]) -> Vec<String> {
+        let first = words.iter().skip(1).position(|word| !word.starts_with('-'));
+        let with_path = |(number, word): (usize, &String)| {
+            if is_called(word, WRAPPER) && Some(number) != first.map(|first| first + 1) {
+                self.settings.program(word).to_string_lossy().into_owned()
+            } else {
+                word.clone()
+            }
+        };
+        words.iter().enumerate().map(with_path).collect()
+    }
+}
+
+pub fn is_called(word: &str, name: &str) -> bool {
+    Path::new(word).file_name().is_some_and(|last| last == name)
+}
