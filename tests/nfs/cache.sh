@@ -5,6 +5,14 @@
 KERNEL=$CACHE/kernel
 VENV=$CACHE/venv
 
+# The name of the Debian with the Dovecot that this machine has not.
+other_root() {
+    case $(dovecot --version) in
+        2.4.*) printf 'bookworm\n' ;;
+        *) printf 'trixie\n' ;;
+    esac
+}
+
 # The version of the kernel in the cache; false if there is none.
 kernel_version() {
     local image

@@ -20,7 +20,7 @@ TITLES = {
     "command": "The administrator's command",
 }
 # How the names of the laboratory's Dovecots are told.
-USERS = {"root": "root", "vmail": "vmail", "migrate": "root", "migrate-vmail": "vmail", "maildir": "root", "nothing": "-", "plain-stat": "vmail"}
+USERS = {"root": "root", "vmail": "vmail", "migrate": "root", "migrate-vmail": "vmail", "maildir": "root", "nothing": "-", "nothing-mixed": "-", "plain-stat": "vmail", "2.4": "root", "mixed": "root", "migrate-mixed": "root"}
 
 
 def results(directory):
@@ -74,9 +74,10 @@ def table(directory, kernel):
 This page is written by `tests/nfs/run.sh --table docs/nfs.md`. The laboratory boots Linux {kernel} in emulated
 machines. Each has a kernel NFS server that exports ext4 with `root_squash`, and three backends with a network, a
 host name, a /dev/shm and a mount of their own, so that each has NFS caches of its own, and Dovecot {dovecot} with the
-wrapper as post-login service. Every mount has `actimeo=60`, as Dovecot's documentation advises; v3 has `nolock` too.
-A column is a mount; "as" tells under which identities the wrapper was started. Every case is told by the sentence
-that must be true; a dash means that this run did not take the case to that mount.
+wrapper as post-login service; where a sentence names a Dovecot, that one. Every mount has `actimeo=60`, as Dovecot's
+documentation advises; v3 has `nolock` too. A column is a mount; "as" tells under which identities the wrapper was
+started. Every case is told by the sentence that must be true; a dash means that this run did not take the case to that
+mount.
 """)
     for group, title in TITLES.items():
         mine = [result for result in everything if result["group"] == group]

@@ -16,6 +16,8 @@ set -euo pipefail
 source "$(dirname "$0")/../lib/common.sh"
 # shellcheck source=tests/lib/build.sh
 source "$REPO/tests/lib/build.sh"
+# shellcheck source=tests/lib/roots.sh
+source "$REPO/tests/lib/roots.sh"
 # shellcheck source=tests/nfs/cache.sh
 source "$REPO/tests/nfs/cache.sh"
 
@@ -63,6 +65,9 @@ plan() {
     "$PYTHON" "$REPO/tests/nfs/guest/plan.py" "$VERSIONS" "$ONLY" "$FULL" "$with_command"
 }
 
+# release_of COMMAND...: "2.3" or "2.4", of the Dovecot whose version that prints.
+release_of() { "$@" | cut -d . -f 1,2; }
+
 # start_machine NAME: in the background; its process group is in PIDS.
 PIDS=()
 start_machine() {
@@ -76,7 +81,7 @@ start_machine() {
     # Its own process group, so that the emulator goes with the programs that start it.
     PATH="$VENV/bin:$PATH" setsid timeout "$TIME_LIMIT" \
         vng --run "$KERNEL/boot/vmlinuz-$version" --force-9p --disable-kvm --cpus 1 --memory "${MEGABYTES}M" \
-        --verbose --exec "bash $OUT/guest/start.sh $1" --qemu-opts="$share" \
+        --verbose --exec "bash $OUT/guest/start.sh $1 ${DOVECOTS[*]}" --qemu-opts="$share" \
         </dev/null >"$OUT/console.$1" 2>&1 &
     PIDS+=("$!")
 }
@@ -100,6 +105,9 @@ if [ -z "$WRAPPER" ]; then
     find_cargo || die "no cargo; run tests/setup.sh"
     build_release
 fi
+
+OTHER=$(other_root)
+DOVECOTS=("$(release_of dovecot --version)" "$ROOTS/$OTHER" "$(release_of in_root "$OTHER" dovecot --version)")
 
 step "machines"
 mkdir "$OUT/bin" "$OUT/claimed"

@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
-# Installs what the NFS laboratory needs on Debian 12: an emulator, the tools of an
-# NFS server and client, a kernel to boot and the program that boots it. Starts no
-# service. The kernel and virtme-ng stay out of the system, in a cache directory.
+# Installs what the NFS laboratory needs: an emulator, the tools of an NFS server and
+# client, a kernel to boot, the program that boots it, and a Debian with another Dovecot.
+# Starts no service. The last three stay out of the system, in a cache directory.
 set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
 source "$(dirname "$0")/../lib/common.sh"
 # shellcheck source=tests/lib/packages.sh
 source "$REPO/tests/lib/packages.sh"
+# shellcheck source=tests/lib/roots.sh
+source "$REPO/tests/lib/roots.sh"
 # shellcheck source=tests/nfs/cache.sh
 source "$REPO/tests/nfs/cache.sh"
 
 PACKAGES=(
-    busybox-static dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd
+    busybox-static debootstrap dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd
     e2fsprogs iproute2 kmod nfs-common nfs-kernel-server python3 python3-venv qemu-system-x86 rpcbind util-linux
 )
 
@@ -20,6 +22,9 @@ PACKAGES=(
 step "packages of the NFS laboratory"
 install_packages "${PACKAGES[@]}"
 mkdir -p "$CACHE"
+
+step "the other Dovecot"
+make_roots "$(other_root)"
 
 # What the cache holds is complete or not there: it is made beside its place and moved.
 making=$(mktemp -d "$CACHE/making.XXXXXXXX")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import imap
 import server
-from dovecot import KINDS, LOG, MAIL, VMAIL, WRAPPER
+from dovecot import KINDS, LOG, MAIL, ROOTS, VMAIL, WRAPPER
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
@@ -60,6 +60,15 @@ class Backend:
         for kind in KINDS.values():
             with open(kind.config_file, "w") as file:
                 file.write(kind.wrapper_config())
+        self._enter_roots()
+
+    def _enter_roots(self):
+        """Lets the other Debian see this host's files, and every mount that is still to come on them."""
+        server.run("mount", "--make-shared", os.path.dirname(MAIL))
+        for root in ROOTS.values():
+            if root != "/":
+                for directory in ("/dev", "/proc", "/run", "/tmp", "/var/log", "/etc/dovecot", "/opt/lab", os.path.dirname(MAIL)):
+                    server.run("mount", "--rbind", directory, root + directory)
 
     def connect(self):
         """Called once the other end has moved this host's network interface in."""
@@ -81,11 +90,13 @@ class Backend:
         """Starts that Dovecot unless it runs already."""
         if kind.name in self.dovecots:
             return
+        dovecot = kind.dovecot_of(self.number)
         os.makedirs(f"/run/{kind.name}/state")
         with open(f"/run/{kind.name}/dovecot.conf", "w") as file:
-            file.write(kind.config())
+            file.write(kind.config(dovecot))
+        command = ["chroot", ROOTS[dovecot], "dovecot", "-F", "-c", f"/run/{kind.name}/dovecot.conf"]
         with open(LOG, "ab") as log:
-            process = subprocess.Popen(["dovecot", "-F", "-c", f"/run/{kind.name}/dovecot.conf"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.dovecots[kind.name] = process
 
         def answers():
@@ -143,13 +154,14 @@ class Backend:
         at: when to start, on the clock of time.monotonic(); the process is ready and waits for that.
         """
         kind = KINDS[kind]
+        fields = kind.fields_of(kind.dovecot_of(self.number), user)
         environment = {
             "USER": user,
             "HOME": f"{MAIL}/{user}",
             "UID": str(VMAIL),
             "GID": str(VMAIL),
-            "MAIL_LOCATION": kind.location_of(user),
-            "USERDB_KEYS": "HOME UID GID MAIL_LOCATION ",
+            **fields,
+            "USERDB_KEYS": " ".join(("HOME", "UID", "GID", *fields, "")),
         }
         with open("/tmp/wrapper.out", "w+b") as output, open("/tmp/wrapper.log", "w+b") as log:
             began = max(at, time.monotonic())
@@ -178,7 +190,8 @@ class Backend:
             if status:
                 raise RuntimeError(f"the wrapper ended with {status}: {said}")
             seen = dict(line.split("=", 1) for line in output.read().decode(errors="replace").splitlines())
-        return Outcome(not seen.get("MAIL_LOCATION", "").endswith(":LISTINDEX="), said, began, time.monotonic())
+        vouched = all(seen.get(name) == value for name, value in fields.items())
+        return Outcome(vouched, said, began, time.monotonic())
 
     # -- what can be seen from here
 

@@ -40,6 +40,11 @@ def steady_login_with_migration(lab, kind):
     return steady(lab, kind)
 
 
+@case(f"each of {LOGINS} steady logins costs one GETATTR with the fields of Dovecot 2.4", users=("2.4",))
+def steady_login_with_2_4(lab, kind):
+    return steady(lab, kind)
+
+
 @case("a login after a local change in INDEX costs at most 3 RPCs", users=VMAIL_TOO, always=True)
 def after_a_local_change(lab, kind):
     user = settled(lab, kind)

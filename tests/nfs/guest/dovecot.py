@@ -1,12 +1,16 @@
 """The Dovecots of a backend. Several kinds may run side by side, each with its own ports and list indexes."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 
 VMAIL = 5000  # uid and gid of all mail users
 MAIL = "/srv/mail"  # where the NFS mount is
 LOG = "/var/log/dovecot.log"
 WRAPPER = "/opt/lab/nfs-hostchange-login"
+
+# Where the Debian with each Dovecot is: the machine's own first, and the other.
+ROOTS = dict(item.split("=") for item in os.environ.get("DOVECOTS", "").split())
 
 
 @dataclass(frozen=True)
@@ -19,10 +23,7 @@ class Kind:
     user: str = "root"  # who the post-login script runs as
     root: str = "mdbox:~/mdbox"
     local: bool = True  # the list index is in /dev/shm, not on NFS
-
-    @property
-    def location(self):
-        return self.root + (f":LISTINDEX=/dev/shm/{self.name}/%2.256Nu/%u/dovecot.list.index" if self.local else "")
+    dovecots: tuple = ()  # which Dovecot each backend has, if not the machine's own
 
     @property
     def socket(self):
@@ -39,15 +40,28 @@ class Kind:
         return f'migration = {migration}\n[log]\ntarget = "stderr"\n'
 
     def list_index_dir(self, user):
-        """What Dovecot makes of LISTINDEX: %2.256Nu is eight bytes of the name's MD5, modulo 256, in hex."""
+        """What Dovecot makes of it: %2.256Nu is eight bytes of the name's MD5, modulo 256, in hex."""
         bucket = int.from_bytes(hashlib.md5(user.encode()).digest()[:8], "big") % 256
         return f"/dev/shm/{self.name}/{bucket:02x}/{user}"
 
-    def location_of(self, user):
-        """The location as the userdb hands it to a post-login script: expanded but for ~/."""
-        return self.location.replace("%2.256Nu/%u", self.list_index_dir(user).removeprefix(f"/dev/shm/{self.name}/"))
+    def dovecot_of(self, backend):
+        """Of the backend with that number, the first being 1."""
+        return self.dovecots[backend - 1] if self.dovecots else next(iter(ROOTS))
 
-    def config(self):
+    def fields(self, dovecot, list_index_dir):
+        """What the userdb says of a user's mail."""
+        list_index = f"{list_index_dir}/dovecot.list.index"
+        if dovecot == "2.3":
+            return {"mail_location": self.root + (f":LISTINDEX={list_index}" if self.local else "")}
+        driver, path = self.root.split(":")
+        prefix = list_index if self.local else "dovecot.list.index"
+        return {"mail_driver": driver, "mail_path": path, "mailbox_list_index_prefix": prefix}
+
+    def fields_of(self, dovecot, user):
+        """The same as a post-login script gets it: expanded but for ~/."""
+        return {name.upper(): value for name, value in self.fields(dovecot, self.list_index_dir(user)).items()}
+
+    def config(self, dovecot):
         """dovecot.conf."""
         services = ""
         for service in ("imap", "pop3") if self.script else ():
@@ -63,31 +77,20 @@ service {service}-postlogin {{
 }}
 """
         return f"""
+{self.config_of_2_3() if dovecot == "2.3" else self.config_of_2_4()}
 base_dir = /run/{self.name}/base
 state_dir = /run/{self.name}/state
 log_path = {LOG}
 protocols = imap pop3 lmtp
 listen = 127.0.0.1
 ssl = no
-disable_plaintext_auth = no
 auth_mechanisms = plain
-mail_location = {self.location}
 mmap_disable = yes
 mail_fsync = always
 mailbox_list_index = yes
 mailbox_list_index_very_dirty_syncs = yes
 first_valid_uid = {VMAIL}
-passdb {{
-  driver = static
-  args = password=secret
-}}
-userdb {{
-  driver = static
-  args = uid=vmail gid=vmail home={MAIL}/%u
-  default_fields = mail_location={self.location}
-}}
 service imap-login {{
-  service_count = 0
   inet_listener imap {{
     port = {self.port}
   }}
@@ -110,6 +113,58 @@ service lmtp {{
 {services}
 """
 
+    def config_of_2_3(self):
+        """What only Dovecot 2.3 understands."""
+        (location,) = self.fields("2.3", f"/dev/shm/{self.name}/%2.256Nu/%u").values()
+        return f"""
+disable_plaintext_auth = no
+mail_location = {location}
+passdb {{
+  driver = static
+  args = password=secret
+}}
+userdb {{
+  driver = static
+  args = uid=vmail gid=vmail home={MAIL}/%u
+  default_fields = mail_location={location}
+}}
+service imap-login {{
+  service_count = 0
+}}
+"""
+
+    def config_of_2_4(self):
+        """What only Dovecot 2.4 understands."""
+        hashed = "%{user | md5 | substr(0, 8) % 256 | hex(2)}/%{user}"
+        fields = self.fields("2.4", f"/dev/shm/{self.name}/{hashed}")
+        settings = "\n".join(f"{name} = {value}" for name, value in fields.items())
+        copies = "\n".join(f"  {name} = $SET:{name}" for name in fields)
+        return f"""
+dovecot_config_version = 2.4.1
+dovecot_storage_version = {"2.3.19" if "2.3" in self.dovecots else "2.4.1"}
+auth_allow_cleartext = yes
+{settings}
+userdb_fields {{
+{copies}
+}}
+passdb static {{
+  password = secret
+}}
+userdb static {{
+  fields {{
+    uid = vmail
+    gid = vmail
+    home = {MAIL}/%{{user}}
+  }}
+}}
+namespace inbox {{
+  inbox = yes
+}}
+service imap-login {{
+  restart_request_count = unlimited
+}}
+"""
+
 
 def _wrapped(name):
     return f"{WRAPPER} --config=/etc/dovecot/{name}.toml"
@@ -124,11 +179,16 @@ KINDS = {
         # The same with migration, and the Dovecot whose list indexes it migrates: no LISTINDEX, no program.
         Kind("migrate", 1450, _wrapped("migrate")),
         Kind("migrate-vmail", 1460, _wrapped("migrate-vmail"), user="vmail"),
-        Kind("without", 1470, local=False),
+        Kind("without", 1470, local=False, dovecots=("2.3", "2.3", "2.3")),
+        # An upgrade: every backend has the new one, or one has not yet.
+        Kind("2.4", 1510, _wrapped("2.4"), dovecots=("2.4", "2.4", "2.4")),
+        Kind("mixed", 1520, _wrapped("mixed"), dovecots=("2.3", "2.4", "2.3")),
+        Kind("migrate-mixed", 1530, _wrapped("migrate-mixed"), dovecots=("2.4", "2.3", "2.3")),
         # Maildir++ with its index files beside the mails.
         Kind("maildir", 1480, _wrapped("maildir"), root="maildir:~/Maildir"),
         # Controls: local list indexes with nothing that makes them safe, and with a plain stat.
         Kind("nothing", 1490),
+        Kind("nothing-mixed", 1540, dovecots=("2.3", "2.4", "2.3")),
         Kind("plain-stat", 1500, "/opt/lab/plain-stat.sh", user="vmail"),
     )
 }

@@ -56,7 +56,19 @@ def every_look_is_true(lab, kind):
     return f"0 of {RETURNS} turns wrong"
 
 
+@case("every LIST and STATUS after a move is the truth on Dovecot 2.4", users=("2.4",))
+@case("every LIST and STATUS after a move is the truth where one backend has Dovecot 2.3 and the other 2.4", users=("mixed",))
+def every_look_is_true_during_an_upgrade(lab, kind):
+    return every_look_is_true(lab, kind)
+
+
 @case("control: with no program the same moves show wrong lists", versions=("4.2",), options=(PLAIN,), users=("nothing",))
+@case(
+    "control: with no program they do where one backend has Dovecot 2.3 and the other 2.4",
+    versions=("4.2",),
+    options=(PLAIN,),
+    users=("nothing-mixed",),
+)
 @case("control: with a plain stat the same moves show wrong lists", versions=("4.2",), options=(PLAIN,), users=("plain-stat",))
 def controls_see_wrong_lists(lab, kind):
     wrong = wrong_returns(lab, kind)

@@ -4,11 +4,14 @@
 # The machine's root directory is the host's own, read-only and uncached over 9p: every look at a path is a
 # request to the emulator. The laboratory therefore works in a second copy of it, cached (nothing on the
 # host changes what it needs meanwhile), with a tmpfs on top of it that takes everything written.
-# Argument: the name of this machine. The host offers two 9p shares: "labroot", its root directory, and "labout", the
+# Arguments: the name of this machine, the version of Dovecot in the host's root directory, and the directory there of a Debian
+# with another Dovecot, with that one's version. The host offers two 9p shares: "labroot", its root directory, and "labout", the
 # directory that holds these scripts, the programs under test, the list of jobs, and takes the results.
 set -euo pipefail
 
 root=/run/lab/root
+# Inside of it.
+other=/other
 
 for module in loop ext4 nfsd nfs nfsv3 nfsv4 veth bridge; do
     modprobe "$module"
@@ -17,8 +20,15 @@ done
 mkdir -p /run/lab/lower /run/lab/upper "$root"
 mount -t 9p -o ro,trans=virtio,version=9p2000.L,cache=loose,msize=512000,access=any labroot /run/lab/lower
 mount -t tmpfs -o mode=0755 tmpfs /run/lab/upper
-mkdir /run/lab/upper/upper /run/lab/upper/work
-mount -t overlay -o lowerdir=/run/lab/lower,upperdir=/run/lab/upper/upper,workdir=/run/lab/upper/work overlay "$root"
+
+# writable NAME LOWER PLACE: the directory LOWER at PLACE, with what is written there in memory.
+writable() {
+    mkdir -p "/run/lab/upper/$1" "/run/lab/upper/$1.work" "$3"
+    mount -t overlay -o "lowerdir=$2,upperdir=/run/lab/upper/$1,workdir=/run/lab/upper/$1.work" overlay "$3"
+}
+
+writable root /run/lab/lower "$root"
+writable other "/run/lab/lower$3" "$root$other"
 for directory in proc sys dev; do
     mount --rbind "/$directory" "$root/$directory"
 done
@@ -29,13 +39,15 @@ chmod 1777 "$root/tmp" "$root/var/tmp"
 mkdir -p "$root/lab"
 mount -t 9p -o rw,trans=virtio,version=9p2000.L,msize=512000,access=any labout "$root/lab"
 
-sed -i '/^vmail:/d' "$root/etc/passwd" "$root/etc/group"
-printf 'vmail:x:5000:5000::/nonexistent:/usr/sbin/nologin\n' >> "$root/etc/passwd"
-printf 'vmail:x:5000:\n' >> "$root/etc/group"
+for each in "$root" "$root$other"; do
+    sed -i '/^vmail:/d' "$each/etc/passwd" "$each/etc/group"
+    printf 'vmail:x:5000:5000::/nonexistent:/usr/sbin/nologin\n' >>"$each/etc/passwd"
+    printf 'vmail:x:5000:\n' >>"$each/etc/group"
+    mkdir -p "$each/opt/lab"
+done
 # A mounted share is uncached; programs that are started thousands of times belong in memory.
-mkdir -p "$root/opt/lab"
 cp "$root"/lab/bin/* "$root"/opt/lab/
 chmod -R go+rX "$root/opt/lab"
 
-exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C MACHINE="$1" PYTHONDONTWRITEBYTECODE=1 \
+exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C MACHINE="$1" DOVECOTS="$2=/ $4=$other" PYTHONDONTWRITEBYTECODE=1 \
     chroot "$root" /usr/bin/python3 -u /lab/guest/main.py
