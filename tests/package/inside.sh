@@ -302,16 +302,21 @@ upgrade_loses_no_login() {
     [ "$(stat -c %i /usr/lib/dovecot/nfs-hostchange-login)" != "$before" ] || die "nothing was upgraded"
 }
 
+# says_how_to_come_back FILE: after a time without the package no record means anything.
+says_how_to_come_back() {
+    [[ $(<"$1") == *'on every backend'*'nfs-hostchange usercache forget'* ]] ||
+        die "not a word about records: $(<"$1")"
+}
+
 removal_is_refused_while_dovecot_needs_it() {
-    local what words
+    local what
     for what in "remove $NAME" "purge $NAME" "remove dovecot-core"; do
         # shellcheck disable=SC2086 # two words
         if apt-get -q -y $what >"$WORK/apt" 2>&1; then
             die "removed"
         fi
-        for words in 'Take nfs-hostchange-login out' 'usercache forget'; do
-            grep -q "$words" "$WORK/apt" || die "it does not say what to do: $(<"$WORK/apt")"
-        done
+        grep -q 'Take nfs-hostchange-login out' "$WORK/apt" || die "it does not say what to do: $(<"$WORK/apt")"
+        says_how_to_come_back "$WORK/apt"
         imap alice names >/dev/null
     done
     dpkg --audit
@@ -330,7 +335,8 @@ it_goes_when_nothing_needs_it() {
     sed -i '/^# 3\./,$d; s/:LISTINDEX=.*//; /mailbox_list_index_prefix/d' /etc/dovecot/conf.d/95-nfs-hostchange.conf
     doveadm reload
     imap alice names >/dev/null
-    apt-get -q -y remove "$NAME"
+    apt-get -q -y remove "$NAME" >"$WORK/apt"
+    says_how_to_come_back "$WORK/apt"
     imap alice names >/dev/null
     [ -e /etc/dovecot/nfs-hostchange.toml ] || die "the configuration is gone"
     apt-get -q -y purge "$NAME"
@@ -384,9 +390,11 @@ rpm_goes_only_when_nothing_needs_it() {
     printf 'service imap-postlogin {\n  executable = script-login nfs-hostchange-login\n}\n' >/etc/dovecot/local.conf
     ! rpm --erase "$NAME" 2>"$WORK/rpm" || die "erased"
     grep -q 'Take it out' "$WORK/rpm" || die "it does not say what to do: $(<"$WORK/rpm")"
+    says_how_to_come_back "$WORK/rpm"
     [ -x /usr/libexec/dovecot/nfs-hostchange-login ] || die "half erased"
     rm /etc/dovecot/local.conf
-    rpm --erase "$NAME"
+    rpm --erase "$NAME" >"$WORK/rpm"
+    says_how_to_come_back "$WORK/rpm"
     no_lines "left behind" < <(
         find / -xdev -name '*nfs-hostchange*' ! -path '/packages*' ! -path '/project*' ! -path '/tmp/*' \
             ! -path '/var/cache/*' ! -path '/proc/*'
