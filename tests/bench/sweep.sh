@@ -67,7 +67,7 @@ candidates_of_commands() {
     candidate commands.1 "${populate[@]}" "$(command -v taskset)" 1 "$BIN/nfs-hostchange" usercache sweep 7days "$2"
     # shellcheck disable=SC2016 # the shell that find starts is to expand it
     candidate commands.rm "${populate[@]}" "${find[@]}" \
-        /bin/sh -c 'rm -f "$1"/dovecot.list.index* "$1/.lasthost"; rmdir "$1"' sh '{}' ';'
+        /bin/sh -c 'rm -f "$1"/dovecot.list.index* "$1"/.lasthost*; rmdir "$1"' sh '{}' ';'
     candidate commands.clean "${populate[@]}" "${find[@]}" "$BIN/nfs-hostchange" usercache clean 7days '{}' ';'
     candidate commands.doveadm "${populate[@]}" "${find[@]}" \
         "$(command -v doveadm)" -c "$WORK/doveadm.conf" exec nfs-hostchange usercache clean 7days '{}' ';'
