@@ -19,7 +19,7 @@ use super::room::alarms;
 use crate::local::directory::DirectoryError;
 use crate::local::files::DeleteError;
 use crate::local::lock::LockError;
-use crate::local::sessions::SignError;
+use crate::local::sign::SignError;
 use crate::usercache::clean::{CleanError, Cleaner, Directory, Outcome, Rules};
 use crate::usercache::forget;
 use crate::usercache::sweep::{self, Totals};

@@ -15,7 +15,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::local::directory::ListIndexDirectory;
-use crate::local::sessions::Seat;
+use crate::local::seat::Seat;
 use crate::names::LOCK_FILE;
 use crate::system::entries::open_here;
 use crate::system::statx::Attributes;
@@ -270,7 +270,7 @@ impl Lock<'_, Exclusive> {
 
 /// Takes the lock file away from whoever holds its lock for too long: what he records is lost.
 ///
-/// Whoever does this must have left his [sign](crate::local::sessions) before. Then nothing that is
+/// Whoever does this must have left his [sign](crate::local::sign) before. Then nothing that is
 /// recorded beside him lasts: what is in this file goes with it, and whoever makes the next one
 /// finds the sign.
 ///

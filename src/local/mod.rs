@@ -3,7 +3,10 @@
 pub mod directory;
 pub mod files;
 pub mod lock;
+pub mod notes;
 pub mod record;
 pub mod room;
-pub mod sessions;
+pub mod seat;
+pub mod session;
+pub mod sign;
 pub mod step;

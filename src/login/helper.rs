@@ -15,10 +15,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::actor::Actor;
 use crate::config::{LogSettings, Target};
-use crate::local::sessions::{LINGERS, Session, Sign, State};
+use crate::local::session::{LINGERS, Session, State};
+use crate::local::sign::Sign;
 use crate::log::Log;
 use crate::nfs::directory::IndexError;
-use crate::reconcile::{Claimed, Reconciliation, Unvouched};
+use crate::reconcile::Reconciliation;
+use crate::reconcile::outcome::{Claimed, Unvouched};
 use crate::system::detach::{Side, close_all_but, detach};
 use crate::system::process::{self, Process};
 use crate::system::{credentials, descriptors, signals, start};

@@ -13,13 +13,23 @@ use nix::errno::Errno;
 use crate::config::Configuration;
 use crate::dovecot::environment::{Environment, Namespace};
 use crate::dovecot::location::{Tracked, Tracking, resolve};
-use crate::local::sessions::Session;
+use crate::local::session::Session;
 use crate::log::Log;
 use crate::login::command_line::{CommandLine, UsageError};
 use crate::login::user::actor;
 use crate::nfs::directory::Index;
-use crate::reconcile::{Outcome, Reconciliation, Verdict};
+use crate::reconcile::Reconciliation;
+use crate::reconcile::outcome::Outcome;
 use crate::system::start::exit;
+
+/// What the session may do with the local list index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Use it: the record equals the claim, or nothing about it is local.
+    Use,
+    /// Leave it alone: nobody can vouch for it.
+    DoNotUse,
+}
 
 /// Decides whether the session may use its list index, and puts the list index right if it was not.
 /// Returns the environment for a session that may not use it.

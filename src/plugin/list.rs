@@ -7,12 +7,14 @@ use nfs_hostchange::actor::Actor;
 use nfs_hostchange::dovecot::location::Tracked;
 use nfs_hostchange::event::{Events, Level};
 use nfs_hostchange::local::lock::LockError;
-use nfs_hostchange::local::sessions::{Session, Sign};
+use nfs_hostchange::local::session::Session;
+use nfs_hostchange::local::sign::Sign;
 use nfs_hostchange::nfs::directory::{Index, IndexError, Migration};
 use nfs_hostchange::nfs::host::HostName;
 use nfs_hostchange::nfs::identity::Identity;
+use nfs_hostchange::reconcile::Reconciliation;
 use nfs_hostchange::reconcile::in_place::{Missing, Step};
-use nfs_hostchange::reconcile::{Doubt, Outcome, Reconciliation};
+use nfs_hostchange::reconcile::outcome::{Doubt, Outcome};
 
 /// Who has the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,14 +8,14 @@ use crate::local::directory::{DirectoryError, ListIndexDirectory};
 use crate::local::files;
 use crate::local::lock::{Deadline, Exclusive, Lock, LockError, Shared};
 use crate::local::record::Record;
-use crate::local::sessions::{self, Sign};
+use crate::local::sign;
 use crate::local::step::{Comparison, is_index};
 use crate::nfs::claim::ClaimText;
-use crate::nfs::directory::{IndexError, Look, Migration};
-use crate::nfs::host::HostName;
+use crate::nfs::directory::{IndexError, Migration};
 use crate::nfs::identity::Identity;
 use crate::reconcile::migration::Owner;
-use crate::reconcile::{Doubt, Outcome, Reconciliation, SignSlot, has_room};
+use crate::reconcile::outcome::{Doubt, Outcome};
+use crate::reconcile::{Reconciliation, has_room};
 use crate::system::signals::WriteSignalsIgnored;
 
 /// What a look at both sides showed.
@@ -98,23 +98,6 @@ impl Reconciliation<'_> {
             self.confirm_no_open_session(&lock)?;
         }
         Ok(Step::Out)
-    }
-
-    /// Whoever was about to use the list index goes without, because of `doubt`: voids the record, and
-    /// leaves the sign, which is to be kept as long as the session goes on.
-    pub fn go_without(&self, doubt: Doubt) -> Option<Sign> {
-        let sign = SignSlot::default();
-        // Where there is no directory, nobody has a record either.
-        let directory = ListIndexDirectory::open(&self.list_index_directory, self.actor.user());
-        if let Ok(directory) = directory {
-            let deadline = Deadline::after(self.lock_timeout);
-            // The doubt is the caller's to tell, and what it cannot mend is told here.
-            let _ = match Lock::<Exclusive>::acquire(&directory, &deadline) {
-                Ok(lock) => self.under_lock(&lock, &sign, |_| Err(doubt)),
-                Err(error) => Err(self.refuse(error, &directory, &sign)),
-            };
-        }
-        sign.into_inner()
     }
 
     /// Takes over a list index that a Dovecot without LISTINDEX left in INDEX, if there is one and
@@ -210,7 +193,7 @@ impl Reconciliation<'_> {
             index: look.index,
             shared,
         };
-        sessions::prepare(lock.directory())?;
+        sign::prepare(lock.directory())?;
         lock.write_record(&self.prefix, record, &host)?;
         // A session that could not wait for this lock may have left its sign meanwhile.
         self.confirm_no_open_session(lock)?;
@@ -218,66 +201,9 @@ impl Reconciliation<'_> {
         Ok(claim)
     }
 
-    fn tell_of_open(&self, host: &HostName, standing: Option<&ClaimText>, look: &Look) {
-        let why = match (look.claim, standing) {
-            (None, _) => "first session on any backend".to_owned(),
-            (_, Some(standing)) if standing.host != host.as_str() => {
-                format!("host changed from {} to {host}", standing.host)
-            }
-            _ => format!("no record of the last session on {host}"),
-        };
-        self.events.info(format_args!(
-            "{why}: cleared the list index in {}, claimed {}",
-            self.list_index_directory.display(),
-            self.index.path.display()
-        ));
-    }
-
     /// The claim that stands if it is still `known`.
     pub fn still_stands(&self, known: Option<Identity>) -> Option<Identity> {
         let (_, look) = self.index.look().ok()?;
         look.claim.filter(|&claim| Some(claim) == known)
-    }
-
-    /// Claims the user because of a change that the list index here does not show, or that another
-    /// backend's does not: from now on no record counts, here or elsewhere. `None` if there is no
-    /// claim of this session's own afterwards; why is told, unless there is no INDEX.
-    pub fn claim_change(&self, own: Option<Identity>) -> Option<Identity> {
-        let _ignored = WriteSignalsIgnored::new();
-        let claimed = self.index.look().and_then(|(index, look)| {
-            if look.claim.is_some() && look.claim == own {
-                return Ok(own);
-            }
-            let standing = look.claim.and_then(|_| index.claim_text());
-            let text = self.claim_without(standing.as_ref(), None);
-            match index.claim_for(&text, look.claim) {
-                Ok(claim) => Ok(Some(claim)),
-                Err(error) => index.unclaim().and(Err(error)),
-            }
-        });
-        match claimed {
-            Ok(claim) => claim,
-            Err(IndexError::Missing(_)) => None,
-            Err(error) => {
-                self.events.error(error);
-                None
-            }
-        }
-    }
-
-    /// Voids the record here, if there is one: the list index shows less than was changed.
-    pub fn void_record(&self) {
-        let _ignored = WriteSignalsIgnored::new();
-        let Ok(directory) = ListIndexDirectory::open(&self.list_index_directory, self.actor.user())
-        else {
-            return;
-        };
-        let deadline = Deadline::after(self.lock_timeout);
-        let emptied = Lock::<Exclusive>::acquire(&directory, &deadline)
-            .and_then(|lock| lock.empty_record(&self.prefix));
-        match emptied {
-            Ok(()) | Err(LockError::DirectoryGone(_)) => {}
-            Err(error) => self.events.error(error),
-        }
     }
 }

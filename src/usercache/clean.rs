@@ -19,7 +19,7 @@ use crate::local::directory::{
 use crate::local::files::{self, DeleteError, Size, belongs};
 use crate::local::lock::{Deadline, Exclusive, Lock, LockError};
 use crate::local::record::Content;
-use crate::local::sessions::{self, SignError};
+use crate::local::sign::{self, SignError};
 use crate::names::{LOCK_FILE, SIGN_FILE};
 use crate::system::credentials::{RootThread, UserId, effective_user};
 use crate::system::entries::{Entries, EntryType, open_here};
@@ -295,7 +295,7 @@ impl Survey {
 
     /// Whether a session without list index is, or may be, open. The sign of it must stay.
     fn has_open_session(&self, directory: &ListIndexDirectory) -> bool {
-        self.has_sign && sessions::open_session(directory, None).map_or(true, |open| open.is_some())
+        self.has_sign && sign::open_session(directory, None).map_or(true, |open| open.is_some())
     }
 
     fn delete(&self, lock: &Lock<'_, Exclusive>) -> Result<(), DeleteError> {
@@ -468,7 +468,7 @@ fn clean_as_owner(
     // Who removes the sign learns whether there is such a session.
     let session_open = rules.dry_run && survey.has_open_session(directory);
     let mut spared = survey.spared(last_login, session_open, rules);
-    if spared.is_none() && survey.has_sign && !sessions::remove(directory)? {
+    if spared.is_none() && survey.has_sign && !sign::remove(directory)? {
         spared = Some(Outcome::InUse);
     }
     if let Some(outcome) = spared {

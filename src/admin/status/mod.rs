@@ -15,8 +15,9 @@ use crate::dovecot::location::{self, LocationError, Tracked, Tracking, resolve};
 use crate::local::directory::{DirectoryError, ListIndexDirectory};
 use crate::local::files::Size;
 use crate::local::lock::{Lock, LockError, Shared};
+use crate::local::notes::OpenSession;
 use crate::local::record::{Content, Record};
-use crate::local::sessions::{self, OpenSession};
+use crate::local::sign;
 use crate::local::step::{Comparison, is_index};
 use crate::login::user::{UserError, actor};
 use crate::nfs::directory::{Index, IndexError, Migration, SharedListIndex};
@@ -67,7 +68,7 @@ impl Local {
         let record = lock.and_then(|lock| lock.record(prefix, host));
         // Whoever goes without the list index has emptied its record before.
         let without = match record {
-            None if survey.has_sign => sessions::open_session(directory, Some(prefix))?,
+            None if survey.has_sign => sign::open_session(directory, Some(prefix))?,
             _ => None,
         };
         Ok(Some(Local {

@@ -1,0 +1,246 @@
+//! The notes in `LISTINDEX/.lasthost.without`, one for each session: a row of slots of one length.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+
+use crate::local::session::{LINGERS, Session, State};
+use crate::system::{boot, range_lock};
+
+/// The length of a slot. No slot crosses the end of a page, so each is written as a whole or not at
+/// all.
+const SLOT: usize = 256;
+
+/// How much of the file is read. Anything behind that counts as an open session.
+const LONGEST: u64 = 4096 * SLOT as u64;
+
+/// The byte that is locked while slots are written.
+const SLOTS: u64 = 0;
+
+/// How long to wait for the lock on the slots.
+const PATIENCE: Duration = Duration::from_millis(200);
+const SHORT_PAUSE: Duration = Duration::from_millis(1);
+
+/// One slot: `1 <place> <since> <lingers since> <session>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Note {
+    /// Of which list index in the directory.
+    place: u64,
+    /// Since when, in seconds since the epoch, there was always a session without list index.
+    since: u64,
+    /// When its connection was first found gone, in seconds since the boot; 0 if it was not.
+    lingers_since: u64,
+    session: Session,
+}
+
+impl Note {
+    fn to_slot(self) -> [u8; SLOT] {
+        let mut slot = [b' '; SLOT];
+        let Note {
+            place,
+            since,
+            lingers_since,
+            session,
+        } = self;
+        let text = format!("1 {place:x} {since} {lingers_since} {session}");
+        slot[..text.len()].copy_from_slice(text.as_bytes());
+        slot[SLOT - 1] = b'\n';
+        slot
+    }
+
+    /// `None` for a slot that is free.
+    fn of_slot(slot: &[u8]) -> Result<Option<Note>, ()> {
+        let text = std::str::from_utf8(slot).map_err(|_| ())?;
+        // A file system that lost the last write returns zeros.
+        let text = text.trim_end_matches(['\n', ' ', '\0']);
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let mut fields = text.splitn(5, ' ');
+        let mut next = || fields.next().ok_or(());
+        if next()? != "1" {
+            return Err(());
+        }
+        Ok(Some(Note {
+            place: u64::from_str_radix(next()?, 16).map_err(|_| ())?,
+            since: next()?.parse().map_err(|_| ())?,
+            lingers_since: next()?.parse().map_err(|_| ())?,
+            session: next()?.parse()?,
+        }))
+    }
+}
+
+impl Note {
+    /// Whether its session is over. The first who finds that only the process is left, says so in
+    /// the note.
+    fn is_over(&self, file: &File, slot: u64) -> bool {
+        let now = boot::time().as_secs().max(1);
+        match self.session.state() {
+            State::Over => true,
+            State::Open => false,
+            State::Lingering if self.lingers_since == 0 => {
+                let turn = Turn::take(file);
+                let mut there = [0; SLOT];
+                let unchanged = file.read_exact_at(&mut there, slot).is_ok()
+                    && Note::of_slot(&there) == Ok(Some(*self));
+                if let (Some(turn), true) = (turn, unchanged) {
+                    let lingering = Note {
+                        lingers_since: now,
+                        ..*self
+                    };
+                    // Without room nobody knows since when, and it stays so until it is over.
+                    let _ = turn.write(slot, &lingering.to_slot());
+                }
+                false
+            }
+            State::Lingering => now.saturating_sub(self.lingers_since) >= LINGERS.as_secs(),
+        }
+    }
+}
+
+/// A slot without a note.
+const FREE: [u8; SLOT] = {
+    let mut slot = [b' '; SLOT];
+    slot[SLOT - 1] = b'\n';
+    slot
+};
+
+/// A session without list index is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenSession {
+    /// Since when there always was one, if its note says so.
+    pub since: Option<SystemTime>,
+    /// Whether the lock alone says so, and no note: the session may just have ended, and its holder be
+    /// about to release it.
+    pub is_only_held: bool,
+    /// Whether all of them have lost their connection: their processes may be about to end.
+    pub is_only_lingering: bool,
+}
+
+/// Leaves a note that `session` goes without the list index whose place is `place`. Says in which slot
+/// it is, `None` if there is no room for one.
+pub fn leave(file: &File, place: u64, session: Session) -> Option<u64> {
+    let turn = Turn::take(file)?;
+    let notes = Notes::read(file).ok()?;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let since = notes
+        .notes
+        .iter()
+        .filter(|(_, note)| note.place == place && note.session.state() != State::Over)
+        .map(|(_, note)| note.since);
+    let note = Note {
+        place,
+        since: since.fold(now.as_secs(), u64::min),
+        lingers_since: 0,
+        session,
+    };
+    let slot = notes.free();
+    turn.write(slot, &note.to_slot()).ok().map(|()| slot)
+}
+
+/// Takes back the note in `slot`. If that fails, whoever reads it finds that the session is over.
+pub fn take_back(file: &File, slot: u64) {
+    if let Some(turn) = Turn::take(file) {
+        let _ = turn.write(slot, &FREE);
+    }
+}
+
+/// Whether the notes say that a session goes without the list index whose place is `place`, or without
+/// any if that is `None`.
+///
+/// # Errors
+/// If they cannot be read.
+pub fn open_session(file: &File, place: Option<u64>) -> io::Result<Option<OpenSession>> {
+    let notes = Notes::read(file)?;
+    let mut is_only_lingering = !notes.doubtful;
+    let since = notes
+        .notes
+        .iter()
+        .filter(|(_, note)| place.is_none_or(|place| place == note.place))
+        .filter(|(slot, note)| !note.is_over(file, *slot))
+        .map(|(_, note)| {
+            is_only_lingering &= note.session.state() != State::Open;
+            note.since
+        })
+        .min();
+    Ok((since.is_some() || notes.doubtful).then(|| OpenSession {
+        since: since.and_then(|since| UNIX_EPOCH.checked_add(Duration::from_secs(since))),
+        is_only_held: false,
+        is_only_lingering,
+    }))
+}
+
+/// What is in the slots.
+#[derive(Debug, Default)]
+struct Notes {
+    /// Each with the place in the file.
+    notes: Vec<(u64, Note)>,
+    first_free: Option<u64>,
+    end: u64,
+    /// There is something that cannot be understood.
+    doubtful: bool,
+}
+
+impl Notes {
+    fn read(file: &File) -> io::Result<Notes> {
+        let mut notes = Notes::default();
+        let mut slot = [0; SLOT];
+        while notes.end < LONGEST {
+            let length = file.read_at(&mut slot, notes.end)?;
+            if length == 0 {
+                return Ok(notes);
+            }
+            match Note::of_slot(&slot[..length]) {
+                Ok(Some(note)) => notes.notes.push((notes.end, note)),
+                Ok(None) => notes.first_free = notes.first_free.or(Some(notes.end)),
+                Err(()) => notes.doubtful = true,
+            }
+            notes.end += SLOT as u64;
+        }
+        notes.doubtful = true;
+        Ok(notes)
+    }
+
+    /// Where the next one is to be written.
+    fn free(&self) -> u64 {
+        let over =
+            |(slot, note): &(u64, Note)| (note.session.state() == State::Over).then_some(*slot);
+        self.first_free
+            .or_else(|| self.notes.iter().find_map(over))
+            .unwrap_or(self.end)
+    }
+}
+
+/// Held while slots are written: what is free now may be another's in a moment.
+struct Turn<'a>(&'a File);
+
+impl<'a> Turn<'a> {
+    /// `None` if somebody else has it for too long.
+    fn take(file: &'a File) -> Option<Turn<'a>> {
+        let began = Instant::now();
+        loop {
+            match range_lock::try_exclusive(file, SLOTS, 1) {
+                Ok(()) => return Some(Turn(file)),
+                Err(Errno::EAGAIN | Errno::EACCES) if began.elapsed() < PATIENCE => {
+                    std::thread::sleep(SHORT_PAUSE);
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+
+    fn write(&self, slot: u64, content: &[u8; SLOT]) -> io::Result<()> {
+        self.0.write_all_at(content, slot)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let _ = range_lock::unlock(self.0, SLOTS);
+    }
+}

@@ -1,0 +1,131 @@
+//! What a claim says, and what the one that stands says of this backend.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::PathBuf;
+
+use crate::local::directory::ListIndexDirectory;
+use crate::local::lock::{Lock, LockError, Shared};
+use crate::local::session::{Session, State};
+use crate::nfs::claim::{ClaimText, Without, from_plain, plain};
+use crate::nfs::identity::Version;
+use crate::reconcile::Reconciliation;
+use crate::reconcile::outcome::Doubt;
+
+/// So many sessions of one backend a claim names; Dovecot's mail_max_userip_connections is 10.
+const MOST_NAMED: usize = 32;
+
+impl Reconciliation<'_> {
+    /// What a claim says that is made for the list index here.
+    pub(super) fn claim_here(
+        &self,
+        standing: Option<&ClaimText>,
+        migrating: Option<Version>,
+    ) -> ClaimText {
+        ClaimText {
+            host: self.host().to_string(),
+            migrating,
+            list_index: Some(self.list_index_name()),
+            without: self.carried_on(standing, None),
+        }
+    }
+
+    /// What a claim says that is made for no list index, but for `session`.
+    pub(super) fn claim_without(
+        &self,
+        standing: Option<&ClaimText>,
+        session: Option<Session>,
+    ) -> ClaimText {
+        let host = self.host().to_string();
+        let before = standing.filter(|standing| standing.host == host);
+        ClaimText {
+            list_index: before.and_then(|standing| standing.list_index.clone()),
+            host,
+            migrating: None,
+            without: self.carried_on(standing, session),
+        }
+    }
+
+    /// The list index here, as a claim names it.
+    fn list_index_name(&self) -> String {
+        let path = self
+            .list_index_directory
+            .join(OsStr::from_bytes(self.prefix.to_bytes()));
+        plain(path.as_os_str().as_bytes())
+    }
+
+    /// That this backend keeps no other list index of the same mailbox, as where two names lead to it:
+    /// neither would learn of what is done with the other.
+    pub(super) fn confirm_no_other_list_index(
+        &self,
+        standing: Option<&ClaimText>,
+    ) -> Result<(), Doubt> {
+        let host = self.host();
+        let named = standing
+            .filter(|standing| standing.host == host.as_str())
+            .and_then(|standing| standing.list_index.as_ref())
+            .filter(|&name| *name != self.list_index_name())
+            .and_then(|name| from_plain(name));
+        let Some(other) = named.map(OsString::from_vec).map(PathBuf::from) else {
+            return Ok(());
+        };
+        let is_kept = || {
+            let prefix = CString::new(other.file_name()?.as_bytes()).ok()?;
+            let directory = ListIndexDirectory::open(other.parent()?, self.actor.user()).ok()?;
+            match Lock::<Shared>::acquire_existing(&directory) {
+                Ok(lock) => lock.record(&prefix, Some(&host)).map(drop),
+                Err(LockError::TimedOut(_)) => Some(()),
+                Err(_) => None,
+            }
+        };
+        match is_kept() {
+            Some(()) => Err(Doubt::OtherListIndex(other)),
+            None => Ok(()),
+        }
+    }
+
+    /// Of the sessions that the standing claim names, those that the next one must name too: other
+    /// backends' and those here that are not over; and `session`.
+    fn carried_on(&self, standing: Option<&ClaimText>, session: Option<Session>) -> Vec<Without> {
+        let host = self.host();
+        let mut carried: Vec<_> = standing
+            .into_iter()
+            .flat_map(|standing| &standing.without)
+            .filter(|without| without.host != host || is_still_open(without))
+            .cloned()
+            .collect();
+        if let Some(session) = session {
+            let here = carried.iter().filter(|without| without.host == host);
+            let session = if here.count() < MOST_NAMED {
+                session.to_string()
+            } else {
+                // More than can be told apart: over when the host has been booted anew.
+                session.anonymous().to_string()
+            };
+            let named = Without { host, session };
+            if !carried.contains(&named) {
+                carried.push(named);
+            }
+        }
+        carried
+    }
+
+    /// That none of the sessions is open for whose sign there was no place here.
+    pub(super) fn confirm_none_claimed_for(
+        &self,
+        standing: Option<&ClaimText>,
+    ) -> Result<(), Doubt> {
+        let host = self.host();
+        let mut named = standing.into_iter().flat_map(|standing| &standing.without);
+        if named.any(|without| without.host == host && is_still_open(without)) {
+            return Err(Doubt::OpenSession);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a session of this backend's that a claim names is not over.
+fn is_still_open(without: &Without) -> bool {
+    let session = without.session.parse::<Session>();
+    session.map_or(true, |session| session.state() != State::Over)
+}

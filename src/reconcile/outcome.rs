@@ -1,0 +1,138 @@
+//! What comes of it: a session that may use the list index, or a doubt about it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::event::Level;
+use crate::local::directory::DirectoryError;
+use crate::local::files::DeleteError;
+use crate::local::lock::LockError;
+use crate::local::room::Room;
+use crate::local::sign::{Sign, SignError};
+use crate::nfs::directory::IndexError;
+use crate::nfs::identity::Identity;
+use crate::reconcile::migration::MigrateError;
+
+/// What came of it, and what has to be done as long as a session without list index lasts.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The session may use the list index.
+    Vouched,
+    /// It may not.
+    Unvouched(Unvouched),
+}
+
+/// A session without list index, which changes the store without telling any list index. Every
+/// other one must know in the end.
+#[derive(Debug)]
+pub struct Unvouched {
+    /// Must be held until the session is over; `None` where there is no place for it.
+    pub sign: Option<Sign>,
+    /// What no other session's record equals since it began.
+    pub claimed: Claimed,
+}
+
+/// What stood in INDEX after a session without list index had claimed the user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claimed {
+    /// Nothing: it could not claim.
+    No,
+    /// This claim, or for want of room none.
+    As(Option<Identity>),
+}
+
+/// Why nobody can vouch for the local list index.
+#[derive(Debug)]
+pub enum Doubt {
+    /// INDEX does not say who holds the user, or cannot be claimed.
+    Index(IndexError),
+    /// LISTINDEX cannot be used.
+    Directory(DirectoryError),
+    /// The lock cannot be taken, or the record cannot be read.
+    Lock(LockError),
+    /// The old list index may still be there.
+    Delete(DeleteError),
+    /// The list index on NFS cannot be taken over.
+    Migrate(MigrateError),
+    /// A session without a list index is still open on this backend.
+    OpenSession,
+    /// Nobody knows whether one is.
+    Sessions(SignError),
+    /// A session that was vouched for has the old list index open.
+    InUse,
+    /// This backend keeps another list index of the same mailbox.
+    OtherListIndex(PathBuf),
+    /// Only the reserve is left in this directory.
+    NoRoom(PathBuf, Room),
+    /// More is to be done than to compare, and nobody knows what the administrator wants.
+    UnknownConfiguration,
+    /// Another backend claimed the user during the migration.
+    Overtaken,
+    /// A backend without this program wrote to the list index in INDEX during the migration.
+    OriginalsChanged,
+    /// Dovecot could not forget what is in its open list index.
+    NotForgotten,
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Doubt::Index(error) => error.fmt(f),
+            Doubt::Directory(error) => error.fmt(f),
+            Doubt::Lock(error) => error.fmt(f),
+            Doubt::Delete(error) => error.fmt(f),
+            Doubt::Migrate(error) => error.fmt(f),
+            Doubt::OpenSession => {
+                f.write_str("an earlier session without list index is still open")
+            }
+            Doubt::Sessions(error) => write!(
+                f,
+                "cannot tell whether an earlier session without list index is still open: {error}"
+            ),
+            Doubt::InUse => f.write_str(
+                "an earlier session still has the list index open, and another backend has served the user since",
+            ),
+            Doubt::OtherListIndex(path) => write!(
+                f,
+                "this backend keeps {} for the same mailbox: two user names lead to it, or LISTINDEX \
+                 was changed (then run \"nfs-hostchange usercache forget\" where it was)",
+                path.display()
+            ),
+            Doubt::NoRoom(path, room) => write!(
+                f,
+                "no list index is begun in {}, where only {room}: the rest is for those that are in use",
+                path.display()
+            ),
+            Doubt::UnknownConfiguration => f.write_str(
+                "a new list index is needed, but the configuration cannot be used",
+            ),
+            Doubt::OriginalsChanged => f.write_str(
+                "the list index changed while it was migrated: another backend still serves the user",
+            ),
+            Doubt::NotForgotten => f.write_str("the list index cannot be written to"),
+            Doubt::Overtaken => f.write_str("another backend claimed the user at the same moment"),
+        }
+    }
+}
+
+impl Doubt {
+    /// How important it is.
+    pub fn level(&self) -> Level {
+        match self {
+            // In the life of every user: the first session, and those beside it.
+            Doubt::Index(IndexError::Missing(_)) | Doubt::OpenSession | Doubt::InUse => Level::Info,
+            _ => Level::Error,
+        }
+    }
+}
+
+macro_rules! doubt_from {
+    ($($error:ty => $variant:ident),*) => {
+        $(impl From<$error> for Doubt {
+            fn from(error: $error) -> Doubt {
+                Doubt::$variant(error)
+            }
+        })*
+    };
+}
+doubt_from!(IndexError => Index, DirectoryError => Directory, LockError => Lock, SignError => Sessions, DeleteError => Delete, MigrateError => Migrate);
