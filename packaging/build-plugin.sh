@@ -23,10 +23,12 @@ fi
 "${CARGO:-cargo}" build "${options[@]}" --package nfs-hostchange-plugin
 
 mkdir -p "$modules"
-# Renamed into place: a running Dovecot must never see half of it.
+# Renamed into place: a running Dovecot must never see half of it, nor another build.
+new=$modules/$plugin.$$
+trap 'rm -f "$new"' EXIT
 "${CC:-cc}" -std=gnu99 -O2 -fPIC -Wall -Wextra -Werror -Wno-unused-parameter -DHAVE_CONFIG_H \
-    -I"$include" -shared -o "$modules/$plugin.new" \
+    -I"$include" -shared -o "$new" \
     "$source/nfs-hostchange-plugin.c" "$CARGO_TARGET_DIR/release/libnfs_hostchange_plugin.a" \
     -static-libgcc -Wl,--gc-sections -Wl,-z,now -Wl,-z,relro -Wl,-z,noexecstack -s \
     -Wl,--version-script="$source/exports.map"
-mv "$modules/$plugin.new" "$modules/$plugin"
+mv "$new" "$modules/$plugin"

@@ -26,8 +26,8 @@ put() {
     local to=$dist/${1##*/}
     cmp -s "$1" "$to" && return
     mkdir -p "$dist"
-    cp "$1" "$to.new"
-    mv "$to.new" "$to"
+    cp "$1" "$to.$$"
+    mv "$to.$$" "$to"
 }
 
 if [[ -f ${DOVECOT_INCLUDE:-/usr/include/dovecot}/config.h ]]; then
@@ -50,5 +50,6 @@ put "$CARGO_TARGET_DIR/$wrapper/release/nfs-hostchange-login"
 "$cargo" build "${options[@]}" --target "$gnu" --package dovecot-nfs-hostchange --package generate \
     --bin nfs-hostchange --bin generate
 put "$CARGO_TARGET_DIR/$gnu/release/nfs-hostchange"
+"$CARGO_TARGET_DIR/$gnu/release/generate" "$dist/generated.$$"
 rm -rf "$dist/generated"
-"$CARGO_TARGET_DIR/$gnu/release/generate" "$dist/generated"
+mv -T "$dist/generated.$$" "$dist/generated"
