@@ -75,25 +75,25 @@ pub enum Target {
     Stderr,
 }
 
-/// Syslog facilities that fit a mail server.
+/// Syslog facilities that fit a mail server, with their numbers (RFC 5424, section 6.2.1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "syslog(3) explains them")]
 pub enum Facility {
+    User = 1,
     #[default]
-    Mail,
-    Auth,
-    Authpriv,
-    Daemon,
-    User,
-    Local0,
-    Local1,
-    Local2,
-    Local3,
-    Local4,
-    Local5,
-    Local6,
-    Local7,
+    Mail = 2,
+    Daemon = 3,
+    Auth = 4,
+    Authpriv = 10,
+    Local0 = 16,
+    Local1 = 17,
+    Local2 = 18,
+    Local3 = 19,
+    Local4 = 20,
+    Local5 = 21,
+    Local6 = 22,
+    Local7 = 23,
 }
 
 fn migration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Migration, D::Error> {
@@ -131,6 +131,8 @@ pub enum ConfigurationError {
         message: String,
     },
 }
+
+impl std::error::Error for ConfigurationError {}
 
 impl fmt::Display for ConfigurationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,9 +8,9 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// Something an administrator must mend.
+    /// Something an administrator must fix.
     Error,
-    /// A session that is right but slower, or a cluster that is not as it should be.
+    /// Something an administrator should know.
     Warning,
     /// What was done.
     #[default]
@@ -24,7 +24,7 @@ pub trait Events {
 }
 
 impl dyn Events + '_ {
-    /// Something an administrator must mend.
+    /// Something an administrator must fix.
     pub fn error(&self, message: impl Display) {
         self.event(Level::Error, &message);
     }

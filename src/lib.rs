@@ -12,7 +12,7 @@
 //! - `plugin`, a crate of its own: the mail plugin, the other front end, in front of the same core.
 //! - [`usercache`]: deleting list indexes that nobody uses.
 //! - [`admin`]: the administrator's command, `nfs-hostchange`.
-//! - [`names`]: names of files; [`system`]: everything that talks to the kernel past `std` and `nix`.
+//! - [`names`]: names of files; `decimal`: numbers; [`system`]: everything that talks to the kernel past `std` and `nix`.
 
 #![deny(unsafe_code)]
 
@@ -24,6 +24,7 @@ pub mod actor;
 #[cfg(feature = "admin")]
 pub mod admin;
 pub mod config;
+mod decimal;
 pub mod dovecot;
 pub mod event;
 pub mod local;

@@ -39,21 +39,6 @@ impl Log {
         self.settings = settings;
     }
 
-    /// Something an administrator must mend.
-    pub fn error(&self, message: impl Display) {
-        self.event(Level::Error, &message);
-    }
-
-    /// Something an administrator should know.
-    pub fn warning(&self, message: impl Display) {
-        self.event(Level::Warning, &message);
-    }
-
-    /// Something that was done.
-    pub fn info(&self, message: impl Display) {
-        self.event(Level::Info, &message);
-    }
-
     /// The last line of a process that cannot execute its program: to syslog and to standard error.
     #[cold]
     pub fn fatal(&self, message: impl Display) {
@@ -85,7 +70,7 @@ impl Log {
         Ok(Logger::new(
             LoggerBackend::Unix(socket),
             Line {
-                facility: self.settings.facility.into(),
+                facility: self.settings.facility,
             },
         ))
     }
@@ -111,7 +96,7 @@ impl Events for Log {
 /// section 4.3.2), and the local time would cost reading the time zone's file.
 #[derive(Debug, Clone)]
 struct Line {
-    facility: syslog::Facility,
+    facility: Facility,
 }
 
 impl<T: Display> LogFormat<T> for Line {
@@ -121,34 +106,14 @@ impl<T: Display> LogFormat<T> for Line {
         severity: Severity,
         message: T,
     ) -> syslog::Result<()> {
-        let priority = self.facility as u8 | severity as u8;
+        let priority = (self.facility as u8) << 3 | severity as u8;
         let pid = std::process::id();
         write!(writer, "<{priority}>{IDENT}[{pid}]: {message}").map_err(syslog::Error::Write)
     }
 }
 
-impl From<Facility> for syslog::Facility {
-    fn from(facility: Facility) -> syslog::Facility {
-        match facility {
-            Facility::Mail => syslog::Facility::LOG_MAIL,
-            Facility::Auth => syslog::Facility::LOG_AUTH,
-            Facility::Authpriv => syslog::Facility::LOG_AUTHPRIV,
-            Facility::Daemon => syslog::Facility::LOG_DAEMON,
-            Facility::User => syslog::Facility::LOG_USER,
-            Facility::Local0 => syslog::Facility::LOG_LOCAL0,
-            Facility::Local1 => syslog::Facility::LOG_LOCAL1,
-            Facility::Local2 => syslog::Facility::LOG_LOCAL2,
-            Facility::Local3 => syslog::Facility::LOG_LOCAL3,
-            Facility::Local4 => syslog::Facility::LOG_LOCAL4,
-            Facility::Local5 => syslog::Facility::LOG_LOCAL5,
-            Facility::Local6 => syslog::Facility::LOG_LOCAL6,
-            Facility::Local7 => syslog::Facility::LOG_LOCAL7,
-        }
-    }
-}
-
-/// Whether a terminal or a reader of the log may be led astray by a character: those that control it,
-/// separate lines, or turn the direction of writing round.
+/// Whether a character may mislead a terminal or a reader of the log: control characters, line
+/// separators, and those that change the direction of writing.
 pub fn is_misleading(character: char) -> bool {
     character.is_control()
         || matches!(

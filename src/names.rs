@@ -5,8 +5,7 @@ use std::ffi::CStr;
 /// Where the configuration is unless `--config=` says otherwise.
 pub const DEFAULT_CONFIGURATION: &str = "/etc/dovecot/nfs-hostchange.toml";
 
-/// The lock file of LISTINDEX, which holds the record. No list index may have a name
-/// that begins so.
+/// The lock file of LISTINDEX, which holds the record. No name of a list index may begin with it.
 pub const LOCK_FILE: &CStr = c".lasthost";
 /// The sign beside it that sessions run without a list index.
 pub const SIGN_FILE: &CStr = c".lasthost.without";

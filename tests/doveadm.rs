@@ -200,7 +200,7 @@ fn the_userdb_says_where_a_users_list_index_is() {
     let run = dovecot.status("alice", &[]);
     assert_eq!((run.status, run.stdout.as_str()), (Some(69), ""));
     assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
-    assert!(run.stderr.contains("doveadm cannot say: "), "{run:?}");
+    assert!(run.stderr.contains("doveadm failed: "), "{run:?}");
     assert!(run.stderr.contains("auth-userdb"), "{run:?}");
 }
 

@@ -9,7 +9,13 @@ use nix::errno::Errno;
 use serde_json::{Map, Value};
 
 use crate::dovecot::doveadm::DoveadmError;
+use crate::local::directory::DirectoryError;
+use crate::local::files::DeleteError;
+use crate::local::lock::LockError;
+use crate::local::sign::SignError;
 use crate::log::is_misleading;
+use crate::usercache::clean::{CleanError, Outcome};
+use crate::usercache::tree::RootError;
 
 /// How the command ends, by the numbers of sysexits(3), which doveadm uses as well. Of several
 /// the greatest counts.
@@ -17,7 +23,7 @@ use crate::log::is_misleading;
 pub enum Exit {
     /// All is well.
     Ok = 0,
-    /// Something was found that should be mended.
+    /// Something was found that should be fixed.
     Findings = 1,
     /// The command line is wrong (EX_USAGE).
     Usage = 64,
@@ -59,6 +65,67 @@ impl From<&DoveadmError> for Exit {
             DoveadmError::NoSuchUser => Exit::NoInput,
             DoveadmError::Missing(_) | DoveadmError::Refused(_) => Exit::Unavailable,
             DoveadmError::Nul(_) => Exit::Data,
+        }
+    }
+}
+
+impl From<&Result<Outcome, CleanError>> for Exit {
+    fn from(outcome: &Result<Outcome, CleanError>) -> Exit {
+        match outcome {
+            Ok(Outcome::Cleaned(..) | Outcome::WouldClean(_) | Outcome::Recent(_)) => Exit::Ok,
+            Ok(Outcome::InUse | Outcome::LoggingIn) => Exit::TryAgain,
+            Ok(Outcome::Nothing) => Exit::NoInput,
+            Err(error) => error.into(),
+        }
+    }
+}
+
+impl From<&RootError> for Exit {
+    fn from(error: &RootError) -> Exit {
+        match error {
+            RootError::Shared(_) => Exit::Usage,
+            RootError::Network(_) => Exit::Permission,
+            RootError::Directory(error) => error.into(),
+        }
+    }
+}
+
+impl From<&DirectoryError> for Exit {
+    fn from(error: &DirectoryError) -> Exit {
+        match error {
+            DirectoryError::Missing(_) => Exit::NoInput,
+            DirectoryError::SymbolicLink(_) | DirectoryError::ForeignOwner(..) => Exit::Permission,
+            DirectoryError::Unusable(_, errno) | DirectoryError::CannotMake(_, errno) => {
+                Exit::from(*errno)
+            }
+        }
+    }
+}
+
+impl From<&CleanError> for Exit {
+    fn from(error: &CleanError) -> Exit {
+        match error {
+            CleanError::Directory(error) => error.into(),
+            CleanError::Network(_) | CleanError::Index(_) | CleanError::OfRoot(_) => {
+                Exit::Permission
+            }
+            CleanError::Refused(..) => Exit::System,
+            CleanError::Lock(error) => match error {
+                LockError::TimedOut(_) | LockError::Lost(_) => Exit::TryAgain,
+                LockError::NotAFile(_) => Exit::Data,
+                LockError::Failed(_, errno) => Exit::from(*errno),
+                LockError::DirectoryGone(_) | LockError::Missing(_) => Exit::NoInput,
+            },
+            CleanError::Delete(error) => match error {
+                DeleteError::NotAFile(_) => Exit::Data,
+                DeleteError::Unreadable(_, errno) | DeleteError::Undeletable(_, errno) => {
+                    Exit::from(*errno)
+                }
+            },
+            CleanError::Sign(SignError::NotAFile(_)) => Exit::Data,
+            CleanError::Sign(SignError::Failed(_, errno)) | CleanError::Lease(_, errno) => {
+                Exit::from(*errno)
+            }
         }
     }
 }
@@ -112,6 +179,15 @@ pub fn finish(exit: Exit) -> Exit {
 /// Prints one line to standard error.
 pub fn complain(message: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "nfs-hostchange: {}", one_line(message));
+}
+
+/// Complains about `error`; the command ends because of it.
+pub fn failed<E: fmt::Display>(error: &E) -> Exit
+where
+    for<'a> Exit: From<&'a E>,
+{
+    complain(error);
+    Exit::from(error)
 }
 
 /// Says that root could not become a user without groups: a service unit that takes away the

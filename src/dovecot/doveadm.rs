@@ -35,7 +35,7 @@ impl fmt::Display for DoveadmError {
         match self {
             Self::Missing(error) => write!(f, "cannot execute doveadm: {error}"),
             Self::NoSuchUser => f.write_str("no such user"),
-            Self::Refused(reason) => write!(f, "doveadm cannot say: {reason}"),
+            Self::Refused(reason) => write!(f, "doveadm failed: {reason}"),
             Self::Nul(error) => write!(f, "the userdb's answer has a NUL byte: {error}"),
         }
     }

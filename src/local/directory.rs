@@ -9,13 +9,11 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat, mkdirat, umask};
-use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{Gid, Uid, fchown};
 
 use crate::actor::Actor;
 use crate::system::credentials::{GroupId, UserId};
-use crate::system::entries::Entries;
-use crate::system::entries::open_directory;
+use crate::system::entries::{Entries, open_directory};
 use crate::system::file_status::file_type;
 use crate::system::statx::Attributes;
 
@@ -23,7 +21,7 @@ use crate::system::statx::Attributes;
 const PARENT: u32 = 0o711;
 /// The last of them: everybody may make his own directory, and nobody can remove another's.
 const LAST_PARENT: u32 = 0o1733;
-/// How often the directory is made before giving up.
+/// How many times the directory is made before giving up.
 const MOST_ATTEMPTS: u32 = 20;
 /// The user's own.
 const OWN: u32 = 0o700;
@@ -51,6 +49,8 @@ pub enum DirectoryError {
     /// It, or a parent of it, cannot be made.
     CannotMake(PathBuf, Errno),
 }
+
+impl std::error::Error for DirectoryError {}
 
 impl fmt::Display for DirectoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -114,8 +114,8 @@ impl ListIndexDirectory {
         ListIndexDirectory { path, fd, owner }
     }
 
-    /// Opens the directory `name` of `parent` for listing it, whoever it belongs to: what is done in it
-    /// is to be done with the rights of its [`owner`](ListIndexDirectory::owner). `path` is its path,
+    /// Opens the directory `name` of `parent` for listing, whoever owns it: work in it has to be done
+    /// with the rights of its [`owner`](ListIndexDirectory::owner). `path` is its path,
     /// for messages.
     ///
     /// # Errors
@@ -132,7 +132,7 @@ impl ListIndexDirectory {
         }
     }
 
-    /// The same directory, opened for listing it.
+    /// The same directory, opened for listing.
     pub fn for_listing(self) -> Result<ListIndexDirectory, DirectoryError> {
         match open_directory(&self.fd, c".") {
             Ok(fd) => Ok(ListIndexDirectory { fd, ..self }),
@@ -145,11 +145,11 @@ impl ListIndexDirectory {
     /// # Errors
     /// As [`ListIndexDirectory::open`], and if something cannot be made.
     pub fn open_or_make(path: &Path, actor: &Actor) -> Result<ListIndexDirectory, DirectoryError> {
-        // Several first logins at once may remove what the others are just making.
+        // Several first logins at once may remove what the others are making.
         for _ in 0..MOST_ATTEMPTS {
             match ListIndexDirectory::open(path, actor.user()) {
                 Err(DirectoryError::Missing(_)) => make(path, actor)?,
-                // Another login makes it just now, or was killed when it did.
+                // Another login is making it, or was killed while it did.
                 Err(DirectoryError::ForeignOwner(_, UserId(0), _)) if actor.root().is_some() => {
                     make(path, actor)?;
                 }
@@ -168,12 +168,6 @@ impl ListIndexDirectory {
             Ok(attributes) => Ok(attributes.device_and_inode() == other),
             Err(errno) => Err(DirectoryError::Unusable(self.path.clone(), errno)),
         }
-    }
-
-    /// Free space of its file system, in bytes.
-    pub fn free_space(&self) -> nix::Result<u64> {
-        let file_system = fstatvfs(&self.fd)?;
-        Ok(file_system.blocks_available() * file_system.fragment_size())
     }
 
     /// Whom it belongs to.

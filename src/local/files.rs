@@ -62,6 +62,8 @@ pub enum DeleteError {
     NotAFile(PathBuf),
 }
 
+impl std::error::Error for DeleteError {}
+
 impl fmt::Display for DeleteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -99,14 +101,14 @@ const SUFFIXES: [&[u8]; 13] = [
 /// What a migration puts between prefix and suffix until its copy is complete.
 pub const MIGRATING: &[u8] = b".migrating";
 
-/// Whether `name` is one of the list index called `prefix`, and not whatever begins alike: with
+/// Whether `name` belongs to the list index called `prefix`, and does not merely begin with it: with
 /// LISTINDEX=/x/%u, john's must not be john.doe's.
 pub fn belongs(name: &[u8], prefix: &[u8]) -> bool {
     name.strip_prefix(prefix)
         .is_some_and(|rest| SUFFIXES.contains(&rest.strip_prefix(MIGRATING).unwrap_or(rest)))
 }
 
-/// Whether a process has the list index open. Where the kernel does not say, nobody has.
+/// Whether a process has the list index open. Where the kernel cannot say, none has.
 pub fn is_in_use(directory: &ListIndexDirectory, prefix: &CStr) -> bool {
     let Ok(entries) = entries(directory.as_fd(), prefix.to_bytes()) else {
         return false;
@@ -166,8 +168,8 @@ pub fn entries<'a>(
     }))
 }
 
-/// Those of the open directory's entries that `is_ours`, which must be few: one prefix has so and so
-/// many names. `at_once`: its file system gives in one answer whatever there is room for.
+/// The entries of the open directory that `is_ours` accepts, which must be few. `at_once`: its file
+/// system fills each answer as far as there is room.
 pub fn names(
     listing: &OwnedFd,
     entries: &mut Entries,
@@ -192,7 +194,7 @@ pub fn names(
 /// Whether some process has the file `name` of `directory` open: a session that is going on.
 ///
 /// # Errors
-/// If the kernel does not say so.
+/// If the kernel cannot say.
 pub fn is_open(directory: &ListIndexDirectory, name: &CStr) -> nix::Result<bool> {
     // The name may have become a FIFO's, which must not block.
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;

@@ -24,13 +24,13 @@ use crate::system::statx::Attributes;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
-/// From then on only a few logins of one user wait for a lock that somebody keeps.
+/// A lock that is held for longer is waited for by only a few logins of one user.
 const HELD_LONG: Duration = Duration::from_millis(1500);
 
 /// Why the lock file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LockError {
-    /// Another login or a cleaner held it all the time.
+    /// Another login or a cleaner kept it.
     TimedOut(PathBuf),
     /// A symbolic link, a directory, a FIFO, or a file with a second name.
     NotAFile(PathBuf),
@@ -40,9 +40,11 @@ pub enum LockError {
     DirectoryGone(PathBuf),
     /// There is none, and none was to be made.
     Missing(PathBuf),
-    /// It is not in the directory any more: somebody else has started again there.
+    /// It is no longer in the directory: another login has made a new one.
     Lost(PathBuf),
 }
+
+impl std::error::Error for LockError {}
 
 impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -96,7 +98,7 @@ impl Deadline {
     fn remaining(&self) -> Duration {
         let now = Instant::now();
         let end = self.end.get().unwrap_or_else(|| {
-            // A wait past the end of time: a year is as good.
+            // A wait past the end of time: a year will do.
             let year = Duration::from_secs(31_536_000);
             now.checked_add(self.wait).unwrap_or(now + year)
         });
@@ -146,7 +148,7 @@ impl<'a, K: Kind> Lock<'a, K> {
     /// Locks `directory`; makes the lock file if it is missing.
     ///
     /// # Errors
-    /// If the lock was not had by `deadline`, or the lock file cannot be used.
+    /// If the lock is not free by `deadline`, or the lock file cannot be used.
     pub fn acquire(
         directory: &'a ListIndexDirectory,
         deadline: &Deadline,
@@ -183,7 +185,7 @@ impl<'a, K: Kind> Lock<'a, K> {
     ) -> Result<Option<Lock<'a, K>>, LockError> {
         wait_in_line::<K>(directory, &file, deadline).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => LockError::TimedOut(path(directory)),
-            _ => failed(directory, errno_of(&error)),
+            _ => failed(directory, errno_of(error)),
         })?;
         let attributes = attributes_of(directory, &file)?;
         if !attributes.is_regular() || attributes.links() > 1 {
@@ -222,7 +224,7 @@ impl<'a, K: Kind> Lock<'a, K> {
     }
 
     /// `error`, as one of this lock file.
-    pub(crate) fn failed(&self, error: &io::Error) -> LockError {
+    pub(crate) fn failed(&self, error: io::Error) -> LockError {
         failed(self.directory, errno_of(error))
     }
 
@@ -233,8 +235,8 @@ impl<'a, K: Kind> Lock<'a, K> {
 }
 
 impl<'a> Lock<'a, Shared> {
-    /// Gives the shared lock for the exclusive one. In between others may have had it (flock(2):
-    /// a conversion is not atomic), so whatever was read before has to be read again.
+    /// Exchanges the shared lock for the exclusive one. Others may hold it in between (flock(2): a
+    /// conversion is not atomic), so whatever was read before has to be read again.
     pub fn into_exclusive(self, deadline: &Deadline) -> Result<Lock<'a, Exclusive>, LockError> {
         match Lock::wait(self.directory, self.file, deadline)? {
             Some(lock) => Ok(lock),
@@ -283,8 +285,8 @@ pub fn take_away(directory: &ListIndexDirectory) -> Result<(), LockError> {
     }
 }
 
-/// Waits for the lock on `file`, as long as it is not held for so long that a whole row of logins
-/// would wait here: each of them keeps a process of Dovecot's that somebody else may want.
+/// Waits for the lock on `file`. If it is held for long, only a few logins go on waiting: each of them
+/// occupies one of Dovecot's processes, which other users may need.
 ///
 /// # Errors
 /// [`io::ErrorKind::WouldBlock`] if it was not released in time.
@@ -315,7 +317,7 @@ fn wait_in_line<K: Kind>(
 /// Tries to lock `file` for as long as `patience`.
 ///
 /// # Errors
-/// [`io::ErrorKind::WouldBlock`] if somebody else had it all the time.
+/// [`io::ErrorKind::WouldBlock`] if it was never free.
 fn wait_for<K: Kind>(file: &File, patience: Duration) -> io::Result<()> {
     let deadline = Deadline::after(patience);
     let mut pause = SHORTEST_PAUSE;
@@ -369,6 +371,6 @@ fn failed(directory: &ListIndexDirectory, errno: Errno) -> LockError {
     LockError::Failed(path(directory), errno)
 }
 
-fn errno_of(error: &io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+fn errno_of(error: io::Error) -> Errno {
+    Errno::try_from(error).unwrap_or(Errno::EIO)
 }

@@ -74,8 +74,8 @@ impl Note {
 }
 
 impl Note {
-    /// Whether its session is over. The first who finds that only the process is left, says so in
-    /// the note.
+    /// Whether its session is over. Whoever first finds that only the process is left adds the time
+    /// to the note.
     fn is_over(&self, file: &File, slot: u64) -> bool {
         let now = boot::time().as_secs().max(1);
         match self.session.state() {
@@ -91,7 +91,7 @@ impl Note {
                         lingers_since: now,
                         ..*self
                     };
-                    // Without room nobody knows since when, and it stays so until it is over.
+                    // Without room for that, it lingers until its process ends.
                     let _ = turn.write(slot, &lingering.to_slot());
                 }
                 false

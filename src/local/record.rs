@@ -2,10 +2,9 @@
 //! [lock](crate::local::lock), too.
 //!
 //! A record vouches for a list index for as long as everything around both is what it was: so it
-//! names its own file, this backend and INDEX as well. A copy of either side, a store that was
-//! put back, a cloned machine differ in one of them, and have no record then.
+//! names its own file, this backend and INDEX as well. A copy of either side, a restored
+//! store or a cloned machine differs in one of them, and so has no record.
 
-use std::borrow::Cow;
 use std::ffi::CStr;
 use std::fmt::{self, Write as _};
 use std::fs::File;
@@ -13,18 +12,19 @@ use std::os::unix::fs::FileExt as _;
 
 use nix::errno::Errno;
 
+use crate::decimal::decimal;
 use crate::local::files;
 use crate::local::lock::{Exclusive, Kind, Lock, LockError};
-use crate::nfs::claim::{ClaimText, plain};
+use crate::nfs::claim::{ClaimText, from_plain, plain};
 use crate::nfs::directory::Look;
 use crate::nfs::host::HostName;
-use crate::nfs::identity::{Identity, Version, decimal};
+use crate::nfs::identity::{Identity, Version};
 use crate::system::statx::Attributes;
 
 /// The format's version. A record of another one counts as none.
 const VERSION: &str = "2";
 
-/// Neither a record nor a claim begins so.
+/// Neither a record nor a claim begins like this.
 const NO_RECORD: &str = " \n";
 
 /// Whatever is written is shorter than this: the records of a few list indexes.
@@ -62,7 +62,7 @@ impl Record {
         let mut fields = fields.split(' ');
         let record = Record {
             claim: Identity::parse(fields.next()?, fields.next()?)?,
-            index: decimal(fields.next()?)?,
+            index: decimal(fields.next()?.as_bytes())?,
             shared: match fields.next()? {
                 NO_SHARED => None,
                 version => Some(Version::parse(version)?),
@@ -79,38 +79,6 @@ impl fmt::Display for Record {
             Some(version) => version.fmt(f),
             None => f.write_str(NO_SHARED),
         }
-    }
-}
-
-/// The name of a list index, as it is written: whatever is not plain is `%` and two digits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Prefix(String);
-
-impl Prefix {
-    fn of(name: &CStr) -> Prefix {
-        Prefix(plain(name.to_bytes()))
-    }
-
-    /// What was written, back again.
-    fn name(&self) -> Cow<'_, [u8]> {
-        let Prefix(text) = self;
-        if !text.contains('%') {
-            return Cow::Borrowed(text.as_bytes());
-        }
-        let mut pieces = text.split('%');
-        let mut name = pieces.next().unwrap_or_default().as_bytes().to_vec();
-        for piece in pieces {
-            // Two digits; anything else was written by nobody, and is no name then.
-            let (digits, rest) = piece.split_at_checked(2).unwrap_or(("", piece));
-            name.push(u8::from_str_radix(digits, 16).unwrap_or_default());
-            name.extend_from_slice(rest.as_bytes());
-        }
-        Cow::Owned(name)
-    }
-
-    fn parse(text: &str) -> Option<Prefix> {
-        let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        is_plain.then(|| Prefix(text.to_owned()))
     }
 }
 
@@ -141,8 +109,8 @@ impl Origin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Records {
     origin: Origin,
-    /// The last written is the last.
-    lines: Vec<(Prefix, Record)>,
+    /// By the name of the list index; the last written is the last.
+    lines: Vec<(Vec<u8>, Record)>,
 }
 
 impl Records {
@@ -155,7 +123,7 @@ impl Records {
             return None;
         }
         let length = fields.next()?;
-        if length.len() != LENGTH_DIGITS || decimal(length)? != text.len() as u64 {
+        if length.len() != LENGTH_DIGITS || decimal(length.as_bytes()) != Some(text.len()) {
             return None;
         }
         let origin = Origin {
@@ -168,7 +136,7 @@ impl Records {
         let mut records = Vec::new();
         for line in lines {
             let (record, prefix) = line.rsplit_once(' ')?;
-            records.push((Prefix::parse(prefix)?, Record::parse(record)?));
+            records.push((from_plain(prefix)?, Record::parse(record)?));
         }
         Some(Records {
             origin,
@@ -176,19 +144,14 @@ impl Records {
         })
     }
 
-    fn get(&self, prefix: &Prefix) -> Option<Record> {
+    fn get(&self, prefix: &CStr) -> Option<Record> {
         let mut lines = self.lines.iter().rev();
-        let (_, record) = lines.find(|(name, _)| name == prefix)?;
+        let (_, record) = lines.find(|(name, _)| name == prefix.to_bytes())?;
         Some(*record)
     }
 
-    /// The names of the list indexes.
-    fn prefixes(&self) -> impl Iterator<Item = Cow<'_, [u8]>> {
-        self.lines.iter().map(|(prefix, _)| prefix.name())
-    }
-
-    fn without(mut self, prefix: &Prefix) -> Records {
-        self.lines.retain(|(name, _)| name != prefix);
+    fn without(mut self, prefix: &CStr) -> Records {
+        self.lines.retain(|(name, _)| name != prefix.to_bytes());
         self
     }
 }
@@ -197,8 +160,8 @@ impl fmt::Display for Records {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Origin { file, host } = &self.origin;
         let mut rest = format!(" {file} {host}\n");
-        for (Prefix(prefix), record) in &self.lines {
-            writeln!(rest, "{record} {prefix}")?;
+        for (prefix, record) in &self.lines {
+            writeln!(rest, "{record} {}", plain(prefix))?;
         }
         let length = VERSION.len() + 1 + LENGTH_DIGITS + rest.len();
         write!(f, "{VERSION} {length:04}{rest}")
@@ -238,9 +201,9 @@ impl Content {
     /// Whether a file called `name` belongs to a list index that is recorded here.
     pub fn lists(&self, name: &CStr) -> bool {
         match self {
-            Content::Records(records) => records
-                .prefixes()
-                .any(|prefix| files::belongs(name.to_bytes(), &prefix)),
+            Content::Records(records) => {
+                (records.lines.iter()).any(|(prefix, _)| files::belongs(name.to_bytes(), prefix))
+            }
             Content::Claim | Content::Nothing => false,
         }
     }
@@ -270,7 +233,7 @@ impl<K: Kind> Lock<'_, K> {
         let host = host.unwrap_or(&records.origin.host).clone();
         let origin = Origin::of(self.attributes(), host);
         if origin == records.origin {
-            records.get(&Prefix::of(prefix))
+            records.get(prefix)
         } else {
             None
         }
@@ -285,7 +248,7 @@ impl Lock<'_, Exclusive> {
         self.file()
             .write_all_at(NO_RECORD.as_bytes(), 0)
             .or_else(|_| self.file().set_len(0))
-            .map_err(|error| self.failed(&error))
+            .map_err(|error| self.failed(error))
     }
 
     /// From now on nothing vouches for the list index called `prefix`; others here are not touched.
@@ -293,8 +256,7 @@ impl Lock<'_, Exclusive> {
         let Content::Records(records) = self.content() else {
             return self.empty_records();
         };
-        let prefix = Prefix::of(prefix);
-        let others = records.clone().without(&prefix);
+        let others = records.clone().without(prefix);
         if others == records {
             return Ok(());
         }
@@ -311,7 +273,7 @@ impl Lock<'_, Exclusive> {
         self.file()
             .write_all_at(content.as_bytes(), 0)
             .and_then(|()| self.file().set_len(content.len() as u64))
-            .map_err(|error| self.failed(&error))
+            .map_err(|error| self.failed(error))
     }
 
     /// Records what the list index called `prefix` belongs to, that `host` says so, and that the
@@ -327,20 +289,19 @@ impl Lock<'_, Exclusive> {
         host: &HostName,
     ) -> Result<(), LockError> {
         let origin = Origin::of(self.attributes(), host.clone());
-        let prefix = Prefix::of(prefix);
         let mut records = match self.content() {
-            Content::Records(records) if records.origin == origin => records.without(&prefix),
+            Content::Records(records) if records.origin == origin => records.without(prefix),
             _ => Records {
                 origin,
                 lines: Vec::new(),
             },
         };
-        records.lines.push((prefix, record));
+        records.lines.push((prefix.to_bytes().to_vec(), record));
         let mut text = records.to_string();
         while text.len() > LONGEST {
-            // Whose record is the oldest begins anew.
+            // The oldest one goes: its list index is built again.
             if records.lines.len() == 1 {
-                return Err(self.failed(&Errno::ENAMETOOLONG.into()));
+                return Err(self.failed(Errno::ENAMETOOLONG.into()));
             }
             records.lines.remove(0);
             text = records.to_string();

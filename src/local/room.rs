@@ -1,15 +1,15 @@
 //! How much room there is for list indexes.
 //!
-//! A session whose list index does not fit any more goes on with it in memory, without a word, and
-//! what is on disk lacks what happened then. Nobody outside the session can see that. So there is a
-//! reserve, for those that are in use to grow: below it none is begun.
+//! A session whose list index no longer fits silently keeps it in memory, and what is on disk lacks
+//! everything that happens from then on. Nobody outside the session can see that. So a
+//! reserve is kept, for list indexes in use to grow: no new one is begun in it.
 
 use std::fmt;
 use std::os::fd::AsFd;
 
 use nix::sys::statfs::fstatfs;
 
-/// The reserve is this part of everything, but no more than is good for anything.
+/// The reserve is this fraction of the whole, up to an amount that is always enough.
 const RESERVED: u64 = 10;
 const MOST_BYTES: u64 = 256 << 20;
 const MOST_FILES: u64 = 10_000;
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenth_is_kept_back_and_at_most_what_is_good_for_anything() {
+    fn a_tenth_is_reserved_up_to_an_amount_that_is_enough() {
         let files = (50_000, 100_000);
         assert!(!room((103, 1000), files).is_short());
         assert!(room((99, 1000), files).is_short());

@@ -19,7 +19,7 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// Whether all seats are taken. In doubt there is one: a login that waits harms only itself.
+    /// Whether all seats are taken. In doubt one is free: a login that waits harms only itself.
     pub fn are_all_taken(directory: &ListIndexDirectory) -> bool {
         let Ok(Some(file)) = sign::open(directory, OFlag::empty()) else {
             return false;

@@ -39,7 +39,7 @@ use crate::system::range_lock;
 /// [notes](crate::local::notes) and those of the [seats](crate::local::seat).
 const PLACES: u64 = 4;
 
-/// How long to wait for whoever is removing the file.
+/// How long to wait for a cleaner that is removing the file.
 const PATIENCE: Duration = Duration::from_millis(200);
 const SHORT_PAUSE: Duration = Duration::from_millis(1);
 
@@ -108,7 +108,7 @@ impl Sign {
                     sign.note();
                     return Ok(sign);
                 }
-                // Whoever removes it holds it exclusively meanwhile.
+                // A cleaner holds it exclusively while it removes the file.
                 Ok(()) | Err(Errno::EAGAIN | Errno::EACCES) if began.elapsed() < PATIENCE => {
                     std::thread::sleep(SHORT_PAUSE);
                 }
@@ -118,7 +118,7 @@ impl Sign {
         }
     }
 
-    /// Whose it is.
+    /// The session that left it.
     pub fn session(&self) -> &Session {
         &self.session
     }
@@ -167,7 +167,7 @@ pub fn open_session(
     let held = range_lock::is_held(&file, from, length);
     let held = held.map_err(|errno| failed(directory, errno))?;
     let noted =
-        notes::open_session(&file, place).map_err(|error| failed(directory, errno_of(&error)))?;
+        notes::open_session(&file, place).map_err(|error| failed(directory, errno_of(error)))?;
     Ok(noted.or(held.then_some(OpenSession {
         since: None,
         is_only_held: true,
@@ -200,7 +200,7 @@ pub fn remove(directory: &ListIndexDirectory) -> Result<bool, SignError> {
     match notes::open_session(&file, None) {
         Ok(None) => {}
         Ok(Some(_)) => return Ok(false),
-        Err(error) => return Err(failed(directory, errno_of(&error))),
+        Err(error) => return Err(failed(directory, errno_of(error))),
     }
     match unlinkat(directory.as_fd(), SIGN_FILE, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(true),
@@ -260,6 +260,6 @@ fn failed(directory: &ListIndexDirectory, errno: Errno) -> SignError {
     SignError::Failed(directory.path_of(SIGN_FILE), errno)
 }
 
-fn errno_of(error: &io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+fn errno_of(error: io::Error) -> Errno {
+    Errno::try_from(error).unwrap_or(Errno::EIO)
 }

@@ -29,6 +29,8 @@ pub enum UsageError {
     EmptyConfiguration,
 }
 
+impl std::error::Error for UsageError {}
+
 impl fmt::Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::actor::Actor;
 use crate::config::{LogSettings, Target};
+use crate::event::Events;
 use crate::local::session::{LINGERS, Session, State};
 use crate::local::sign::Sign;
 use crate::log::Log;
@@ -122,7 +123,7 @@ fn stay(
 
 struct Watch<'a> {
     reconciliation: &'a Reconciliation<'a>,
-    log: &'a Log,
+    log: &'a dyn Events,
     requests: OwnedFd,
     /// While it runs.
     process: Option<OwnedFd>,

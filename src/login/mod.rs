@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use crate::config::Configuration;
 use crate::dovecot::environment::{Environment, Namespace};
 use crate::dovecot::location::{Tracked, Tracking, resolve};
+use crate::event::{Events, Level};
 use crate::local::session::Session;
 use crate::log::Log;
 use crate::login::command_line::{CommandLine, UsageError};
@@ -45,7 +46,7 @@ pub fn decide(command: &CommandLine, environment: &Environment) -> Option<Vec<CS
         login.run()
     }));
     let verdict = verdict.unwrap_or_else(|_| {
-        log.error("session without list index: internal error");
+        log.event(Level::Error, &"session without list index: internal error");
         Verdict::DoNotUse
     });
     match verdict {
@@ -64,6 +65,8 @@ pub enum Failure {
     /// A set-uid installation's privileges cannot be dropped.
     Privileges(Errno),
 }
+
+impl std::error::Error for Failure {}
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -105,7 +108,7 @@ pub fn fail(failure: &Failure) -> ! {
 struct Login<'a> {
     environment: &'a Environment<'a>,
     configuration: Configuration,
-    log: &'a Log,
+    events: &'a dyn Events,
 }
 
 impl<'a> Login<'a> {
@@ -113,7 +116,10 @@ impl<'a> Login<'a> {
         let configuration = match Configuration::read(command.configuration) {
             Ok(configuration) => configuration.unwrap_or_default(),
             Err(error) => {
-                log.error(format_args!("using the built-in defaults: {error}"));
+                log.event(
+                    Level::Error,
+                    &format_args!("using the built-in defaults: {error}"),
+                );
                 Configuration::of_unusable_file()
             }
         };
@@ -121,7 +127,7 @@ impl<'a> Login<'a> {
         Login {
             environment,
             configuration,
-            log,
+            events: log,
         }
     }
 
@@ -130,12 +136,12 @@ impl<'a> Login<'a> {
             Ok(Tracking::Tracked(tracked)) => self.reconcile(&tracked),
             Ok(Tracking::Shared(_)) => Verdict::Use,
             Ok(layout @ Tracking::LayoutIndex) => {
-                self.log.error(layout);
+                self.events.error(layout);
                 Verdict::Use
             }
             Ok(unvouchable @ Tracking::Unvouchable(_)) => self.without_list_index(unvouchable),
             Err(error) => {
-                self.log.error(error);
+                self.events.error(error);
                 Verdict::Use
             }
         }
@@ -158,7 +164,7 @@ impl<'a> Login<'a> {
             host: self.configuration.hostname.as_ref(),
             lock_timeout: self.configuration.lock_timeout,
             session: Session::of_login,
-            events: self.log,
+            events: self.events,
         };
         match reconciliation.run() {
             Outcome::Vouched => Verdict::Use,
@@ -167,7 +173,7 @@ impl<'a> Login<'a> {
                 let settings = self.configuration.log;
                 let stayed = helper::stay_behind(&reconciliation, unvouched, user, settings);
                 if let Err(errno) = stayed {
-                    self.log.error(format_args!(
+                    self.events.error(format_args!(
                         "cannot leave a process behind that claims for this session: {}",
                         errno.desc()
                     ));
@@ -179,7 +185,7 @@ impl<'a> Login<'a> {
 
     #[cold]
     fn without_list_index(&self, reason: impl fmt::Display) -> Verdict {
-        self.log
+        self.events
             .error(format_args!("session without list index: {reason}"));
         Verdict::DoNotUse
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::actor::{Actor, ActorError};
+use crate::decimal::decimal;
 use crate::dovecot::environment::Environment;
 use crate::system::accounts;
 use crate::system::credentials::{GroupId, Identity, UserId, effective_user};
@@ -75,12 +76,8 @@ fn id(environment: &Environment, field: &'static str) -> Result<u32, UserError> 
         .userdb_field(key.as_bytes())
         .or_else(|| environment.userdb_field(format!("MAIL_{key}").as_bytes()))
         .ok_or(UserError::Unknown(field))?;
-    number(value).ok_or_else(|| UserError::NotANumber(field, value.to_vec()))
-}
-
-/// A decimal number; not 4294967295, which stands for "leave as it is" (setresuid(2)).
-fn number(text: &[u8]) -> Option<u32> {
-    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    let number = digits.then(|| std::str::from_utf8(text).ok()?.parse().ok())??;
-    (number != u32::MAX).then_some(number)
+    decimal(value)
+        // Which stands for "leave as it is" (setresuid(2)).
+        .filter(|&number| number != u32::MAX)
+        .ok_or_else(|| UserError::NotANumber(field, value.to_vec()))
 }

@@ -3,11 +3,13 @@
 //! Its inode number and modification time, not its text, show whether another backend has claimed
 //! the user since.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsString};
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{Read, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use nix::errno::Errno;
@@ -30,9 +32,9 @@ pub struct ClaimText {
     pub host: String,
     /// The `.log` of the list index in INDEX that is being taken over with this claim.
     pub migrating: Option<Version>,
-    /// The list index that it was made for, as [`plain`] writes its path; that of the claim before it
-    /// on the same backend, if it was made for none.
-    pub list_index: Option<String>,
+    /// The list index that it was made for; that of the claim before it on the same backend, if it was
+    /// made for none.
+    pub list_index: Option<PathBuf>,
     /// Sessions without list index that could not leave their sign on their own backend.
     pub without: Vec<Without>,
 }
@@ -90,8 +92,8 @@ impl ClaimText {
             host,
             migrating: after(MIGRATING).and_then(Version::parse),
             list_index: after(LIST_INDEX)
-                .filter(|path| path.bytes().all(|byte| byte.is_ascii_graphic()))
-                .map(str::to_owned),
+                .and_then(from_plain)
+                .map(|path| OsString::from_vec(path).into()),
             without: lines.filter_map(Without::parse).collect(),
         }
     }
@@ -132,13 +134,15 @@ pub fn from_plain(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
         if byte == b'%' {
             let digits = std::str::from_utf8(after.get(..2)?).ok()?;
             bytes.push(u8::from_str_radix(digits, 16).ok()?);
             rest = &after[2..];
-        } else {
+        } else if byte.is_ascii_graphic() {
             bytes.push(byte);
-            rest = after;
+        } else {
+            return None;
         }
     }
     Some(bytes)
@@ -151,7 +155,7 @@ impl fmt::Display for ClaimText {
             writeln!(f, "{MIGRATING} {version}")?;
         }
         if let Some(path) = &self.list_index {
-            writeln!(f, "{LIST_INDEX} {path}")?;
+            writeln!(f, "{LIST_INDEX} {}", plain(path.as_os_str().as_bytes()))?;
         }
         for Without { host, session } in &self.without {
             writeln!(f, "{WITHOUT} {host} {session}")?;
@@ -282,7 +286,7 @@ impl IndexDirectory<'_> {
         let mut file = File::from(file);
         file.write_all(text.to_string().as_bytes())
             .and_then(|()| file.sync_all())
-            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+            .map_err(|error| Errno::try_from(error).unwrap_or(Errno::EIO))?;
         let now = seconds_of(SystemTime::now());
         for wanted in modification_times(now, replaced) {
             // Set by us, and last, so that neither a delegation nor the server's clock changes it.

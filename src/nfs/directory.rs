@@ -77,6 +77,8 @@ pub enum IndexError {
     Undeletable(PathBuf, Errno),
 }
 
+impl std::error::Error for IndexError {}
+
 impl fmt::Display for IndexError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

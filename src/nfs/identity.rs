@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::stat::FileStat;
 
+use crate::decimal::decimal;
 use crate::system::statx::Attributes;
 
 /// What distinguishes a claim from every other: inode number and modification time in nanoseconds.
@@ -57,9 +58,9 @@ impl Identity {
             return None;
         }
         Some(Identity {
-            inode: decimal(inode)?,
+            inode: decimal(inode.as_bytes())?,
             seconds: seconds.parse().ok()?,
-            nanoseconds: decimal(nanoseconds)?.try_into().ok()?,
+            nanoseconds: decimal(nanoseconds.as_bytes())?,
         })
     }
 }
@@ -85,7 +86,7 @@ impl Version {
         let mut parts = word.split('/');
         let version = Version {
             identity: Identity::parse(parts.next()?, parts.next()?)?,
-            size: decimal(parts.next()?)?,
+            size: decimal(parts.next()?.as_bytes())?,
         };
         parts.next().is_none().then_some(version)
     }
@@ -101,14 +102,6 @@ impl fmt::Display for Version {
         } = self.identity;
         write!(f, "{inode}/{seconds}.{nanoseconds:09}/{}", self.size)
     }
-}
-
-/// A decimal number, digits only; `parse` alone would accept a sign.
-pub fn decimal(digits: &str) -> Option<u64> {
-    digits
-        .bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| digits.parse().ok())?
 }
 
 /// Seconds since the epoch and nanoseconds; the epoch itself for a clock that is before it.

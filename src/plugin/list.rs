@@ -258,7 +258,10 @@ impl List {
             return;
         };
         let reconciliation = self.place.with(&actor, events);
-        if self.known.is_some() && reconciliation.still_stands(self.known).is_some() {
+        if self
+            .known
+            .is_some_and(|known| reconciliation.still_stands(known))
+        {
             return;
         }
         if self.using == Use::Used {

@@ -8,7 +8,7 @@ extern const char *nfs_hostchange_plugin_version;
 void nfs_hostchange_plugin_init(struct module *module);
 void nfs_hostchange_plugin_deinit(void);
 
-/* The Rust side, border.rs; what its functions do is told there. */
+/* The Rust side, border.rs; which describes its functions. */
 
 struct nfs_hostchange_list;
 

@@ -1,18 +1,18 @@
 //! What a claim says, and what the one that stands says of this backend.
 
-use std::ffi::{CString, OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use crate::local::directory::ListIndexDirectory;
 use crate::local::lock::{Lock, LockError, Shared};
 use crate::local::session::{Session, State};
-use crate::nfs::claim::{ClaimText, Without, from_plain, plain};
+use crate::nfs::claim::{ClaimText, Without};
 use crate::nfs::identity::Version;
 use crate::reconcile::Reconciliation;
 use crate::reconcile::outcome::Doubt;
 
-/// So many sessions of one backend a claim names; Dovecot's mail_max_userip_connections is 10.
+/// A claim names this many sessions of one backend; Dovecot's mail_max_userip_connections is 10.
 const MOST_NAMED: usize = 32;
 
 impl Reconciliation<'_> {
@@ -25,7 +25,7 @@ impl Reconciliation<'_> {
         ClaimText {
             host: self.host().to_string(),
             migrating,
-            list_index: Some(self.list_index_name()),
+            list_index: Some(self.list_index()),
             without: self.carried_on(standing, None),
         }
     }
@@ -46,16 +46,14 @@ impl Reconciliation<'_> {
         }
     }
 
-    /// The list index here, as a claim names it.
-    fn list_index_name(&self) -> String {
-        let path = self
-            .list_index_directory
-            .join(OsStr::from_bytes(self.prefix.to_bytes()));
-        plain(path.as_os_str().as_bytes())
+    /// The path of the list index here.
+    fn list_index(&self) -> PathBuf {
+        let prefix = OsStr::from_bytes(self.prefix.to_bytes());
+        self.list_index_directory.join(prefix)
     }
 
-    /// That this backend keeps no other list index of the same mailbox, as where two names lead to it:
-    /// neither would learn of what is done with the other.
+    /// Confirms that this backend keeps no other list index of the same mailbox, as it does if two user
+    /// names lead to it: neither would learn what is done with the other.
     pub(super) fn confirm_no_other_list_index(
         &self,
         standing: Option<&ClaimText>,
@@ -64,9 +62,8 @@ impl Reconciliation<'_> {
         let named = standing
             .filter(|standing| standing.host == host.as_str())
             .and_then(|standing| standing.list_index.as_ref())
-            .filter(|&name| *name != self.list_index_name())
-            .and_then(|name| from_plain(name));
-        let Some(other) = named.map(OsString::from_vec).map(PathBuf::from) else {
+            .filter(|&path| *path != self.list_index());
+        let Some(other) = named else {
             return Ok(());
         };
         let is_kept = || {
@@ -79,13 +76,13 @@ impl Reconciliation<'_> {
             }
         };
         match is_kept() {
-            Some(()) => Err(Doubt::OtherListIndex(other)),
+            Some(()) => Err(Doubt::OtherListIndex(other.clone())),
             None => Ok(()),
         }
     }
 
-    /// Of the sessions that the standing claim names, those that the next one must name too: other
-    /// backends' and those here that are not over; and `session`.
+    /// The sessions that the next claim must name: `session`, and of those that the standing claim names
+    /// other backends' and the ones here that are not over.
     fn carried_on(&self, standing: Option<&ClaimText>, session: Option<Session>) -> Vec<Without> {
         let host = self.host();
         let mut carried: Vec<_> = standing
@@ -99,7 +96,7 @@ impl Reconciliation<'_> {
             let session = if here.count() < MOST_NAMED {
                 session.to_string()
             } else {
-                // More than can be told apart: over when the host has been booted anew.
+                // Too many to name each: this one ends with the next boot of the host.
                 session.anonymous().to_string()
             };
             let named = Without { host, session };
@@ -110,7 +107,7 @@ impl Reconciliation<'_> {
         carried
     }
 
-    /// That none of the sessions is open for whose sign there was no place here.
+    /// Confirms that no session is open whose sign had no place here.
     pub(super) fn confirm_none_claimed_for(
         &self,
         standing: Option<&ClaimText>,

@@ -7,15 +7,12 @@
 use crate::local::directory::{DirectoryError, ListIndexDirectory};
 use crate::local::files;
 use crate::local::lock::{Deadline, Exclusive, Lock, LockError, Shared};
-use crate::local::record::Record;
-use crate::local::sign;
-use crate::local::step::{Comparison, is_index};
-use crate::nfs::claim::ClaimText;
+use crate::local::step::is_index;
 use crate::nfs::directory::{IndexError, Migration};
 use crate::nfs::identity::Identity;
 use crate::reconcile::migration::Owner;
 use crate::reconcile::outcome::{Doubt, Outcome};
-use crate::reconcile::{Reconciliation, has_room};
+use crate::reconcile::{Difference, Reconciliation, Sides, has_room, until_locked};
 use crate::system::signals::WriteSignalsIgnored;
 
 /// What a look at both sides showed.
@@ -48,12 +45,7 @@ impl Reconciliation<'_> {
     /// index is still open.
     pub fn compare_only(&self, missing: Missing) -> Result<Step, Doubt> {
         let deadline = Deadline::after(self.lock_timeout);
-        loop {
-            match self.compare_once(missing, &deadline) {
-                Err(Doubt::Lock(LockError::DirectoryGone(_))) if !deadline.has_passed() => {}
-                result => return result,
-            }
-        }
+        until_locked(&deadline, || self.compare_once(missing, &deadline))
     }
 
     fn compare_once(&self, missing: Missing, deadline: &Deadline) -> Result<Step, Doubt> {
@@ -122,12 +114,9 @@ impl Reconciliation<'_> {
     /// is possible.
     pub fn take_over_open(&self, mut forget: impl FnMut() -> bool) -> Result<Identity, Doubt> {
         let deadline = Deadline::after(self.lock_timeout);
-        loop {
-            match self.try_take_over_open(&deadline, &mut forget) {
-                Err(Doubt::Lock(LockError::DirectoryGone(_))) if !deadline.has_passed() => {}
-                result => return result,
-            }
-        }
+        until_locked(&deadline, || {
+            self.try_take_over_open(&deadline, &mut forget)
+        })
     }
 
     fn try_take_over_open(
@@ -152,58 +141,29 @@ impl Reconciliation<'_> {
         lock: &Lock<'_, Exclusive>,
         forget: &mut impl FnMut() -> bool,
     ) -> Result<Identity, Doubt> {
-        let (index, look) = self.index.look()?;
-        lock.confirm()?;
-        let is_equal = self.compared(&look, lock) == Comparison::Equal;
-        if let Some(claim) = look.claim.filter(|_| is_equal) {
-            self.delete_litter(&index, &look);
-            self.mark_used(lock);
-            return Ok(claim);
-        }
-        self.configuration_is_known()?;
-        let host = self.host();
-        self.confirm_no_open_session(lock)?;
-        lock.empty_record(&self.prefix)?;
-        let standing = look
-            .claim
-            .map(|_| index.claim_text().unwrap_or_else(|| ClaimText::parse(b"")));
-        self.confirm_none_claimed_for(standing.as_ref())?;
-        self.confirm_no_other_list_index(standing.as_ref())?;
-        let shared = self.shared_list_index(&index, &look, standing.as_ref())?;
-        has_room(lock.directory())?;
-        let text = self.claim_here(standing.as_ref(), None);
-        let claim = index.claim_for(&text, look.claim)?;
-        let shared = match shared {
-            // The local one is open, so that this one cannot take its place.
-            Some(Owner::User(originals)) => {
-                originals.delete(&index, self.events)?;
-                None
-            }
-            Some(Owner::Other) => {
-                self.tell_of_foreign(&index);
-                look.shared_list_index.version()
-            }
-            None => None,
+        let difference = match self.look_again(lock)? {
+            Sides::Equal(claim) => return Ok(claim),
+            Sides::Differ(difference) => difference,
         };
+        let Difference { index, look, .. } = &*difference;
+        has_room(lock.directory())?;
+        let text = self.claim_here(difference.standing.as_ref(), None);
+        let claim = index.claim_for(&text, look.claim)?;
+        // The local one is open, so that the user's own in INDEX cannot take its place.
+        if let Some(Owner::User(originals)) = &difference.shared {
+            originals.delete(index, self.events)?;
+        }
         if !forget() {
             return Err(Doubt::NotForgotten);
         }
-        let record = Record {
-            claim,
-            index: look.index,
-            shared,
-        };
-        sign::prepare(lock.directory())?;
-        lock.write_record(&self.prefix, record, &host)?;
-        // A session that could not wait for this lock may have left its sign meanwhile.
-        self.confirm_no_open_session(lock)?;
-        self.tell_of_open(&host, standing.as_ref(), &look);
+        self.record(lock, claim, &difference)?;
+        self.tell_of_open(&difference);
         Ok(claim)
     }
 
-    /// The claim that stands if it is still `known`.
-    pub fn still_stands(&self, known: Option<Identity>) -> Option<Identity> {
-        let (_, look) = self.index.look().ok()?;
-        look.claim.filter(|&claim| Some(claim) == known)
+    /// Whether the claim that was `known` still stands.
+    pub fn still_stands(&self, known: Identity) -> bool {
+        let looked = self.index.look();
+        looked.is_ok_and(|(_, look)| look.claim == Some(known))
     }
 }

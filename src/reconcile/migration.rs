@@ -22,6 +22,7 @@ use crate::event::Events;
 use crate::local::directory::ListIndexDirectory;
 use crate::local::files::{self, Size};
 use crate::local::lock::{Exclusive, Lock, LockError};
+use crate::local::room::Room;
 use crate::names::{SHARED_LOG, SHARED_PREFIX};
 use crate::nfs::claim::ClaimText;
 use crate::nfs::directory::{IndexDirectory, IndexError, Look};
@@ -44,6 +45,8 @@ pub enum MigrateError {
     /// A file could not be copied: from, to.
     CannotCopy(PathBuf, PathBuf, io::Error),
 }
+
+impl std::error::Error for MigrateError {}
 
 impl fmt::Display for MigrateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -190,10 +193,8 @@ impl Originals {
             return Err(MigrateError::TooMany(path, self.size.files));
         }
         // One user must not fill the memory of all, not even for the moment that a copy takes.
-        if directory
-            .free_space()
-            .is_ok_and(|free| self.size.bytes > free / 2)
-        {
+        let is_too_large = |room: Room| self.size.bytes > room.bytes.free / 2;
+        if Room::of(directory.as_fd()).is_ok_and(is_too_large) {
             let path = directory.path().to_owned();
             return Err(MigrateError::TooLarge(path, self.size.bytes));
         }
@@ -237,7 +238,7 @@ impl Originals {
     /// that another backend keeps up to date, and neither do we.
     ///
     /// # Errors
-    /// If the `.log` is still there. The rest without it is litter, which `events` is told of.
+    /// If the `.log` is still there. The rest without it is litter, which is reported.
     pub fn delete(
         &self,
         index: &IndexDirectory<'_>,

@@ -30,18 +30,19 @@ use crate::nfs::identity::Identity;
 use crate::reconcile::migration::{Originals, Owner};
 use crate::reconcile::outcome::{Doubt, Outcome, Unvouched};
 
-/// What is left of the time for waiting when the lock was not had: the sign may have to be waited
-/// for too, if its user keeps it.
+/// Reserved of the time for waiting, should the lock stay held: leaving the sign may take a wait as
+/// well.
 const TIME_FOR_THE_SIGN: Duration = Duration::from_millis(400);
 
-/// For so long a delivery that has the list index open is waited for.
+/// How long to wait for a delivery that has the list index open.
 const DELIVERY_TAKES: Duration = Duration::from_millis(200);
 const SHORT_PAUSE: Duration = Duration::from_millis(10);
 
-/// For so long a process that has lost its client's connection is waited for.
+/// How long to wait for the end of a process that has lost its client's connection.
 const ENDING_TAKES: Duration = Duration::from_millis(100);
 
-/// For so long whoever holds the sign of a session that has ended is waited for: he claims once more.
+/// How long to wait for the helper of a session that has ended, which claims once more and then
+/// releases the sign.
 const LETTING_GO_TAKES: Duration = Duration::from_secs(1);
 
 /// Where everything of one user is, and how to work on it.
@@ -60,12 +61,30 @@ pub struct Reconciliation<'a> {
     pub lock_timeout: Duration,
     /// Says who this session is, should it go without the list index.
     pub session: fn() -> Session,
-    /// Who is told what happens.
+    /// Receives what an administrator should read.
     pub events: &'a dyn Events,
 }
 
 /// Where the sign of this session is put when it has been left.
 type SignSlot = RefCell<Option<Sign>>;
+
+/// The record here and the claim in INDEX, under the exclusive lock.
+enum Sides<'a> {
+    /// The record equals this claim.
+    Equal(Identity),
+    /// It does not, and this session may put that right.
+    Differ(Box<Difference<'a>>),
+}
+
+/// What was found in INDEX.
+struct Difference<'a> {
+    index: IndexDirectory<'a>,
+    look: Look,
+    /// The claim that stands.
+    standing: Option<ClaimText>,
+    /// Whose the list index there is, if there is one.
+    shared: Option<Owner>,
+}
 
 impl Reconciliation<'_> {
     /// Makes sure that the local list index is the user's present one, or that the session does
@@ -91,18 +110,10 @@ impl Reconciliation<'_> {
             self.lock_timeout
                 .saturating_sub(TIME_FOR_THE_SIGN.min(self.lock_timeout / 4)),
         );
-        loop {
-            let attempt = match self.index.look() {
-                Ok((index, look)) => self.compare(&index, &look, &deadline, sign),
-                Err(error) => self.give_up(error, &deadline, sign),
-            };
-            match attempt {
-                // A cleaner removed the directory between opening and locking it. It had the
-                // lock, so its work is done, and this login starts again.
-                Err(Doubt::Lock(LockError::DirectoryGone(_))) if !deadline.has_passed() => {}
-                result => return result,
-            }
-        }
+        until_locked(&deadline, || match self.index.look() {
+            Ok((index, look)) => self.compare(&index, &look, &deadline, sign),
+            Err(error) => self.give_up(error, &deadline, sign),
+        })
     }
 
     fn compare(
@@ -138,17 +149,21 @@ impl Reconciliation<'_> {
         }
     }
 
+    /// Looks at both sides once more: another login may have done the work while this one waited.
+    /// Otherwise nothing vouches for the list index here any more.
     #[cold]
-    fn settle(&self, lock: &Lock<'_, Exclusive>) -> Result<(), Doubt> {
-        // Both sides once more: another login may have done the work while this one waited.
+    fn look_again<'s>(&'s self, lock: &Lock<'_, Exclusive>) -> Result<Sides<'s>, Doubt> {
         let (index, look) = self.index.look()?;
         lock.confirm()?;
-        if self.compared(&look, lock) == Comparison::Equal {
+        let is_equal = self.compared(&look, lock) == Comparison::Equal;
+        if let Some(claim) = look.claim.filter(|_| is_equal) {
             self.delete_litter(&index, &look);
             self.mark_used(lock);
-            return Ok(());
+            return Ok(Sides::Equal(claim));
         }
-        self.configuration_is_known()?;
+        if self.index.migration == Migration::Unknown {
+            return Err(Doubt::UnknownConfiguration);
+        }
         self.confirm_no_open_session(lock)?;
         // A claim that cannot be read is one all the same: sessions may have run under it.
         let standing = look
@@ -159,63 +174,82 @@ impl Reconciliation<'_> {
         let shared = self.shared_list_index(&index, &look, standing.as_ref())?;
         self.delete_litter(&index, &look);
         lock.empty_record(&self.prefix)?;
+        Ok(Sides::Differ(Box::new(Difference {
+            index,
+            look,
+            standing,
+            shared,
+        })))
+    }
+
+    #[cold]
+    fn settle(&self, lock: &Lock<'_, Exclusive>) -> Result<(), Doubt> {
+        let difference = match self.look_again(lock)? {
+            Sides::Equal(_) => return Ok(()),
+            Sides::Differ(difference) => difference,
+        };
         if self.is_in_use(lock) {
             return Err(Doubt::InUse);
         }
         lock.confirm()?;
         let deleted = files::delete(lock, &self.prefix)?;
-        let own = match &shared {
+        let own = match &difference.shared {
             Some(Owner::User(originals)) => Some(originals),
             Some(Owner::Other) | None => None,
         };
-        if let Err(doubt) = self.begin_anew(lock, &index, &look, standing.as_ref(), own) {
+        if let Err(doubt) = self.begin(lock, &difference, own) {
             // Nobody has opened the copy, and memory is not to be filled with it.
             if own.is_some() && lock.confirm().is_ok() {
                 files::delete(lock, &self.prefix)?;
             }
             return Err(doubt);
         }
-        self.tell(&self.host(), standing.as_ref(), &look, deleted, own);
-        if matches!(shared, Some(Owner::Other)) {
-            self.tell_of_foreign(&index);
-        }
+        self.tell(&difference, deleted, own);
         Ok(())
     }
 
     /// Claims the user and records that, where there is no list index any more; `own` is the user's
     /// in INDEX, which is moved here.
-    fn begin_anew(
+    fn begin(
         &self,
         lock: &Lock<'_, Exclusive>,
-        index: &IndexDirectory<'_>,
-        look: &Look,
-        standing: Option<&ClaimText>,
+        difference: &Difference<'_>,
         own: Option<&Originals>,
     ) -> Result<(), Doubt> {
+        let Difference { index, look, .. } = difference;
         has_room(lock.directory())?;
         if let Some(originals) = own {
             originals.copy(index, lock, &self.prefix)?;
         }
-        let host = self.host();
         let migrating = own.map(|originals| originals.log);
-        let text = self.claim_here(standing, migrating);
+        let text = self.claim_here(difference.standing.as_ref(), migrating);
         let claim = index.claim_for(&text, look.claim)?;
         if let Some(originals) = own {
             self.confirm(claim, originals)?;
         }
-        sign::prepare(lock.directory())?;
-        let record = Record {
-            claim,
-            index: look.index,
-            shared: look.shared_list_index.version().filter(|_| own.is_none()),
-        };
-        lock.write_record(&self.prefix, record, &host)?;
-        // A session that could not wait for this lock may have left its sign meanwhile.
-        self.confirm_no_open_session(lock)?;
+        self.record(lock, claim, difference)?;
         if let Some(originals) = own {
             originals.delete(index, self.events)?;
         }
         Ok(())
+    }
+
+    fn record(
+        &self,
+        lock: &Lock<'_, Exclusive>,
+        claim: Identity,
+        difference: &Difference<'_>,
+    ) -> Result<(), Doubt> {
+        let is_foreign = matches!(difference.shared, Some(Owner::Other));
+        let record = Record {
+            claim,
+            index: difference.look.index,
+            shared: (difference.look.shared_list_index.version()).filter(|_| is_foreign),
+        };
+        sign::prepare(lock.directory())?;
+        lock.write_record(&self.prefix, record, &self.host())?;
+        // A session that could not wait for this lock may have left its sign meanwhile.
+        self.confirm_no_open_session(lock)
     }
 
     fn confirm_no_open_session<K: Kind>(&self, lock: &Lock<'_, K>) -> Result<(), Doubt> {
@@ -234,8 +268,8 @@ impl Reconciliation<'_> {
         }
     }
 
-    /// Whether a session has the old list index open. It goes on with it, but what it writes must
-    /// not get into a new one.
+    /// Whether a session has the old list index open. That session keeps using it, but what it writes
+    /// must not get into a new one.
     fn is_in_use(&self, lock: &Lock<'_, Exclusive>) -> bool {
         let began = Instant::now();
         while files::is_in_use(lock.directory(), &self.prefix) {
@@ -247,13 +281,13 @@ impl Reconciliation<'_> {
         false
     }
 
-    /// The record of the list index here. If nobody knows what this backend is called, any name
-    /// will do: then nothing but the comparison is done.
+    /// The record of the list index here. If this backend's name is unknown, any name will do: then
+    /// nothing but the comparison is done.
     fn record_in<K: Kind>(&self, lock: &Lock<'_, K>) -> Option<Record> {
         lock.record(&self.prefix, self.known_host().as_ref())
     }
 
-    /// Whose the list index in INDEX is, if there is one.
+    /// Who owns the list index in INDEX, if there is one.
     fn shared_list_index(
         &self,
         index: &IndexDirectory<'_>,
@@ -266,15 +300,7 @@ impl Reconciliation<'_> {
         }
     }
 
-    /// Whether more may be done than to compare.
-    fn configuration_is_known(&self) -> Result<(), Doubt> {
-        match self.index.migration {
-            Migration::Unknown => Err(Doubt::UnknownConfiguration),
-            Migration::On | Migration::Off => Ok(()),
-        }
-    }
-
-    /// What this backend is called, unless the configuration cannot be used.
+    /// The name of this backend, unless the configuration cannot be used.
     fn known_host(&self) -> Option<HostName> {
         match (self.host, self.index.migration) {
             (None, Migration::Unknown) => None,
@@ -326,7 +352,21 @@ impl Reconciliation<'_> {
     }
 }
 
-/// That there is room for one more list index. Where the kernel does not say, there may be.
+/// Does `attempt` again where a cleaner removed the directory between opening and locking it: it had
+/// the lock, so its work is done.
+fn until_locked<T>(
+    deadline: &Deadline,
+    mut attempt: impl FnMut() -> Result<T, Doubt>,
+) -> Result<T, Doubt> {
+    loop {
+        match attempt() {
+            Err(Doubt::Lock(LockError::DirectoryGone(_))) if !deadline.has_passed() => {}
+            result => return result,
+        }
+    }
+}
+
+/// Confirms that there is room for one more list index. Where the kernel cannot say, there may be.
 fn has_room(directory: &ListIndexDirectory) -> Result<(), Doubt> {
     match Room::of(directory.as_fd()) {
         Ok(room) if room.is_short() => Err(Doubt::NoRoom(directory.path().to_owned(), room)),

@@ -22,8 +22,8 @@ pub enum Outcome {
     Unvouched(Unvouched),
 }
 
-/// A session without list index, which changes the store without telling any list index. Every
-/// other one must know in the end.
+/// A session without list index: what it changes in the store reaches no list index, and every other
+/// session must learn of it in the end.
 #[derive(Debug)]
 pub struct Unvouched {
     /// Must be held until the session is over; `None` where there is no place for it.
@@ -64,7 +64,7 @@ pub enum Doubt {
     OtherListIndex(PathBuf),
     /// Only the reserve is left in this directory.
     NoRoom(PathBuf, Room),
-    /// More is to be done than to compare, and nobody knows what the administrator wants.
+    /// There is more to do than to compare, and the configuration does not say what is wanted.
     UnknownConfiguration,
     /// Another backend claimed the user during the migration.
     Overtaken,
@@ -73,6 +73,8 @@ pub enum Doubt {
     /// Dovecot could not forget what is in its open list index.
     NotForgotten,
 }
+
+impl std::error::Error for Doubt {}
 
 impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -119,7 +121,7 @@ impl Doubt {
     /// How important it is.
     pub fn level(&self) -> Level {
         match self {
-            // In the life of every user: the first session, and those beside it.
+            // Every user has these: the first session, and those beside it.
             Doubt::Index(IndexError::Missing(_)) | Doubt::OpenSession | Doubt::InUse => Level::Info,
             _ => Level::Error,
         }

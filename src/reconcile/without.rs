@@ -16,7 +16,7 @@ use crate::reconcile::outcome::{Claimed, Doubt};
 use crate::reconcile::{Reconciliation, SignSlot};
 use crate::system::signals::WriteSignalsIgnored;
 
-/// A login that does not wait for NFS has the lock no longer than this.
+/// A login that does not wait for NFS holds the lock no longer than this.
 const A_MOMENT: Duration = Duration::from_millis(100);
 
 impl Reconciliation<'_> {
@@ -40,7 +40,7 @@ impl Reconciliation<'_> {
         };
         match Lock::<Exclusive>::acquire(&directory, deadline) {
             Ok(lock) => self.under_lock(&lock, sign, |_| Err(error.into())),
-            // Started again: the sign must have a place.
+            // Start again: the sign must have a place.
             Err(gone @ LockError::DirectoryGone(_)) if !deadline.has_passed() => Err(gone.into()),
             Err(lock) => {
                 self.events.error(self.refuse(lock, &directory, sign));
@@ -89,8 +89,7 @@ impl Reconciliation<'_> {
         }
     }
 
-    /// Does `work`; if it fails, empties the record and leaves the sign before the lock is given
-    /// back. The list index stays: a session that was vouched for may have it open, and without a
+    /// Does `work`; if it fails, empties the record and leaves the sign before the lock is released. The list index stays: a session that was vouched for may have it open, and without a
     /// record nobody else believes it.
     pub(super) fn under_lock(
         &self,
@@ -122,7 +121,7 @@ impl Reconciliation<'_> {
         let directory = ListIndexDirectory::open(&self.list_index_directory, self.actor.user());
         if let Ok(directory) = directory {
             let deadline = Deadline::after(self.lock_timeout);
-            // The doubt is the caller's to tell, and what it cannot mend is told here.
+            // The caller reports the doubt; further failures are reported here.
             let _ = match Lock::<Exclusive>::acquire(&directory, &deadline) {
                 Ok(lock) => self.under_lock(&lock, &sign, |_| Err(doubt)),
                 Err(error) => Err(self.refuse(error, &directory, &sign)),
@@ -161,8 +160,8 @@ impl Reconciliation<'_> {
             Ok(claim) => Some(claim),
             Err(_) => index.unclaim().map(|()| None)?,
         };
-        // Once the user is claimed nobody takes them over: should this process be killed here, they
-        // are only in the way.
+        // Once the user is claimed, nobody takes them over: if this process is killed here, they are
+        // merely in the way.
         if let Some(log) = waiting {
             Originals::delete_own(&index, log, self.events)?;
         }
@@ -214,7 +213,7 @@ impl Reconciliation<'_> {
 
     /// Claims the user because of a change that the list index here does not show, or that another
     /// backend's does not: from now on no record counts, here or elsewhere. `None` if there is no
-    /// claim of this session's own afterwards; why is told, unless there is no INDEX.
+    /// claim of this session's own afterwards; the reason is reported, unless there is no INDEX.
     pub fn claim_change(&self, own: Option<Identity>) -> Option<Identity> {
         let _ignored = WriteSignalsIgnored::new();
         let claimed = self.index.look().and_then(|(index, look)| {

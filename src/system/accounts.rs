@@ -3,6 +3,8 @@
 //! The wrapper is a static program, and those cannot load NSS modules (nsswitch.conf(5)); ids from
 //! other sources reach it as numbers through the userdb.
 
+use crate::decimal::decimal;
+
 /// Home directory of the system user `name`.
 pub fn home_of(name: &[u8]) -> Option<Vec<u8>> {
     entry("/etc/passwd", name, |fields| Some(fields.get(5)?.to_vec()))
@@ -11,7 +13,7 @@ pub fn home_of(name: &[u8]) -> Option<Vec<u8>> {
 /// Uid of the system user `name`.
 pub fn user_id(name: &str) -> Option<u32> {
     entry("/etc/passwd", name.as_bytes(), |fields| {
-        number(fields.get(2)?)
+        decimal(fields.get(2)?)
     })
 }
 
@@ -24,7 +26,7 @@ pub fn groups_of(user: &[u8]) -> Vec<u32> {
                 .get(3)
                 .is_some_and(|members| members.split(|&byte| byte == b',').any(|name| name == user))
         })
-        .filter_map(|fields| number(fields.get(2)?))
+        .filter_map(|fields| decimal(fields.get(2)?))
         .collect()
 }
 
@@ -36,8 +38,4 @@ fn entry<T>(file: &str, name: &[u8], value: impl FnOnce(Vec<&[u8]>) -> Option<T>
 fn lines(file: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
     file.split(|&byte| byte == b'\n')
         .map(|line| line.split(|&byte| byte == b':').collect())
-}
-
-fn number(text: &[u8]) -> Option<u32> {
-    std::str::from_utf8(text).ok()?.parse().ok()
 }

@@ -178,18 +178,8 @@ fn die(what: &str, errno: Errno) -> ! {
 /// If the ids could not be changed, or if the change could be undone; then nothing the caller
 /// passed may be believed.
 pub fn drop_for_good() -> nix::Result<()> {
-    let user = nix::unistd::getuid().as_raw();
-    let group = nix::unistd::getgid().as_raw();
-    set_all(libc::SYS_setresgid, group)?;
-    set_all(libc::SYS_setresuid, user)?;
-    if user == 0 {
-        return Ok(());
-    }
-    drop_capabilities()?;
-    match set_effective(libc::SYS_setresuid, 0) {
-        Err(_) => Ok(()),
-        Ok(()) => Err(Errno::EPERM),
-    }
+    let (user, group) = (nix::unistd::getuid(), nix::unistd::getgid());
+    keep_only(user.as_raw(), group.as_raw())
 }
 
 /// Makes the effective ids the only ones, for good.
@@ -197,9 +187,17 @@ pub fn drop_for_good() -> nix::Result<()> {
 /// # Errors
 /// If that is refused, or it can be undone: then nothing must be done any more.
 pub fn keep_effective_for_good() -> nix::Result<()> {
-    let (user, group) = (effective_user().0, nix::unistd::getegid().as_raw());
+    let (user, group) = (effective_user(), nix::unistd::getegid());
+    keep_only(user.0, group.as_raw())
+}
+
+fn keep_only(user: u32, group: u32) -> nix::Result<()> {
     set_all(libc::SYS_setresgid, group)?;
     set_all(libc::SYS_setresuid, user)?;
+    if user == 0 {
+        return Ok(());
+    }
+    drop_capabilities()?;
     match set_effective(libc::SYS_setresuid, 0) {
         Err(_) => Ok(()),
         Ok(()) => Err(Errno::EPERM),

@@ -61,7 +61,7 @@ fn ignore(signal: c_int) -> (c_int, libc::sigaction) {
 /// the descriptor (signalfd(2)).
 ///
 /// # Errors
-/// If there is no descriptor to be had.
+/// If no descriptor is left.
 pub fn requests_to_end() -> nix::Result<OwnedFd> {
     let mut signals = MaybeUninit::<libc::sigset_t>::zeroed();
     // SAFETY: the set is filled before it is read, and emptied before signals are added to it; the

@@ -344,7 +344,7 @@ impl Rights {
     /// Does `work` in `directory` with its owner's rights.
     ///
     /// # Errors
-    /// If they cannot be had, it is root's, or the work fails.
+    /// If the kernel refuses them, the directory is root's, or the work fails.
     pub fn of_owner<T>(
         &self,
         directory: &ListIndexDirectory,

@@ -36,9 +36,9 @@ pub struct Local {
     pub size: Size,
     /// How long ago it was last used.
     pub age: Duration,
-    /// Whether a session is open that uses the list index, or one that was told not to.
+    /// Whether a session is open, with the list index or without.
     pub session_open: bool,
-    /// One that was told not to.
+    /// A session without list index.
     pub without: Option<OpenSession>,
 }
 
@@ -140,6 +140,8 @@ pub enum StatusError {
     /// LISTINDEX.
     Local(CleanError),
 }
+
+impl std::error::Error for StatusError {}
 
 impl fmt::Display for StatusError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

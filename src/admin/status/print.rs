@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 
 use crate::admin::command_line::Status;
 use crate::admin::output::{
-    Exit, Span, and_of_these, cannot_drop_groups, complain, counted, insert_path, printable, say,
-    say_as_it_is,
+    Exit, Span, and_of_these, cannot_drop_groups, complain, counted, failed, insert_path,
+    printable, say, say_as_it_is,
 };
 use crate::admin::room::alarms;
 use crate::admin::status::{self, AGES, Local, Looker, StatusError, TreeStatus, UserStatus};
@@ -217,10 +217,7 @@ fn directory(options: &Status, path: &Path) -> Exit {
             ));
             Exit::NoInput
         }
-        Err(error) => {
-            complain(&error);
-            Exit::from(&error)
-        }
+        Err(error) => failed(&error),
     }
 }
 
@@ -238,16 +235,12 @@ fn local(options: &Status, path: &Path) -> Result<Option<Local>, CleanError> {
 fn tree(options: &Status, root: &Path) -> Exit {
     let tree = match Tree::new(root, Some(&options.prefix)) {
         Ok(tree) => tree,
-        Err(error) => {
-            complain(&error);
-            return Exit::from(&error);
-        }
+        Err(error) => return failed(&error),
     };
     let exit = Mutex::new(Exit::Ok);
     let report = |error: &CleanError| {
-        complain(error);
         let mut exit = guard(&exit);
-        *exit = (*exit).max(Exit::from(error));
+        *exit = (*exit).max(failed(error));
     };
     let status = match status::of_tree(&tree, &options.prefix, &report) {
         Ok(status) => status,
