@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -210,6 +210,16 @@ impl<'a, K: Kind> Lock<'a, K> {
     pub fn mark_used(&self) -> Result<(), LockError> {
         futimens(&self.file, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_OMIT)
             .map_err(|errno| failed(self.directory, errno))
+    }
+
+    /// Whether that was noted not longer than `time` ago when the lock was taken.
+    pub fn was_marked_within(&self, time: Duration) -> bool {
+        let (seconds, nanoseconds) = self.attributes.accessed();
+        let noted = u64::try_from(seconds).map(|seconds| Duration::new(seconds, nanoseconds));
+        let noted = noted.ok().and_then(|noted| UNIX_EPOCH.checked_add(noted));
+        // A time in the future was set by a wrong clock.
+        let age = noted.and_then(|noted| SystemTime::now().duration_since(noted).ok());
+        age.is_some_and(|age| age <= time)
     }
 
     /// The lock file's attributes when the lock was taken: its access time was the user's last

@@ -4,6 +4,8 @@
 //! The claim comes before the forgetting. Other sessions of this backend have the list index open
 //! and fill it again at once; what they read between the two would be older than the claim.
 
+use std::time::Duration;
+
 use crate::local::directory::{DirectoryError, ListIndexDirectory};
 use crate::local::files;
 use crate::local::lock::{Deadline, Exclusive, Lock, LockError, Shared};
@@ -14,6 +16,9 @@ use crate::reconcile::migration::Owner;
 use crate::reconcile::outcome::{Doubt, Outcome};
 use crate::reconcile::{Difference, Reconciliation, Sides, has_room, until_locked};
 use crate::system::signals::WriteSignalsIgnored;
+
+/// The time of the last use is noted once in so long: what a cleaner asks about is days.
+const NOTED_EVERY: Duration = Duration::from_secs(3600);
 
 /// What a look at both sides showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +88,11 @@ impl Reconciliation<'_> {
             (_, lock) => lock?,
         };
         if self.compared(&look, &lock).is_settled(&look) {
-            self.mark_used(&lock);
+            // A report on all users must not keep their list indexes for ever; what a delivery writes
+            // is seen by the files' times.
+            if missing == Missing::Make && !lock.was_marked_within(NOTED_EVERY) {
+                self.mark_used(&lock);
+            }
             return Ok(look.claim.map_or(Step::Out, Step::In));
         }
         if missing == Missing::Make {

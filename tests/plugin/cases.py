@@ -4,6 +4,7 @@ import base64
 import concurrent.futures
 import contextlib
 import os
+import re
 import signal
 import socket
 import time
@@ -909,6 +910,69 @@ def _(context):
         look = 'LIST "" * RETURN (STATUS (MESSAGES))'
         expect(questions(look), 1, "questions of a session that looks")
         expect(questions(look, "CREATE made", look, "CREATE again", look), 2, "of one that changes something")
+        expect_quiet(site)
+
+
+CONFIGURATION = "/etc/dovecot/nfs-hostchange.toml"
+
+
+def hooks_of(trace, index):
+    """The plugin's system calls at the beginning of each session in TRACE, whose INDEX is one of INDEX."""
+    hooks, calls = [], trace
+    while begin := next((i for i, call in enumerate(calls) if CONFIGURATION in call or is_look(call, index)), None):
+        look = next(i for i, call in enumerate(calls) if i >= begin and is_look(call, index))
+        descriptor = calls[look].rsplit(" = ", 1)[1]
+        end = next(i for i, call in enumerate(calls) if i > look and call.split(maxsplit=1)[1].startswith(f"close({descriptor})"))
+        # The ids are asked for before, the effective one again once the configuration is read.
+        hooks.append(calls[begin - 1 : end + 1])
+        calls = calls[end + 1 :]
+    return hooks
+
+
+def is_look(call, index):
+    return "O_PATH" in call and any(f'"{each}"' in call for each in index)
+
+
+@case("a session that finds nothing to do makes at most 22 system calls of its own, and writes nothing")
+def _(context):
+    toml = 'migration = true\nlock_timeout = "3 s"\n'
+    with context.site(toml=toml) as site:
+        users = [site.new_user() for _ in range(3)]
+        for user in users:
+            operations.prepare(site, user)
+            site.a.look(user)
+        index = [operations.claim_of(site, user).parent for user in users]
+        several = site.a.dir / "several"
+        several.write_text("".join(f"{user}\n" for user in users))
+        trace = site.a.dir / "trace"
+        report = ["doveadm", "-c", site.a.conf, "mailbox", "status", "-F", several, "messages", "*"]
+
+        def of_report():
+            site.a.run(["strace", "-o", trace, *report])
+            return hooks_of(trace.read_text().splitlines(), index)
+
+        def of_session():
+            return hooks_of(site.a.alone(users[0], "NOOP", strace=("-e", "trace=all")), index)
+
+        def names(hook):
+            return [re.match(r"\d*\s*(\w+)\(", call)[1] for call in hook]
+
+        for hooks, count in ((of_session(), 1), (of_report(), 3)):
+            expect(len(hooks), count, "sessions")
+            for hook in hooks:
+                expect(len(hook) <= 22, True, f"at most 22 calls, not {len(hook)}: {hook}")
+                forbidden = {"write", "pwrite64", "ftruncate", "utimensat", "futimens", "clone", "socket", "getdents64"}
+                expect(forbidden & set(names(hook)), set(), "calls that change something")
+                expect([call for call in hook if ".lasthost.without" in call], [], "looks for the sign")
+                expect(names(hook).count("statx"), 3 + (hook is hooks[0]), f"questions in {hook}")
+            expect([CONFIGURATION in "".join(hook) for hook in hooks], [True] + [False] * (count - 1), "the configuration is read")
+        record = site.a.local / users[0] / ".lasthost"
+        long_ago = record.stat().st_atime - 7200
+        os.utime(record, (long_ago, record.stat().st_mtime))
+        of_report()
+        expect(record.stat().st_atime, long_ago, "the time of the last use after a report")
+        of_session()
+        expect(record.stat().st_atime > long_ago + 7000, True, "an IMAP session notes that the list index is used")
         expect_quiet(site)
 
 
