@@ -2,12 +2,12 @@
 
 #![allow(unsafe_code)]
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Once, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nfs_hostchange::config::Configuration;
@@ -87,34 +87,15 @@ impl Events for Log {
     }
 }
 
-thread_local! {
-    /// What a panic said, for the log; only between entering and leaving this side.
-    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
-    static INSIDE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs `work`; a panic becomes an error line and `otherwise`.
+/// Runs `work`; a panic becomes an error line and `otherwise`. Where it was, std tells on standard error,
+/// which Dovecot logs too.
 pub fn guarded<T>(caller: Caller, otherwise: T, work: impl FnOnce(&Log) -> T) -> T {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            if INSIDE.get() {
-                PANIC.with_borrow_mut(|said| *said = Some(panic.to_string()));
-            } else {
-                before(panic);
-            }
-        }));
-    });
     let log = Log(caller);
-    INSIDE.set(true);
-    let result = catch_unwind(AssertUnwindSafe(|| work(&log)));
-    INSIDE.set(false);
-    result.unwrap_or_else(|_| {
-        let said = PANIC.take().unwrap_or_default();
-        let told = catch_unwind(AssertUnwindSafe(|| {
-            log.event(Level::Error, &format_args!("internal error: {said}"));
-        }));
+    catch_unwind(AssertUnwindSafe(|| work(&log))).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+        let message = format!("internal error: {}", said.unwrap_or_default());
+        let told = catch_unwind(AssertUnwindSafe(|| log.event(Level::Error, &message)));
         drop(told);
         otherwise
     })
