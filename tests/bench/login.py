@@ -16,14 +16,14 @@ SESSIONS = 20
 WARM_UP = 5
 
 
-def session(port):
+def session(port, user="alice"):
     """One session; how long its login took, in nanoseconds."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream = connection.makefile("rb")
         stream.readline()
         begin = time.monotonic_ns()
-        connection.sendall(b"a LOGIN alice pw\r\n")
+        connection.sendall(f"a LOGIN {user} pw\r\n".encode())
         answer = read_until(stream, b"a ")
         taken = time.monotonic_ns() - begin
         if not answer.startswith(b"a OK"):
@@ -66,4 +66,5 @@ def main():
                     print(number, name, clients * SESSIONS / (time.monotonic() - begin))
 
 
-main()
+if __name__ == "__main__":
+    main()

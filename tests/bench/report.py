@@ -338,7 +338,97 @@ def sweep(results, goals, pictures):
     return lines
 
 
-PART = {"start": start, "dovecot": dovecot, "change": change, "sweep": sweep}
+PLUGINS = {
+    "none": "none",
+    "empty": "a plugin that does nothing",
+    "plugin": "nfs_hostchange",
+    "wrapper": "nfs-hostchange-login",
+    "exec": "C program that only executes",
+}
+
+
+class Sessions:
+    """What was measured with one release of Dovecot."""
+
+    def __init__(self, results, release):
+        self.loads = collections.defaultdict(lambda: collections.defaultdict(dict))
+        for of, load, number, name, count, wall, cpu in rows(results / "plugin.rounds"):
+            if of == release:
+                each = {"rate": int(count) / float(wall), "cpu": float(cpu) / int(count) * 1e6}
+                self.loads[load][int(number)][name] = each
+        self.hooks = collections.defaultdict(list)
+        for of, process, name, taken in rows(results / "plugin.hook"):
+            if of == release:
+                self.hooks[process, name].append(int(taken) / 1000)
+        self.memory = collections.defaultdict(list)
+        for of, name, kilobytes in rows(results / "plugin.memory"):
+            if of == release:
+                self.memory[name].append(int(kilobytes))
+
+    def spread(self, load, name, what):
+        return Spread.of(each[name][what] for each in self.loads[load].values())
+
+    def ratios(self, load, name, other, what):
+        return Spread.of(each[name][what] / each[other][what] for each in self.loads[load].values())
+
+    def added(self, load, name, other):
+        """Processor time of a session over that with another one, round by round."""
+        return Spread.of(each[name]["cpu"] - each[other]["cpu"] for each in self.loads[load].values())
+
+    def hook(self, process):
+        """Microseconds at the beginning of a session, without the clock's own."""
+        empty = statistics.median(self.hooks[process, "empty"])
+        return Spread.of(taken - empty for taken in self.hooks[process, "plugin"])
+
+    def memory_added(self):
+        empty = statistics.median(self.memory["empty"])
+        return Spread.of(kilobytes - empty for kilobytes in self.memory["plugin"])
+
+
+def rows(path):
+    return [line.split("\t") for line in path.read_text().splitlines()]
+
+
+def plugin(results, goals, pictures):
+    lines = []
+    for release in dict.fromkeys(row[0] for row in rows(results / "plugin.rounds")):
+        sessions = Sessions(results, release)
+        lines += ["", f"**Dovecot {release}**, {len(sessions.loads['POP3'])} rounds; doveadm and LMTP: each user is a session."]
+        for load in sessions.loads:
+            names = [name for name in PLUGINS if name in sessions.loads[load][0]]
+            lines += [
+                "",
+                f"| {load} | sessions/s | to none | to the empty plugin | processor time, µs | more than none | more than the empty plugin |",
+                "| --- | --: | --: | --: | --: | --: | --: |",
+            ]
+            for name in names:
+                rate, cpu = (sessions.spread(load, name, what) for what in ("rate", "cpu"))
+                lines.append(
+                    f"| {PLUGINS[name]} | {show(rate)} | {show(sessions.ratios(load, name, 'none', 'rate'))} "
+                    f"| {show(sessions.ratios(load, name, 'empty', 'rate'))} | {show(cpu)} "
+                    f"| {show(sessions.added(load, name, 'none'))} | {show(sessions.added(load, name, 'empty'))} |"
+                )
+        for process in ("new", "used"):
+            load = f"IMAP, {process} process"
+            goals.at_least(f"{release}, {load}: sessions/s to the empty plugin", sessions.ratios(load, "plugin", "empty", "rate"), 0.97)
+            goals.at_least(f"{release}, {load}: sessions/s to none", sessions.ratios(load, "plugin", "none", "rate"), 0.95)
+            limit = {"new": 35, "used": 20}[process]
+            goals.at_most(f"{release}, {load}: in the plugin's hook, µs", sessions.hook(process), limit)
+        added = sessions.added("IMAP, new process", "plugin", "empty")
+        goals.at_most(f"{release}, IMAP, new process: processor time more than the empty plugin, µs", added, 80)
+        for load in ("LMTP, INBOX", "LMTP, folder", "doveadm -A"):
+            goals.at_most(f"{release}, {load}: processor time to none", sessions.ratios(load, "plugin", "none", "cpu"), 1.05)
+        goals.at_most(f"{release}: memory of a session more than the empty plugin, KiB", sessions.memory_added(), 200)
+        bars = [
+            (f"{load}: {PLUGINS[name]}", *sessions.spread(load, name, "cpu"))
+            for load in ("IMAP, new process", "IMAP, used process")
+            for name in PLUGINS
+        ]
+        pictures[f"plugin-{release}.svg"] = plot.bars(f"Processor time of an IMAP session, Dovecot {release}", "microseconds, logarithmic", bars)
+    return lines
+
+
+PART = {"start": start, "dovecot": dovecot, "plugin": plugin, "change": change, "sweep": sweep}
 
 
 def machine(load):

@@ -78,12 +78,14 @@ class Failed(Exception):
 class Site:
     """OPTIONS: driver, plugin (its file, one for each backend, or None), more (lines of dovecot.conf), list_index (where, with
     @LOCAL@ for the backend's own directory), per_backend (a function from the name to more lines),
-    one_uid (all users share one), toml (the configuration file), wrapper (its file), wrapped and plugged (the names of the backends that
-    have it, or the plugin)."""
+    one_uid (all users share one), toml (the configuration file), wrapper (its file, or that of another post-login program), arguments (its own), wrapped and
+    plugged (the names of the backends that have it, or the plugin), modules (files of other plugins), users (how many there are),
+    below (where the directories are made)."""
 
     def __init__(self, machines, **options):
-        self.options = {"driver": "mdbox", "plugin": None, "more": "", "per_backend": lambda name: "", **options}
-        self.dir = Path(tempfile.mkdtemp(prefix="nfs-hostchange.", dir="/tmp"))
+        defaults = {"driver": "mdbox", "plugin": None, "more": "", "per_backend": lambda name: "", "modules": (), "users": USERS}
+        self.options = {**defaults, "arguments": "--config=@DIR@/wrapper.toml", "below": "/tmp", **options}
+        self.dir = Path(tempfile.mkdtemp(prefix="nfs-hostchange.", dir=self.options["below"]))
         self.shm = Path(tempfile.mkdtemp(prefix="nfs-hostchange.", dir="/dev/shm"))
         self.store = self.dir / "store"
         self.store.mkdir()
@@ -157,17 +159,18 @@ class Backend:
         users = "".join(
             f"user{i}:{{PLAIN}}pw:{site.uid_of(i)}:{site.uid_of(i)}::{site.store}/user{i}::"
             f"{self.userdb_fields(f'user{i}') if wrapped else ''}\n"
-            for i in range(1, USERS + 1)
+            for i in range(1, site.options["users"] + 1)
         )
         (self.dir / "users").write_text(users)
         self.plugin = site.options["plugin"] if self.name in site.options.get("plugged", "ab") else None
         if isinstance(self.plugin, dict):
             self.plugin = self.plugin[self.name]
-        self.wrapper = None
+        # What is executed after a login.
+        self.post_login = ""
         if wrapped:
             # A copy: the build tree may be in a home that mail users cannot enter.
-            self.wrapper = self.dir / "nfs-hostchange-login"
-            shutil.copy(site.options["wrapper"], self.wrapper)
+            program = Path(shutil.copy(site.options["wrapper"], self.dir))
+            self.post_login = f"{program} {site.options['arguments'].replace('@DIR@', str(self.dir))}"
             (self.dir / "wrapper.toml").write_text('[log]\ntarget = "stderr"\n')
         self.install_modules(self.plugin)
         self.imap_port, self.pop3_port, self.lmtp_port = mailclient.free_ports(3)
@@ -193,6 +196,8 @@ class Backend:
             (modules / path.name).symlink_to(Path("/usr/lib/dovecot/modules") / path.name)
         if plugin:
             shutil.copy(plugin, modules / PLUGIN)
+        for module in self.site.options["modules"]:
+            shutil.copy(module, modules)
 
     def configuration(self):
         options = self.site.options
@@ -244,10 +249,10 @@ service lmtp {{
 }}
 service imap {{
   process_limit = 100
-  {"executable = imap imap-postlogin" if self.wrapper else ""}
+  {"executable = imap imap-postlogin" if self.post_login else ""}
 }}
 service imap-postlogin {{
-  executable = script-login {self.wrapper or "/bin/false"} --config={self.dir}/wrapper.toml
+  executable = script-login {self.post_login or "/bin/false"}
   process_limit = 100
   unix_listener imap-postlogin {{
   }}
@@ -468,6 +473,21 @@ service auth {{
             "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
         )
         return int(self.run(["python3", "-c", code, "doveadm", "-c", self.conf, *argv]).stdout)
+
+    def memory_over_time(self, *argv):
+        """The kilobytes that `doveadm ARGV` has from one moment to the next."""
+        argv = self.machine.command(["doveadm", "-c", self.conf, *argv], self.hostname, self.etc)
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        sizes = []
+        while process.poll() is None:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            # Not of what executes it, and not of what is left of it.
+            if "\nVmRSS:" in status and status.startswith("Name:\tdoveadm\n"):
+                sizes.append(int(re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)[1]))
+            time.sleep(0.005)
+        if process.returncode != 0:
+            raise Failed(f"{' '.join(map(str, argv))}: {process.returncode}")
+        return sizes
 
     @contextlib.contextmanager
     def small_memory(self):
