@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Many logins at once on real Dovecots, users who move between two backends, and a
-# sweep that cleans both again and again; then the same without the wrapper. The
-# last line counts the cases.
+# sweep that cleans both again and again; then the same without the wrapper. Then with
+# the plugin: users whose sessions on both backends overlap, and deliveries into their
+# folders; and that without the plugin. The last line counts the cases.
 #
 #   tests/load.sh [--wrapper PATH] [--command PATH] [--only REGEX] [--list]
 #
-# About a minute; with NFS_HOSTCHANGE_TESTS=long in the environment 20,000 logins of
+# About two minutes; with NFS_HOSTCHANGE_TESTS=long in the environment 20,000 logins of
 # 2,000 users, 50 at once. Without --wrapper and --command (or WRAPPER and COMMAND)
 # both programs are built.
 set -euo pipefail
@@ -14,6 +15,8 @@ set -euo pipefail
 source "$(dirname "$0")/lib/common.sh"
 # shellcheck source=tests/lib/build.sh
 source "$REPO/tests/lib/build.sh"
+# shellcheck source=tests/lib/roots.sh
+source "$REPO/tests/lib/roots.sh"
 # shellcheck source=tests/lib/dovecot.sh
 source "$REPO/tests/lib/dovecot.sh"
 # shellcheck source=tests/lib/cases.sh
@@ -39,7 +42,9 @@ while [ "$#" -gt 0 ]; do
 done
 
 USERS=100 LOGINS=1500 AT_ONCE=50
-[ "${NFS_HOSTCHANGE_TESTS:-}" != long ] || USERS=2000 LOGINS=20000
+# Those whose sessions overlap.
+OVERLAPPING=600
+[ "${NFS_HOSTCHANGE_TESTS:-}" != long ] || USERS=2000 LOGINS=20000 OVERLAPPING=20000
 # What the sweeps on a and on b spare. Less than a login takes would not do: between the
 # wrapper and IMAP nobody has the list index open.
 AGES=('10 secs' '30 secs')
@@ -56,6 +61,30 @@ service imap-login {
 start() { "site_$1"; }
 site_loaded() { load_site loaded syslog; }
 site_plain() { load_site plain none; }
+site_plugged() {
+    local name
+    find_cargo || die "no cargo"
+    for name in bookworm bookworm-backports trixie; do
+        # Its headers are those of this machine's Dovecot.
+        if has_root "$name" && [ "$(version_of "$name")" = "$(version_of machine)" ]; then
+            DOVECOT_INCLUDE=$ROOTS/$name/usr/include/dovecot MODULES=$WORK/plugged/modules "$REPO/packaging/build-plugin.sh"
+            SETTINGS+="$FOLDERS
+mail_plugins = nfs_hostchange
+mail_plugin_dir = $WORK/plugged/modules
+" load_site plugged plugin
+            return
+        fi
+    done
+    die "no root has this machine's Dovecot; run tests/setup.sh roots"
+}
+site_bare() { SETTINGS+=$FOLDERS load_site bare none; }
+
+# Deliveries into folders.
+FOLDERS='
+recipient_delimiter = +
+lmtp_save_to_detail_mailbox = yes
+lda_mailbox_autocreate = yes
+'
 
 load_site() {
     local host number
@@ -93,35 +122,51 @@ sessions_are_gone() {
 }
 
 # How many descriptors each of the processes that stay has: "NAME COUNT" per line. Not auth,
-# which keeps every user's password file open.
+# which keeps every user's password file open, nor config, from which an LMTP process that waits
+# for more has one.
 descriptors() {
     local pid name
     {
         printf '%s dovecot\n' "$(<"$SITE/$1/pid")"
         processes "$1"
     } | while read -r pid name; do
-        [[ ! $name =~ ^(dovecot|anvil|log|config)$ ]] || printf '%s %d\n' "$name" "$(find "/proc/$pid/fd" -type l | wc -l)"
+        [[ ! $name =~ ^(dovecot|anvil|log)$ ]] || printf '%s %d\n' "$name" "$(find "/proc/$pid/fd" -type l | wc -l)"
     done | LC_ALL=C sort
 }
 
 figure() { "$PYTHON" -c 'import functools, json, sys
 print(functools.reduce(lambda object, key: object[key], sys.argv[2:], json.load(open(sys.argv[1]))))' "$@"; }
 
+# load LOGINS [OPTION...]
 load() {
-    "$PYTHON" "$REPO/tests/lib/load.py" --ports "$(port_of a IMAP)" "$(port_of b IMAP)" \
+    "$PYTHON" "$REPO/tests/lib/load.py" --logins "$1" "${@:2}" --ports "$(port_of a IMAP)" "$(port_of b IMAP)" \
         --roots "$SITE_SHM/a" "$SITE_SHM/b" --command "$COMMAND" --ages "${AGES[@]}" \
-        --users "$USERS" --holders "$HOLDERS" --logins "$LOGINS" --at-once "$AT_ONCE" >"$SITE/figures"
+        --users "$USERS" --holders "$HOLDERS" --at-once "$AT_ONCE" >"$SITE/figures"
     cat "$SITE/figures"
 }
 
 # --- cases ------------------------------------------------------------------
 
+overlapping() {
+    load "$OVERLAPPING" --overlapping --lmtp "$(port_of a LMTP)" "$(port_of b LMTP)" --first-uid 100000
+}
+
 all_is_right() {
-    load
+    load "$LOGINS"
+    expect_right "$LOGINS" "$((LOGINS * 2))"
+}
+
+all_that_overlaps_is_right() {
+    overlapping
+    expect_right "$OVERLAPPING" "$OVERLAPPING"
+}
+
+# expect_right LOGINS LOOKS
+expect_right() {
     equal failures "$(figure "$SITE/figures" failed)" 0
-    equal logins "$(figure "$SITE/figures" logins)" "$LOGINS"
+    equal logins "$(figure "$SITE/figures" logins)" "$1"
     equal 'wrong looks' "$(figure "$SITE/figures" wrong)" 0
-    [ "$(figure "$SITE/figures" looks)" -ge "$((LOGINS * 2))" ] || die "too few looks"
+    [ "$(figure "$SITE/figures" looks)" -ge "$2" ] || die "too few looks"
 }
 
 sweeps_did_something() {
@@ -171,8 +216,17 @@ a_sweep_leaves_nothing() {
     done
 }
 
+no_errors_of_the_plugin() {
+    local host
+    for host in a b; do
+        grep -F 'nfs_hostchange: ' "$SITE/$host/log" >/dev/null || die "the plugin said nothing"
+        ! grep -E '(Error|Fatal|Panic): |Warning: nfs_hostchange: ' "$SITE/$host/log" || die "errors"
+    done
+}
+
+# without_it_looks_are_wrong LOAD...
 without_it_looks_are_wrong() {
-    load
+    "$@"
     expect_errors .
     [ "$(figure "$SITE/figures" wrong)" -gt 0 ] || die "this load shows nothing"
 }
@@ -183,14 +237,21 @@ scenario loaded "the wrapper logged no error" no_errors_of_the_wrapper
 scenario loaded "no process and no descriptor is left" nothing_is_left_running
 scenario loaded "each user has one claim, and nothing else of ours is in the store" nothing_is_left_in_the_store
 scenario loaded "a last sweep leaves no file and no directory of a user's" a_sweep_leaves_nothing
-scenario plain "without the wrapper, looks are wrong" without_it_looks_are_wrong
+scenario plain "without the wrapper, looks are wrong" without_it_looks_are_wrong load "$LOGINS"
+scenario plugged "with the plugin, $OVERLAPPING logins that overlap on two backends, and deliveries into folders: none fails, and every look is right" all_that_overlaps_is_right
+scenario plugged "sweeps cleaned all the while, and never failed, with the plugin" sweeps_did_something
+scenario plugged "the plugin logged no error, and Dovecot neither" no_errors_of_the_plugin
+scenario plugged "no process and no descriptor is left, with the plugin" nothing_is_left_running
+scenario plugged "each user has one claim, and nothing else of ours is in the store, with the plugin" nothing_is_left_in_the_store
+scenario plugged "a last sweep leaves no file and no directory of a user's, with the plugin" a_sweep_leaves_nothing
+scenario bare "without the plugin, looks are wrong" without_it_looks_are_wrong overlapping
 
 need_root
 $LIST || { [ -n "$WRAPPER" ] && [ -n "$COMMAND" ]; } || build_release || die "it does not build"
 # In memory: a disk's fsync would be all that is measured.
 TMPDIR=/dev/shm make_work_dirs
 run_scenarios
-$LIST || for site in loaded plain; do
+$LIST || for site in loaded plain plugged bare; do
     [ ! -s "$WORK/$site/figures" ] || note "$site: $(<"$WORK/$site/figures")"
 done
 $LIST || print_result

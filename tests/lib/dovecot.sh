@@ -18,6 +18,8 @@
 #         chain    another script that sets an empty variable, then the wrapper
 #         syslog   the wrapper, logging to a /dev/log of this site, whose messages are
 #                  in $SITE/HOST/syslog.messages
+#         plugin   none either, but the mail plugin in $SITE/modules, which SITE_SETTINGS loads;
+#                  each backend has a host name of its own
 #         command:COMMAND  that command line, which is to end in script-login
 #         PATH     that script, with the backend's directory for list indexes as argument
 # SITE_DOVECOTS names the Dovecots of a and b, or of both: "machine", or a root that
@@ -122,6 +124,12 @@ start_backend() {
         none)
             hook_command=/bin/false
             post_login=false
+            ;;
+        plugin)
+            hook_command=/bin/false
+            post_login=false
+            # shellcheck disable=SC2016 # for the inner shell
+            become=(unshare --uts sh -c 'hostname "$0" && exec "$@"' "$host.example.org")
             ;;
         wrapper) hook_command=$wrapper ;;
         syslog)

@@ -5,19 +5,24 @@ at once on the same backend are usual. Every session looks at the folders before
 something, and must see what is in the user's book. A few users stay connected. Meanwhile a sweep cleans both
 backends, again and again.
 
+With --overlapping, which takes the plugin, a user's sessions on both backends overlap, and mail is delivered into his
+folders on the one while he has a session on the other. What begins after another one has ended must show all of it.
+
 Prints one JSON object, and on standard error the first failures and wrong looks.
 """
 
 import argparse
+import contextlib
 import imaplib
 import json
+import os
 import random
 import subprocess
 import sys
 import threading
 import time
 
-from mailclient import Failure, Session
+from mailclient import Failure, Session, lmtp
 
 
 class User:
@@ -55,6 +60,9 @@ class User:
 class Load:
     """The whole run."""
 
+    # Of one visit.
+    SESSIONS = (1, 1, 2, 3)
+
     def __init__(self, options):
         self.options = options
         self.rng = random.Random(options.seed)
@@ -76,7 +84,7 @@ class Load:
             while True:
                 if self.left == 0:
                     return None
-                sessions = min(self.rng.choice([1, 1, 2, 3]), self.left)
+                sessions = min(self.rng.choice(self.SESSIONS), self.left)
                 if self.at_once + sessions <= self.options.at_once and self.users:
                     break
                 self.changed.wait()
@@ -200,6 +208,63 @@ class Load:
         }
 
 
+class Overlapping(Load):
+    """A visit is four sessions on both backends, and deliveries between them."""
+
+    SESSIONS = (4,)
+
+    def visit(self, user, host, count, rng):
+        here, there = [], []
+        where = [f"{user.name} on {name}" for name in "ab"]
+        self.log_in(user, host, where[host], here)
+        if here:
+            self.guarded(where[host], user.change, here[0], rng)
+            self.guarded(where[host], self.look, user, here[0], where[host])
+        self.guarded(where[1 - host], self.deliver, user, 1 - host, rng)
+        if count > 1:
+            self.log_in(user, 1 - host, where[1 - host], there)
+            if there:
+                self.guarded(where[1 - host], user.change, there[0], rng)
+        if here:
+            # The other backend has claimed the user meanwhile.
+            if count > 1:
+                self.guarded(where[host], self.append_late, user, here[0])
+            self.end(user, where[host], here[0], len(there))
+        for other in (1 - host, host)[: max(0, count - 2)]:
+            self.log_in(user, other, where[other], there)
+        for left, session in enumerate(reversed(there), 1):
+            self.end(user, where[host], session, len(there) - left)
+
+    def append_late(self, user, session):
+        """Into a folder that another session cannot have deleted meanwhile."""
+        session.run("append:INBOX")
+        user.book["INBOX"] += 1
+
+    def deliver(self, user, host, rng):
+        folder = rng.choice(sorted(user.book))
+        lmtp(self.options.lmtp[host], user.name if folder == "INBOX" else f"{user.name}+{folder}")
+        user.book[folder] += 1
+
+    def end(self, user, where, session, left):
+        """Ends the session, and waits until its process, which may claim once more, has ended too."""
+        self.guarded(where, session.close)
+        deadline = time.monotonic() + 60
+        while processes_of(self.options.first_uid + int(user.name.removeprefix("user"))) > left:
+            if time.monotonic() > deadline:
+                with self.changed:
+                    self.failed.append(f"{where}: a session does not end")
+                return
+            time.sleep(0.01)
+
+
+def processes_of(uid):
+    count = 0
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            count += os.stat(f"/proc/{pid}").st_uid == uid
+    return count
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--ports", type=int, nargs=2, required=True, help="of the backends")
@@ -211,7 +276,11 @@ def main():
     parser.add_argument("--logins", type=int, required=True)
     parser.add_argument("--at-once", type=int, required=True, help="sessions")
     parser.add_argument("--seed", default="1")
-    print(json.dumps(Load(parser.parse_args()).run()))
+    parser.add_argument("--overlapping", action="store_true")
+    parser.add_argument("--lmtp", type=int, nargs=2, help="ports of the backends")
+    parser.add_argument("--first-uid", type=int, help="that of user0, whom the others follow")
+    options = parser.parse_args()
+    print(json.dumps((Overlapping if options.overlapping else Load)(options).run()))
 
 
 main()
