@@ -1,0 +1,111 @@
+"""Wrong builds of the plugin, each of which makes one of the cases fail: a case that cannot fail shows nothing.
+
+    wrong.py list                   their numbers
+    wrong.py break NUMBER SOURCE    breaks the copy of the project in SOURCE, and prints what is wrong with it, and a regular
+                                    expression of the cases that must fail
+
+Each is one mistake that was made, or could be, about sessions that overlap.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Wrong:
+    """CHANGES: file, what is in it once, and what is to be there instead."""
+
+    what: str
+    fails: str
+    changes: tuple
+
+
+NO_CHECK_AT_END = (
+    "src/plugin/list.rs",
+    "        if self.changed {\n            self.check(events);\n        }\n",
+    "        let _ = self.changed;\n",
+)
+
+WRONG = (
+    Wrong(
+        "a login deletes the list index although other sessions have it open",
+        "a session that stays open and a (delivery|session) on the other backend do not disturb",
+        (
+            (
+                "src/reconcile/in_place.rs",
+                "        (waits && !files::is_in_use(&directory, &self.prefix)).then(|| self.run())",
+                "        let _ = waits;\n        Some(self.run())",
+            ),
+            ("src/reconcile/mod.rs", "        if self.is_in_use(lock) {", "        if false && self.is_in_use(lock) {"),
+        ),
+    ),
+    Wrong(
+        "nobody looks at the claim once more when a session ends that changed something",
+        "what a session changes after the other backend served the user is seen there once it has ended",
+        (NO_CHECK_AT_END,),
+    ),
+    Wrong(
+        "a change is claimed before it is made, and nobody looks again after it",
+        "a session that begins while a command commits does not hide what was committed",
+        (
+            NO_CHECK_AT_END,
+            (
+                "src/plugin/list.rs",
+                "        if self.using == Use::Without || self.place.recheck == Recheck::AfterEachChange {",
+                "        if self.place.recheck == Recheck::AfterEachChange {",
+            ),
+        ),
+    ),
+    Wrong(
+        "a new user's first session goes without list index, and those beside it with it",
+        "a new user's first session does not keep those beside it from the list index",
+        (
+            (
+                "src/plugin/list.rs",
+                "            Ok(Step::NoIndex) if serves => (Use::ToTakeOver, None),\n            Ok(Step::Out | Step::NoIndex) => (Use::Without, None),",
+                "            Ok(Step::NoIndex) if serves => {\n"
+                "                let missing = IndexError::Missing(self.place.tracked.index_dir().to_owned());\n"
+                "                self.sign = reconciliation.go_without(Doubt::Index(missing));\n"
+                "                (Use::Without, None)\n"
+                "            }\n"
+                "            Ok(Step::Out | Step::NoIndex) => (Use::Without, None),",
+            ),
+        ),
+    ),
+    Wrong(
+        "whoever finds the lock taken believes that its holder has done the work already",
+        "sessions that begin at once after a change of backend all see the truth",
+        (
+            (
+                "src/reconcile/in_place.rs",
+                "            (Missing::Make, Err(_)) => Lock::<Shared>::acquire(&directory, deadline)?,",
+                "            (Missing::Make, Err(LockError::TimedOut(_))) => {\n"
+                "                return Ok(look.claim.map_or(Step::Out, Step::In));\n"
+                "            }\n"
+                "            (Missing::Make, Err(_)) => Lock::<Shared>::acquire(&directory, deadline)?,",
+            ),
+        ),
+    ),
+    Wrong(
+        "a session without list index beside others leaves no sign",
+        "a session without list index of the wrapper's is not overlooked by the plugin",
+        (("src/reconcile/in_place.rs", "        self.confirm_no_open_session(lock)?;\n        lock.empty_record", "        lock.empty_record"),),
+    ),
+)
+
+
+def main():
+    if sys.argv[1] == "list":
+        print(*range(len(WRONG)))
+        return
+    wrong, source = WRONG[int(sys.argv[2])], Path(sys.argv[3])
+    for name, old, new in wrong.changes:
+        text = (source / name).read_text()
+        if text.count(old) != 1:
+            raise SystemExit(f"wrong.py: {name} is not what it was: {old!r}")
+        (source / name).write_text(text.replace(old, new))
+    print(wrong.what, wrong.fails, sep="\t")
+
+
+main()
