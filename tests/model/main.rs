@@ -3,6 +3,7 @@
 //!
 //! The larger searches: `cargo test --release --test model -- --ignored --nocapture`.
 
+mod plugin;
 mod protocol;
 
 use std::time::Instant;
