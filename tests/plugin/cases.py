@@ -614,6 +614,99 @@ def _(context):
         expect_look(site.a, user, "all folders")
 
 
+@case("doveadm sync from another host's store is seen on the other backend")
+def _(context):
+    port, = mailclient.free_ports(1)
+    server = f"doveadm_password = secret\nservice doveadm {{\n  inet_listener {{\n    port = {port}\n  }}\n}}\n"
+    if context.machine.is_24:
+        server = server.replace("inet_listener {", "inet_listener tcp {")
+    with context.site(per_backend=lambda name: server if name == "b" else "doveadm_password = secret\n") as site:
+        with context.site(plugin=None, more="doveadm_password = secret\n") as elsewhere:
+            user = site.new_user()
+            operations.prepare(site, user)
+            elsewhere.a.imap(elsewhere.new_user(), "create:synced", "append:synced", "create:work", "append:work")
+            for _ in range(2):
+                # The first time, INBOX of one side takes the place of the other's, and it says so.
+                elsewhere.a.doveadm("sync", "-1", "-u", user, f"tcp:127.0.0.1:{port}", check=False)
+            expect("synced 1" in site.a.look(user), True, "the folder")
+            expect_look(site.a, user, "all folders")
+            elsewhere.a.imap(user, "append:synced", "delete:work")
+            elsewhere.a.doveadm("sync", "-u", user, f"tcp:127.0.0.1:{port}")
+            expect_look(site.a, user, "all folders after another time")
+            expect_no_crash(site.b)
+
+
+def by_indexer_worker(backend, user, *folders):
+    """Has indexer-worker index them, and waits until it has come to each; its log has debug lines."""
+    backend.forget_log()
+    backend.doveadm("index", "-q", "-u", user, "*")
+
+    def has_come_to(folder):
+        lines = backend.log().splitlines()
+        return any(f"indexer-worker({user})" in line and f"Mailbox {folder}: " in line for line in lines)
+
+    wait_until(lambda: all(map(has_come_to, folders)), f"indexer-worker comes to {folders}")
+
+
+def of_policy_service(port, recipient):
+    """What Postfix is told of a recipient."""
+    with socket.create_connection(("127.0.0.1", port), 20) as connection:
+        connection.sendall(f"request=smtpd_access_policy\nrecipient={recipient}\nsize=1000\n\n".encode())
+        return connection.makefile().readline().strip()
+
+
+@case("indexer-worker and Postfix's quota-status claim nobody, and nothing is stale after them")
+def _(context):
+    port, = mailclient.free_ports(1)
+    is_24 = context.machine.is_24
+    more = (
+        "mail_plugins {\n  quota = yes\n}\nquota user {\n  driver = count\n}\nquota_status_success = DUNNO\n"
+        if is_24
+        else "mail_plugins = quota nfs_hostchange\n"
+        "plugin {\n  quota = count:user\n  quota_vsizes = yes\n  quota_status_success = DUNNO\n}\n"
+    )
+    listener = "inet_listener policy" if is_24 else "inet_listener"
+    status = f"service quota-status {{\n  executable = quota-status -p postfix\n  {listener} {{\n    port = {port}\n  }}\n}}\n"
+    debug = "log_debug = category=mailbox\n"
+    with context.site(more=more, per_backend=lambda name: status + debug if name == "b" else "") as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+        for number in range(2):
+            site.a.imap(user, "append:work", "create:new%d" % number, "append:new%d" % number)
+            with nothing_claimed(site, user):
+                by_indexer_worker(site.b, user, "INBOX", "work", f"new{number}")
+                expect(of_policy_service(port, user), "action=DUNNO", "the answer to Postfix")
+            expect_look(site.a, user, "the backend that has the user")
+        expect_look(site.b, user, "the other backend")
+        expect_quiet(site)
+
+
+# Of 2.3.19.1 imap-urlauth-login itself ends in an assertion, with the plugin and without.
+@case("a mail that a URL shows to another user is read without claiming its owner", versions=lambda machine: machine.is_24)
+def _(context):
+    more = "imap_urlauth_host = imap.example.org\nmail_attribute {\n  dict file {\n    path = %{home}/attributes\n  }\n}\n"
+    with context.site(more=more, one_uid=True) as site:
+        owner, reader = site.new_user(), site.new_user()
+        operations.prepare(site, owner)
+        session = site.a.session(owner)
+        url = f"imap://{owner}@imap.example.org/work/;uid=1;urlauth=authuser"
+        session.check(session.imap.xatom("GENURLAUTH", f'"{url}"', "INTERNAL"))
+        (answer,) = session.lines("GENURLAUTH")
+        session.close()
+        with nothing_claimed(site, owner):
+            session = site.b.session(reader)
+            try:
+                session.check(session.imap.xatom("URLFETCH", answer))
+            except mailclient.Failure as error:
+                raise Failed(f"URLFETCH: {error}: {site.b.problems()}") from error
+            fetched = session.imap.response("URLFETCH")[1]
+            expect(any(b"Hello." in part for part in fetched[0] if isinstance(part, bytes)), True, f"{fetched}")
+            session.close()
+        expect_look(site.a, owner, "the owner's look")
+        expect_look(site.b, owner, "the owner's look on the other backend")
+        expect_quiet(site)
+
+
 # --- what goes wrong -----------------------------------------------------------------------------
 
 
@@ -755,6 +848,19 @@ def _(context):
         expect(sizes[1] - sizes[0] < 1024, True, f"kilobytes at the peak, {sizes}")
 
 
+@case("doveadm -A works through 10,000 users without growing", long=True)
+def _(context):
+    with context.site(users=10_000, below="/dev/shm") as site:
+        for command in (("mailbox", "create", "-A", "work"), ("mailbox", "status", "-A", "messages", "*")):
+            sizes = site.a.memory_over_time(*command)
+            # The first tenth is a thousand users.
+            early, middle, late = (max(sizes[int(len(sizes) * part) :][:10]) for part in (0.1, 0.5, 0.95))
+            print(f"   {' '.join(command)}: {early} KiB after a tenth, {middle} after half, {late} at the end")
+            expect(late - early < 512, True, f"kilobytes over time, {early} {middle} {late}")
+        expect(len(list(site.store.iterdir())), 10_000, "users with mail")
+        expect_quiet(site)
+
+
 # --- beside the wrapper --------------------------------------------------------------------------
 
 
@@ -894,6 +1000,26 @@ def _(context):
             expect_no_crash(backend)
 
 
+@case("no single system call that fails makes a session fail, or a later one wrong", long=True)
+def _(context):
+    calls = ",".join(OWN_CALLS)
+    with context.site() as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+        for number in range(1, 200):
+            site.b.imap(user, "append:work")
+            failing = ("-e", f"trace={calls}", "-e", f"inject={calls}:error=EIO:when={number}")
+            made = f"made{number}"
+            trace = site.a.alone(user, 'LIST "" *', f"CREATE {made}", f"STATUS {made} (MESSAGES)", strace=failing)
+            expect(f"{made} 0" in site.truth(user), True, f"the folder that was made while call {number} failed")
+            expect_all_right(site, user, f"after call {number} failed")
+            expect_no_crash(site.a)
+            if not any("(INJECTED)" in line for line in trace):
+                expect(number > 10, True, f"{number} calls")
+                return
+        raise Failed("it has no end")
+
+
 # --- what it costs -------------------------------------------------------------------------------
 
 
@@ -922,7 +1048,7 @@ def hooks_of(trace, index):
     while begin := next((i for i, call in enumerate(calls) if CONFIGURATION in call or is_look(call, index)), None):
         look = next(i for i, call in enumerate(calls) if i >= begin and is_look(call, index))
         descriptor = calls[look].rsplit(" = ", 1)[1]
-        end = next(i for i, call in enumerate(calls) if i > look and call.split(maxsplit=1)[1].startswith(f"close({descriptor})"))
+        end = next(i for i, call in enumerate(calls) if i > look and f" close({descriptor})" in call)
         # The ids are asked for before, the effective one again once the configuration is read.
         hooks.append(calls[begin - 1 : end + 1])
         calls = calls[end + 1 :]
@@ -948,7 +1074,7 @@ def _(context):
         report = ["doveadm", "-c", site.a.conf, "mailbox", "status", "-F", several, "messages", "*"]
 
         def of_report():
-            site.a.run(["strace", "-o", trace, *report])
+            site.a.run(["strace", "-f", "-o", trace, *report])
             return hooks_of(trace.read_text().splitlines(), index)
 
         def of_session():
