@@ -1,7 +1,7 @@
 //! One list index in one session, from the moment Dovecot knows where it is until the session ends.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nfs_hostchange::actor::Actor;
 use nfs_hostchange::dovecot::location::Tracked;
@@ -97,6 +97,8 @@ pub struct List {
     known: Option<Identity>,
     /// Held as long as the session goes without.
     sign: Option<Sign>,
+    /// It cannot be recorded before Dovecot has made INDEX.
+    waits_for_index: bool,
     changed: bool,
 }
 
@@ -108,13 +110,22 @@ impl List {
             using: Use::Without,
             known: None,
             sign: None,
+            waits_for_index: false,
             changed: false,
         };
         match Actor::current() {
-            Ok(actor) => list.begin(&actor, events),
+            Ok(actor) => list.waiting(|list| list.begin(&actor, events)),
             Err(error) => without(events, Level::Error, &error),
         }
         list
+    }
+
+    /// Does `work`, which may wait for others: all waits of a session together are bounded.
+    fn waiting(&mut self, work: impl FnOnce(&mut Self)) {
+        let began = Instant::now();
+        work(self);
+        let left = self.place.lock_timeout.saturating_sub(began.elapsed());
+        self.place.lock_timeout = left;
     }
 
     fn begin(&mut self, actor: &Actor, events: &dyn Events) {
@@ -138,11 +149,8 @@ impl List {
             },
             Ok(Step::NoIndex) if serves => (Use::ToTakeOver, None),
             Ok(Step::Out | Step::NoIndex) => (Use::Without, None),
-            Err(Doubt::Lock(LockError::TimedOut(_))) if serves => {
-                // Once more when Dovecot opens it, but it has been waited for.
-                self.place.lock_timeout = Duration::ZERO;
-                (Use::ToTakeOver, None)
-            }
+            // Once more when Dovecot opens it.
+            Err(Doubt::Lock(LockError::TimedOut(_))) if serves => (Use::ToTakeOver, None),
             // The local directory is the owner's alone.
             Err(Doubt::Directory(_)) if self.place.role == Role::Guest => (Use::Without, None),
             Err(doubt) => {
@@ -162,8 +170,13 @@ impl List {
 
     /// Makes the list index, which Dovecot can open now, this user's present one: `forget` has it
     /// forget everything in it.
-    pub fn take_over(&mut self, events: &dyn Events, mut forget: impl FnMut() -> bool) {
+    pub fn take_over(&mut self, events: &dyn Events, forget: impl FnMut() -> bool) {
+        self.waiting(|list| list.try_take_over(events, forget));
+    }
+
+    fn try_take_over(&mut self, events: &dyn Events, mut forget: impl FnMut() -> bool) {
         let mut forgotten = false;
+        self.waits_for_index = false;
         let taken = match Actor::current() {
             Ok(actor) => self.place.with(&actor, events).take_over_open(|| {
                 forgotten = forget();
@@ -186,7 +199,8 @@ impl List {
                     _ => doubt.level(),
                 };
                 // A new user's first session, until Dovecot makes INDEX.
-                if !matches!(doubt, Doubt::Index(IndexError::Missing(_))) {
+                self.waits_for_index = matches!(doubt, Doubt::Index(IndexError::Missing(_)));
+                if !self.waits_for_index {
                     events.event(level, &format_args!("list index not recorded: {doubt}"));
                 }
                 // It has it open, and must not see what was in it.
@@ -219,7 +233,9 @@ impl List {
     /// Whether the list index can be recorded now that something was changed: INDEX is there, and
     /// was not.
     pub fn is_to_be_recorded(&self) -> bool {
-        self.using == Use::Unrecorded && self.place.tracked.index_dir().exists()
+        self.using == Use::Unrecorded
+            && self.waits_for_index
+            && self.place.tracked.index_dir().exists()
     }
 
     /// The session ends. No change comes after this.

@@ -240,16 +240,9 @@ impl Reconciliation<'_> {
     /// Voids the record here, if there is one: the list index shows less than was changed.
     pub fn void_record(&self) {
         let _ignored = WriteSignalsIgnored::new();
-        let Ok(directory) = ListIndexDirectory::open(&self.list_index_directory, self.actor.user())
-        else {
-            return;
-        };
-        let deadline = Deadline::after(self.lock_timeout);
-        let emptied = Lock::<Exclusive>::acquire(&directory, &deadline)
-            .and_then(|lock| lock.empty_record(&self.prefix));
-        match emptied {
-            Ok(()) | Err(LockError::DirectoryGone(_)) => {}
-            Err(error) => self.events.error(error),
+        let directory = ListIndexDirectory::open(&self.list_index_directory, self.actor.user());
+        if let Ok(directory) = directory {
+            self.take_lock_away(&directory);
         }
     }
 }

@@ -3,6 +3,7 @@
 import base64
 import concurrent.futures
 import contextlib
+import fcntl
 import os
 import re
 import signal
@@ -784,6 +785,28 @@ def _(context):
             expect_look(backend, user, "a session that can")
         for backend in (site.a, site.b):
             expect_no_crash(backend)
+
+
+@case("a lock that somebody keeps is waited for once in a session, and not again at each change")
+def _(context):
+    with context.site(toml='lock_timeout = "2 s"\n') as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+        site.b.imap(user, "append:work")
+        with open(site.a.local / user / ".lasthost", "rb+") as record:
+            fcntl.flock(record, fcntl.LOCK_SH)
+            began = time.monotonic()
+            session = site.a.session(user)
+            expect_run(session, site, user, "the session that waited")
+            expect(time.monotonic() - began > 1.5, True, "it waited")
+            for _ in range(3):
+                began = time.monotonic()
+                session.run("append:work")
+                expect(time.monotonic() - began < 1, True, "a change does not wait")
+            session.close()
+        expect_look(site.a, user, "a later session")
+        expect_look(site.b, user, "the other backend")
+        expect_no_crash(site.a)
 
 
 @case("a wrong setting is an error line with its name, and the session goes on", versions=lambda machine: not machine.is_24)
