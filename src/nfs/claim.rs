@@ -164,6 +164,9 @@ impl fmt::Display for ClaimText {
     }
 }
 
+/// How often a claim is tried while others of the same backend get in its way.
+const MOST_ATTEMPTS: u32 = 8;
+
 impl IndexDirectory<'_> {
     /// The text of the claim that stands; `None` if it cannot be read.
     pub fn claim_text(&self) -> Option<ClaimText> {
@@ -191,25 +194,34 @@ impl IndexDirectory<'_> {
         replaced: Option<Identity>,
     ) -> Result<Identity, IndexError> {
         let name = self.claim_name();
-        let failed = |errno| IndexError::ClaimFailed(self.path_of(name), errno);
+        let mut made = self.try_claim(text, replaced);
+        for _ in 1..MOST_ATTEMPTS {
+            // Deliveries of one backend may claim at the same moment: the other one has cleared this
+            // one's file away, or has renamed it.
+            if !matches!(made, Err(Errno::ENOENT | Errno::EEXIST)) {
+                break;
+            }
+            made = self.try_claim(text, replaced);
+        }
+        if made.is_ok() && replaced.is_none() {
+            let _ = self.delete(&self.void_name());
+        }
+        made.map_err(|errno| IndexError::ClaimFailed(self.path_of(name), errno))
+    }
+
+    fn try_claim(&self, text: &ClaimText, replaced: Option<Identity>) -> nix::Result<Identity> {
         let temporary = self.temporary_name(&text.host);
-        let file = self.create(&temporary).map_err(failed)?;
-        let made = self
-            .fill(file, text, replaced)
-            .and_then(|identity| {
-                renameat(self.as_fd(), temporary.as_c_str(), self.as_fd(), name)?;
-                Ok(identity)
-            })
-            .map_err(failed);
+        let file = self.create(&temporary)?;
+        let made = self.fill(file, text, replaced).and_then(|identity| {
+            let (from, to) = (temporary.as_c_str(), self.claim_name());
+            renameat(self.as_fd(), from, self.as_fd(), to).map(|()| identity)
+        });
         if made.is_err() {
             let _ = unlinkat(
                 self.as_fd(),
                 temporary.as_c_str(),
                 UnlinkatFlags::NoRemoveDir,
             );
-        }
-        if made.is_ok() && replaced.is_none() {
-            let _ = self.delete(&self.void_name());
         }
         made
     }

@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::ptr::{null, null_mut};
 use std::sync::Mutex;
+use std::thread;
 
 use border::{Session, as_mail_user, scratch};
 use nfs_hostchange_plugin::border::{Caller, TAKE_OVER, USE, WITHOUT, Where, guarded};
@@ -85,6 +86,28 @@ fn a_delivery_claims_before_its_first_change_and_a_reader_never() {
         assert!(place.claim().exists(), "a delivery did not claim");
         delivery.after_change(false);
         delivery.end(false);
+    });
+}
+
+#[test]
+fn deliveries_that_claim_at_the_same_moment_do_not_get_in_each_others_way() {
+    as_mail_user(|| {
+        let place = scratch("together");
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        let mut delivery = Session::new(&place, true, false);
+                        delivery.before_change();
+                        delivery.after_change(false);
+                        assert!(!delivery.told.has_said("cannot"));
+                        delivery.end(false);
+                    }
+                });
+            }
+        });
+        assert!(place.claim().exists());
+        assert_eq!(Session::new(&place, true, true).answer, TAKE_OVER);
     });
 }
 
