@@ -15,6 +15,7 @@ use nfs_hostchange::nfs::identity::Identity;
 use nfs_hostchange::reconcile::Reconciliation;
 use nfs_hostchange::reconcile::in_place::{Missing, Step};
 use nfs_hostchange::reconcile::outcome::{Doubt, Outcome};
+use nfs_hostchange::system::credentials::UserId;
 
 /// Who has the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +93,8 @@ pub enum Use {
 #[derive(Debug)]
 pub struct List {
     place: Place,
+    /// Whose rights the session had when it began, unless they were root's.
+    user: Option<UserId>,
     using: Use,
     /// The claim under which everything that this session knows is known to all backends.
     known: Option<Identity>,
@@ -105,19 +108,28 @@ pub struct List {
 impl List {
     /// Looks at both sides before Dovecot opens the list index.
     pub fn new(place: Place, events: &dyn Events) -> Self {
+        let actor = Actor::current();
         let mut list = Self {
             place,
+            user: actor.as_ref().ok().map(Actor::user),
             using: Use::Without,
             known: None,
             sign: None,
             waits_for_index: false,
             changed: false,
         };
-        match Actor::current() {
+        match actor {
             Ok(actor) => list.waiting(|list| list.begin(&actor, events)),
             Err(error) => without(events, Level::Error, &error),
         }
         list
+    }
+
+    /// The user, if the process still has the rights that it had when the session began: it may have
+    /// root's by now, or those of the next user.
+    fn actor(&self) -> Option<Actor> {
+        let actor = Actor::current().ok()?;
+        (self.user == Some(actor.user())).then_some(actor)
     }
 
     /// Does `work`, which may wait for others: all waits of a session together are bounded.
@@ -177,16 +189,13 @@ impl List {
     fn try_take_over(&mut self, events: &dyn Events, mut forget: impl FnMut() -> bool) {
         let mut forgotten = false;
         self.waits_for_index = false;
-        let taken = match Actor::current() {
-            Ok(actor) => self.place.with(&actor, events).take_over_open(|| {
-                forgotten = forget();
-                forgotten
-            }),
-            Err(error) => {
-                events.event(Level::Error, &error);
-                return;
-            }
+        let Some(actor) = self.actor() else {
+            return;
         };
+        let taken = self.place.with(&actor, events).take_over_open(|| {
+            forgotten = forget();
+            forgotten
+        });
         self.using = match taken {
             Ok(claim) => {
                 self.known = Some(claim);
@@ -215,7 +224,7 @@ impl List {
     /// Before something is changed that a list index shows.
     pub fn before_change(&mut self, events: &dyn Events) {
         if self.using == Use::Without && self.known.is_none() {
-            if let Ok(actor) = Actor::current() {
+            if let Some(actor) = self.actor() {
                 self.known = self.place.with(&actor, events).claim_change(None);
             }
         }
@@ -253,7 +262,7 @@ impl List {
         if !in_memory || !matches!(self.using, Use::Used | Use::Unrecorded) {
             return;
         }
-        if let Ok(actor) = Actor::current() {
+        if let Some(actor) = self.actor() {
             self.place.with(&actor, events).void_record();
             let path = self.place.tracked.list_index_dir().display();
             events.event(
@@ -270,7 +279,7 @@ impl List {
         if self.using == Use::NothingLocal {
             return;
         }
-        let Ok(actor) = Actor::current() else {
+        let Some(actor) = self.actor() else {
             return;
         };
         let reconciliation = self.place.with(&actor, events);

@@ -857,6 +857,19 @@ def _(context):
             expect_look(site.b, user, "a later session on the other backend")
 
 
+@case("a mail to many recipients with uids of their own is seen by each of them, and nothing goes wrong")
+def _(context):
+    with context.site() as site:
+        users = [site.new_user() for _ in range(8)]
+        for user in users:
+            operations.prepare(site, user)
+        for folder in ("work", "made", "work"):
+            site.b.lmtp(*(f"{user}+{folder}" for user in users))
+            for user in users:
+                expect_look(site.a, user, f"a recipient, folder {folder}")
+        expect_quiet(site)
+
+
 @case("doveadm works through many users without growing")
 def _(context):
     with context.site() as site:
