@@ -32,7 +32,7 @@ pub enum Role {
 /// When a session looks whether its changes are known to the other backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recheck {
-    /// At its end.
+    /// At its end, and now and then.
     AtEnd,
     /// After each change, since at its end it has other rights.
     AfterEachChange,
@@ -103,7 +103,13 @@ pub struct List {
     /// It cannot be recorded before Dovecot has made INDEX.
     waits_for_index: bool,
     changed: bool,
+    /// When it looked at the claim.
+    looked: Instant,
 }
+
+/// A session that goes on changing things looks again after so long: should it be killed, what it
+/// changed before is known.
+const LOOKS_EVERY: Duration = Duration::from_secs(1);
 
 impl List {
     /// Looks at both sides before Dovecot opens the list index.
@@ -117,6 +123,7 @@ impl List {
             sign: None,
             waits_for_index: false,
             changed: false,
+            looked: Instant::now(),
         };
         match actor {
             Ok(actor) => list.waiting(|list| list.begin(&actor, events)),
@@ -234,7 +241,10 @@ impl List {
     pub fn after_change(&mut self, events: &dyn Events, in_memory: bool) {
         self.changed = true;
         self.leave_if(in_memory, events);
-        if self.using == Use::Without || self.place.recheck == Recheck::AfterEachChange {
+        if self.using == Use::Without
+            || self.place.recheck == Recheck::AfterEachChange
+            || self.looked.elapsed() >= LOOKS_EVERY
+        {
             self.check(events);
         }
     }
@@ -282,6 +292,7 @@ impl List {
         let Some(actor) = self.actor() else {
             return;
         };
+        self.looked = Instant::now();
         let reconciliation = self.place.with(&actor, events);
         if self
             .known

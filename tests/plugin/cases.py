@@ -312,6 +312,23 @@ def _(context):
             expect_look(site.a, user, what)
 
 
+@case("what a session changed is seen on the other backend although it was killed, if it went on for a while")
+def _(context):
+    with context.site() as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+        session = site.a.session(user)
+        session.run("look")
+        site.b.look(user)
+        claim = operations.claim_of(site, user)
+        before = claim.stat()
+        wait_until(lambda: session.run("append:work") == [] and claim.stat() != before, "it has claimed")
+        for pid in site.a.processes_of(user):
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not site.a.processes_of(user), "the session is gone")
+        expect_look(site.b, user, "the other backend")
+
+
 # --- beside other plugins and other versions -----------------------------------------------------
 
 

@@ -21,11 +21,12 @@ class Wrong:
     changes: tuple
 
 
-NO_CHECK_AT_END = (
+NO_LOOK_AT_END = (
     "src/plugin/list.rs",
     "        if self.changed {\n            self.check(events);\n        }\n",
     "        let _ = self.changed;\n",
 )
+NO_LOOK_NOW_AND_THEN = ("src/plugin/list.rs", "Duration::from_secs(1);", "Duration::MAX;")
 
 WRONG = (
     Wrong(
@@ -43,17 +44,18 @@ WRONG = (
     Wrong(
         "nobody looks at the claim once more when a session ends that changed something",
         "what a session changes after the other backend served the user is seen there once it has ended",
-        (NO_CHECK_AT_END,),
+        (NO_LOOK_AT_END, NO_LOOK_NOW_AND_THEN),
     ),
     Wrong(
         "a change is claimed before it is made, and nobody looks again after it",
         "a session that begins while a command commits does not hide what was committed",
         (
-            NO_CHECK_AT_END,
+            NO_LOOK_AT_END,
+            NO_LOOK_NOW_AND_THEN,
             (
                 "src/plugin/list.rs",
-                "        if self.using == Use::Without || self.place.recheck == Recheck::AfterEachChange {",
-                "        if self.place.recheck == Recheck::AfterEachChange {",
+                "        if self.using == Use::Without\n            || self.place",
+                "        if self.place",
             ),
         ),
     ),
@@ -88,9 +90,9 @@ WRONG = (
         ),
     ),
     Wrong(
-        "a session without list index beside others leaves no sign",
+        "nobody asks whether a session without list index is open",
         "a session without list index of the wrapper's is not overlooked by the plugin",
-        (("src/reconcile/in_place.rs", "        self.confirm_no_open_session(lock)?;\n        lock.empty_record", "        lock.empty_record"),),
+        (("src/reconcile/mod.rs", "                Some(_) => return Err(Doubt::OpenSession),", "                Some(_) => return Ok(()),"),),
     ),
 )
 
