@@ -20,7 +20,7 @@ TITLES = {
     "command": "The administrator's command",
 }
 # How the names of the laboratory's Dovecots are told.
-USERS = {"root": "root", "vmail": "vmail", "migrate": "root", "migrate-vmail": "vmail", "maildir": "root", "nothing": "-", "nothing-mixed": "-", "plain-stat": "vmail", "2.4": "root", "mixed": "root", "migrate-mixed": "root"}
+USERS = {"root": "root", "vmail": "vmail", "migrate": "root", "migrate-vmail": "vmail", "maildir": "root", "nothing": "-", "nothing-mixed": "-", "plain-stat": "vmail", "2.4": "root", "mixed": "root", "migrate-mixed": "root", "plugin": "plugin", "plugin-mixed": "plugin", "migrate-plugin": "plugin"}
 
 
 def results(directory):
@@ -76,8 +76,8 @@ machines. Each has a kernel NFS server that exports ext4 with `root_squash`, and
 host name, a /dev/shm and a mount of their own, so that each has NFS caches of its own, and Dovecot {dovecot} with the
 wrapper as post-login service; where a sentence names a Dovecot, that one. Every mount has `actimeo=60`, as Dovecot's
 documentation advises; v3 has `nolock` too. A column is a mount; "as" tells under which identities the wrapper was
-started. Every case is told by the sentence that must be true; a dash means that this run did not take the case to that
-mount.
+started, or that the plugin took its place. Every case is told by the sentence that must be true; a dash means that this
+run did not take the case to that mount.
 """)
     for group, title in TITLES.items():
         mine = [result for result in everything if result["group"] == group]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The wrapper on kernel NFS: real servers, real clients, real Dovecots, in emulated
+# The wrapper and the plugin on kernel NFS: real servers, real clients, real Dovecots, in emulated
 # machines. Every case is a sentence; the last line counts them.
 #
 #   tests/nfs/run.sh [--wrapper PATH] [--command PATH] [--versions "3 4.2"]
@@ -68,6 +68,11 @@ plan() {
 # release_of COMMAND...: "2.3" or "2.4", of the Dovecot whose version that prints.
 release_of() { "$@" | cut -d . -f 1,2; }
 
+# build_plugin ROOT RELEASE: the mail plugin for that Dovecot.
+build_plugin() {
+    DOVECOT_INCLUDE=$ROOTS/$1/usr/include/dovecot MODULES=$OUT/bin/modules-$2 "$REPO/packaging/build-plugin.sh"
+}
+
 # start_machine NAME: in the background; its process group is in PIDS.
 PIDS=()
 start_machine() {
@@ -100,11 +105,9 @@ if $LIST; then
 fi
 
 "$REPO/tests/nfs/setup.sh"
-if [ -z "$WRAPPER" ]; then
-    step "building"
-    find_cargo || die "no cargo; run tests/setup.sh"
-    build_release
-fi
+step "building"
+find_cargo || die "no cargo; run tests/setup.sh"
+[ -n "$WRAPPER" ] || build_release
 
 OTHER=$(other_root)
 DOVECOTS=("$(release_of dovecot --version)" "$ROOTS/$OTHER" "$(release_of in_root "$OTHER" dovecot --version)")
@@ -115,6 +118,8 @@ cp -r "$REPO/tests/nfs/guest" "$OUT/guest"
 cp "$WRAPPER" "$OUT/bin/nfs-hostchange-login"
 [ -z "$COMMAND" ] || cp "$COMMAND" "$OUT/bin/nfs-hostchange"
 mv "$OUT/guest/plain-stat.sh" "$OUT/bin/"
+build_plugin bookworm 2.3
+build_plugin trixie 2.4
 plan >"$OUT/plan.json"
 note "$MACHINES, kernel $(kernel_version), logs in $OUT"
 on_exit stop_machines

@@ -24,7 +24,8 @@ install_packages "${PACKAGES[@]}"
 mkdir -p "$CACHE"
 
 step "the other Dovecot"
-make_roots "$(other_root)"
+# The one has the other Dovecot, both the headers that the plugin is built with.
+make_roots bookworm trixie
 
 # What the cache holds is complete or not there: it is made beside its place and moved.
 making=$(mktemp -d "$CACHE/making.XXXXXXXX")

@@ -1,8 +1,9 @@
 """What a login by the wrapper asks of the server. Counted on the mount itself, one process at a time."""
 
-from lab import VMAIL_TOO, case, check, told, total
+from lab import PLAIN, VMAIL_TOO, case, check, told, total
 
 LOGINS = 20
+SESSIONS = 5
 
 
 def settled(lab, kind):
@@ -11,7 +12,7 @@ def settled(lab, kind):
     lab.a.session(kind, user, ("create", "folder"))
     lab.wait_for_who_stays_behind(user)
     for _ in range(2):
-        outcome = lab.a.wrapper(kind, user)
+        outcome = lab.a.login(kind, user)
     check(outcome.vouched and lab.trusts(lab.a, kind, user), f"the user does not settle on A: {outcome}")
     return user
 
@@ -20,7 +21,7 @@ def steady(lab, kind):
     user = settled(lab, kind)
     claim = lab.claim(user)
     for number in range(1, LOGINS + 1):
-        rpcs, outcome = lab.cost(lab.a, lambda: lab.a.wrapper(kind, user))
+        rpcs, outcome = lab.cost(lab.a, lambda: lab.a.login(kind, user))
         check(outcome.vouched, f"login {number} is not vouched for: {outcome.log}")
         # Such a login opens no file on NFS. What the client gives back in between, after the server's lease of
         # five seconds here, it was lent for files that IMAP had open.
@@ -49,7 +50,7 @@ def steady_login_with_2_4(lab, kind):
 def after_a_local_change(lab, kind):
     user = settled(lab, kind)
     lab.a.sh(f"setpriv --reuid=vmail --regid=vmail --clear-groups mkdir /srv/mail/{user}/mdbox/changed")
-    rpcs, outcome = lab.cost(lab.a, lambda: lab.a.wrapper(kind, user))
+    rpcs, outcome = lab.cost(lab.a, lambda: lab.a.login(kind, user))
     check(outcome.vouched, f"not vouched for: {outcome.log}")
     check(total(rpcs) <= 3, f"it cost {told(rpcs)}")
     return told(rpcs)
@@ -58,9 +59,32 @@ def after_a_local_change(lab, kind):
 @case("a claim costs at most 14 RPCs", users=VMAIL_TOO, always=True)
 def claim(lab, kind):
     user = settled(lab, kind)
-    check(lab.b.wrapper(kind, user).vouched and lab.trusts(lab.b, kind, user), "B could not claim")
+    check(lab.b.login(kind, user).vouched and lab.trusts(lab.b, kind, user), "B could not claim")
     claimed = lab.claim(user)
-    rpcs, outcome = lab.cost(lab.a, lambda: lab.a.wrapper(kind, user))
+    rpcs, outcome = lab.cost(lab.a, lambda: lab.a.login(kind, user))
     check(outcome.vouched and lab.claim(user) != claimed, f"A did not claim: {outcome.log}")
     check(total(rpcs) <= 14, f"it cost {told(rpcs)}")
     return told(rpcs)
+
+
+@case("a session with the plugin asks at most once more than one without, and at most twice more if it changed something", users=("plugin",), options=(PLAIN,))
+def session_with_plugin(lab, kind):
+    def least(kind, *commands):
+        """The GETATTRs of several sessions of a user who is settled on A; each command has folders' names to itself."""
+        user = lab.user()
+        for number in range(3):
+            lab.a.session(kind, user, ("create", f"before{number}"), ("list",))
+        counts = []
+        for number in range(SESSIONS):
+            each = [(name, *(argument.format(number) for argument in arguments)) for name, *arguments in commands]
+            rpcs, _ = lab.cost(lab.a, lambda: lab.a.session(kind, user, *each))
+            counts.append(rpcs.get("GETATTR", 0))
+        return min(counts)
+
+    details = []
+    for what, more, commands in (("that looks", 1, [("list",)]), ("that changes something", 2, [("list",), ("create", "new{}")])):
+        without, with_plugin = least("nothing", *commands), least(kind, *commands)
+        told = f"a session {what}: {without} GETATTR without, {with_plugin} with the plugin"
+        check(1 <= with_plugin - without <= more, told)
+        details.append(told)
+    return "; ".join(details)

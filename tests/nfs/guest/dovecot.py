@@ -24,6 +24,12 @@ class Kind:
     root: str = "mdbox:~/mdbox"
     local: bool = True  # the list index is in /dev/shm, not on NFS
     dovecots: tuple = ()  # which Dovecot each backend has, if not the machine's own
+    plugin: bool = False  # the mail plugin, and no post-login script
+
+    @property
+    def program(self):
+        """The name of the process that a login waits for."""
+        return "imap" if self.plugin else os.path.basename(WRAPPER)
 
     @property
     def socket(self):
@@ -78,6 +84,7 @@ service {service}-postlogin {{
 """
         return f"""
 {self.config_of_2_3() if dovecot == "2.3" else self.config_of_2_4()}
+{self.config_of_plugin(dovecot) if self.plugin else ""}
 base_dir = /run/{self.name}/base
 state_dir = /run/{self.name}/state
 log_path = {LOG}
@@ -112,6 +119,12 @@ service lmtp {{
 }}
 {services}
 """
+
+    def config_of_plugin(self, dovecot):
+        """What loads the mail plugin."""
+        plugins = "mail_plugins = nfs_hostchange" if dovecot == "2.3" else "mail_plugins {\n  nfs_hostchange = yes\n}"
+        migration = "plugin {\n  nfs_hostchange_migration = yes\n}" if self.name.startswith("migrate") else ""
+        return f"mail_plugin_dir = /opt/lab/modules-{dovecot}\n{plugins}\n{migration}\n"
 
     def config_of_2_3(self):
         """What only Dovecot 2.3 understands."""
@@ -184,6 +197,10 @@ KINDS = {
         Kind("2.4", 1510, _wrapped("2.4"), dovecots=("2.4", "2.4", "2.4")),
         Kind("mixed", 1520, _wrapped("mixed"), dovecots=("2.3", "2.4", "2.3")),
         Kind("migrate-mixed", 1530, _wrapped("migrate-mixed"), dovecots=("2.4", "2.3", "2.3")),
+        # The plugin.
+        Kind("plugin", 1550, plugin=True),
+        Kind("plugin-mixed", 1560, plugin=True, dovecots=("2.3", "2.4", "2.3")),
+        Kind("migrate-plugin", 1570, plugin=True, dovecots=("2.3", "2.3", "2.3")),
         # Maildir++ with its index files beside the mails.
         Kind("maildir", 1480, _wrapped("maildir"), root="maildir:~/Maildir"),
         # Controls: local list indexes with nothing that makes them safe, and with a plain stat.

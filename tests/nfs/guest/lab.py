@@ -12,6 +12,7 @@ from dovecot import KINDS, VMAIL
 
 ROOT = ("root",)
 VMAIL_TOO = ("root", "vmail")
+PLUGIN_TOO = (*VMAIL_TOO, "plugin")
 ALL = ("3", "4.0", "4.1", "4.2")
 PLAIN = "actimeo=60"
 NOCTO = "actimeo=60,nocto"
@@ -40,13 +41,15 @@ class Case:
     def runs(self, full):
         """Every (version, options, user) that the case is taken through."""
         every = list(itertools.product(self.versions, self.options, self.users))
-        return every if full or self.always else [run for run in every if is_in_sample(*run, self.users)]
+        return [run for run in every if full or is_in_sample(*run, self)]
 
 
-def is_in_sample(version, options, user, users):
+def is_in_sample(version, options, user, case):
     """What a run takes that is not full: the oldest and the newest version, one identity. What a case asks of the client
-    differs more between those two than between any others."""
-    return user == users[0] and version in (ALL[0], ALL[-1]) and options != NOCTO
+    differs more between those two than between any others. The plugin asks the same: the newest, and no faults."""
+    if KINDS[user].plugin:
+        return user == "plugin" and version == ALL[-1] and options != NOCTO and case.group != "faults"
+    return case.always or (user == case.users[0] and version in (ALL[0], ALL[-1]) and options != NOCTO)
 
 
 CASES = []
@@ -56,7 +59,7 @@ def case(sentence, *, versions=ALL, options=(PLAIN, NOCTO), users=ROOT, export="
     """Makes a function a case. It returns what is worth telling, and raises Failure if the sentence is not true.
 
     users: the kinds of Dovecot (see dovecot.KINDS), and with them the identity under which the wrapper starts.
-    always: all versions, options and users belong to a run that is not full, too.
+    always: all versions, options and users of the wrapper belong to a run that is not full, too.
     """
     def register(function):
         CASES.append(Case(function.__module__, sentence, function, versions, options, users, export, always))
@@ -157,7 +160,7 @@ class Lab:
         """Logs the user in by hand on several backends at the same moment; the later ones `skew` seconds later each."""
         start = time.monotonic() + 0.05
         for number, each in enumerate(where):
-            each.begin("wrapper", kind, user, start + number * skew)
+            each.begin("login", kind, user, start + number * skew)
         return [each.finish() for each in where]
 
 

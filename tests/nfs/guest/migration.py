@@ -8,7 +8,7 @@ from dovecot import VMAIL
 from moves import differing
 from lab import PLAIN, case, check, told, total
 
-BOTH = ("migrate", "migrate-vmail")
+BOTH = ("migrate", "migrate-vmail", "migrate-plugin")
 ROUNDS = 12
 LOOKS = 2  # rounds after which the user also logs in through Dovecot
 
@@ -47,7 +47,7 @@ def take_over(lab, kind, folders):
         return rpcs
 
     # A new, empty list index, as every user gets without migration.
-    rebuilt = session({"migrate": "root", "migrate-mixed": "2.4"}.get(kind, "vmail"), plain)
+    rebuilt = session({"migrate": "root", "migrate-mixed": "2.4", "migrate-plugin": "plugin"}.get(kind, "vmail"), plain)
     migrated = session(kind, user)
     after = lab.a.list_index_files(kind, user)
     check(after == originals, f"the files are not the originals: {after}, {originals}")

@@ -1,6 +1,6 @@
 """A user who moves between backends always sees what is there."""
 
-from lab import PLAIN, VMAIL_TOO, case, check
+from lab import PLAIN, PLUGIN_TOO, case, check
 
 RETURNS = 3
 
@@ -49,7 +49,7 @@ def differing(seen, truth):
     return {name: (seen.get(name), truth.get(name)) for name in sorted(seen.keys() | truth.keys()) if seen.get(name) != truth.get(name)}
 
 
-@case("every LIST and STATUS after a move to the other backend is the truth", users=VMAIL_TOO, always=True)
+@case("every LIST and STATUS after a move to the other backend is the truth", users=PLUGIN_TOO, always=True)
 def every_look_is_true(lab, kind):
     wrong = wrong_returns(lab, kind)
     check(not wrong, "\n".join(wrong))
@@ -57,7 +57,7 @@ def every_look_is_true(lab, kind):
 
 
 @case("every LIST and STATUS after a move is the truth on Dovecot 2.4", users=("2.4",))
-@case("every LIST and STATUS after a move is the truth where one backend has Dovecot 2.3 and the other 2.4", users=("mixed",))
+@case("every LIST and STATUS after a move is the truth where one backend has Dovecot 2.3 and the other 2.4", users=("mixed", "plugin-mixed"))
 def every_look_is_true_during_an_upgrade(lab, kind):
     return every_look_is_true(lab, kind)
 

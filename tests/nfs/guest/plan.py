@@ -1,7 +1,7 @@
 """What is to be run: plan.py VERSIONS REGEX FULL COMMAND prints it as JSON, in pieces that share a mount.
 
-VERSIONS: those of NFS, separated by spaces; empty for all. REGEX: only cases whose "group: sentence" has a
-match. FULL: "true" for every case on every version, mount option and identity that it is written for. COMMAND: "true" if the
+VERSIONS: those of NFS, separated by spaces; empty for all. REGEX: only cases whose "kind of Dovecot: group: sentence"
+has a match. FULL: "true" for every case on every version, mount option and identity that it is written for. COMMAND: "true" if the
 administrator's command is there, too.
 """
 
@@ -25,13 +25,12 @@ GROUPS = (moves, cost, migration, faults, way, together, phantom, command)
 def pieces(versions, only, full, with_command):
     plan = {}
     for number, case in enumerate(lab.CASES):
-        if not re.search(only, f"{case.group}: {case.sentence}"):
-            continue
         if case.group == command.__name__ and not with_command:
             continue
         runs = case.runs(full)
         for version, options, user in runs:
-            if not versions or version in versions:
+            is_wanted = re.search(only, f"{user}: {case.group}: {case.sentence}")
+            if is_wanted and (not versions or version in versions):
                 plan.setdefault((version, options, case.export), []).append((number, user))
     # The longest first: several machines take what comes next.
     return sorted(plan.items(), key=lambda piece: -len(piece[1]))

@@ -46,7 +46,7 @@ for each in "$root" "$root$other"; do
     mkdir -p "$each/opt/lab"
 done
 # A mounted share is uncached; programs that are started thousands of times belong in memory.
-cp "$root"/lab/bin/* "$root"/opt/lab/
+cp -r "$root"/lab/bin/* "$root"/opt/lab/
 chmod -R go+rX "$root/opt/lab"
 
 exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C MACHINE="$1" DOVECOTS="$2=/ $4=$other" PYTHONDONTWRITEBYTECODE=1 \

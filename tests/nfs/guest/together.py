@@ -2,7 +2,7 @@
 
 import time
 
-from lab import PLAIN, VMAIL_TOO, case, check
+from lab import PLAIN, PLUGIN_TOO, case, check
 
 MANY = 200
 FEW = 16
@@ -41,7 +41,7 @@ def many_rounds(lab, kind):
     return rounds(lab, kind, MANY)
 
 
-@case(f"after each of {FEW} simultaneous logins at most one backend trusts its list index, the one whose claim stands", users=VMAIL_TOO)
+@case(f"after each of {FEW} simultaneous logins at most one backend trusts its list index, the one whose claim stands", users=PLUGIN_TOO)
 def few_rounds(lab, kind):
     return rounds(lab, kind, FEW)
 
@@ -61,13 +61,13 @@ def claims_within_a_second(lab, kind):
             for each in (lab.a, lab.b, lab.a, lab.c) if number % 2 else (lab.a, lab.b, lab.c):
                 # However slow the machine is, it is always the same second.
                 clock.set(start + 10 * number)
-                outcome = each.wrapper(kind, user)
+                outcome = each.login(kind, user)
                 trusting = [other.name for other in lab.backends if lab.trusts(other, kind, user)]
                 check(outcome.vouched and trusting == [each.name], f"round {number}: after a login on {each.name}, {trusting} trust: {outcome.log}")
     return ""
 
 
-@case(f"simultaneous IMAP logins through Dovecot show the truth, and so does the next move ({DOVECOT} rounds)", users=VMAIL_TOO)
+@case(f"simultaneous IMAP logins through Dovecot show the truth, and so does the next move ({DOVECOT} rounds)", users=PLUGIN_TOO)
 def through_dovecot(lab, kind):
     user = lab.user()
     lab.a.session(kind, user, ("create", "folder"))

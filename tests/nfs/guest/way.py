@@ -15,7 +15,7 @@ def newcomer(lab, kind):
 
 def looks_in_vain(lab, kind, user):
     for _ in range(2):
-        check(not lab.a.wrapper(kind, user).vouched, "A vouches for a user without INDEX")
+        check(not lab.a.login(kind, user).vouched, "A vouches for a user without INDEX")
 
 
 def make_home(lab, user):
@@ -31,7 +31,7 @@ def made_since(lab, kind):
     for _ in range(3):
         lab.b.session(kind, user, ("create", "folder"), ("delete", "folder"))
     check(lab.trusts(lab.b, kind, user), "the user does not settle on B")
-    outcome = lab.a.wrapper(kind, user)
+    outcome = lab.a.login(kind, user)
     check(outcome.vouched, f"A does not vouch: {outcome.log}")
     check(lab.trusts(lab.a, kind, user), "A did not claim")
     check(not lab.trusts(lab.b, kind, user), "B still trusts its list index")
@@ -45,7 +45,7 @@ def made_last(lab, kind):
     looks_in_vain(lab, kind, user)
     for _ in range(3):
         lab.b.session(kind, user, ("create", "folder"), ("delete", "folder"))
-    outcome = lab.a.wrapper(kind, user)
+    outcome = lab.a.login(kind, user)
     check(outcome.vouched and lab.trusts(lab.a, kind, user), f"A does not vouch: {outcome.log}")
     check(not lab.trusts(lab.b, kind, user), "B still trusts its list index")
     return ""
@@ -55,8 +55,8 @@ def made_last(lab, kind):
 def without_index(lab, kind):
     user = newcomer(lab, kind)
     make_home(lab, user)
-    first, _ = lab.cost(lab.a, lambda: lab.a.wrapper(kind, user))
-    rpcs, outcome = lab.cost(lab.a, lambda: lab.a.wrapper(kind, user))
+    first, _ = lab.cost(lab.a, lambda: lab.a.login(kind, user))
+    rpcs, outcome = lab.cost(lab.a, lambda: lab.a.login(kind, user))
     check(not outcome.vouched, "A vouched")
     check(sum(rpcs.values()) <= 6, f"it cost {told(rpcs)}")
     return f"first {told(first)}, then {told(rpcs)}"
@@ -74,7 +74,7 @@ def replaced_on_the_way(lab, kind):
     for _ in range(2):
         lab.b.session(kind, user, ("create", "new"), ("delete", "new"))
     lab.b.session(kind, user, ("create", "new"))
-    outcome = lab.a.wrapper(kind, user)
+    outcome = lab.a.login(kind, user)
     seen = lab.a.session(kind, user, ("list",))[0]
     # Both believe the client's memory of the way, for as long as actimeo says.
     check(outcome.vouched and seen == ["INBOX", "old"], f"{outcome.log}, IMAP lists {seen}")
