@@ -29,15 +29,28 @@ put() {
     chmod "$1" "$DESTDIR$3"
 }
 
-install -D -m 0755 "$DIST/nfs-hostchange-login" "$DESTDIR$LIBEXECDIR/nfs-hostchange-login"
-install -D -m 0755 "$DIST/nfs-hostchange" "$DESTDIR/usr/bin/nfs-hostchange"
-# For "doveadm exec nfs-hostchange".
-ln -s ../../bin/nfs-hostchange "$DESTDIR$LIBEXECDIR/nfs-hostchange"
+# program SOURCE TARGET: takes the place of an older one whole, since somebody may be logging in.
+program() {
+    install -D -m 0755 "$1" "$DESTDIR$2.new"
+    mv -f "$DESTDIR$2.new" "$DESTDIR$2"
+}
 
-put 0644 "$here/nfs-hostchange.toml" /etc/dovecot/nfs-hostchange.toml
-put 0644 "$here/systemd/nfs-hostchange.default" "$DEFAULTSDIR/nfs-hostchange"
+# settings SOURCE TARGET: what the administrator has written stays.
+settings() {
+    [ -e "$DESTDIR$2" ] || put 0644 "$1" "$2"
+}
+
+program "$DIST/nfs-hostchange-login" "$LIBEXECDIR/nfs-hostchange-login"
+program "$DIST/nfs-hostchange" /usr/bin/nfs-hostchange
+# For "doveadm exec nfs-hostchange".
+ln -sfn ../../bin/nfs-hostchange "$DESTDIR$LIBEXECDIR/nfs-hostchange"
+
+settings "$here/nfs-hostchange.toml" /etc/dovecot/nfs-hostchange.toml
+settings "$here/systemd/nfs-hostchange.default" "$DEFAULTSDIR/nfs-hostchange"
 put 0644 "$here/systemd/nfs-hostchange-sweep.service" "$UNITDIR/nfs-hostchange-sweep.service"
 put 0644 "$here/systemd/nfs-hostchange-sweep.timer" "$UNITDIR/nfs-hostchange-sweep.timer"
+# A mount unit is called like its place, as systemd-escape(1) writes it.
+put 0644 "$here/systemd/list-indexes.mount" "$UNITDIR/dev-shm-dovecot\\x2dlistindex.mount"
 
 put 0644 "$here/man/nfs-hostchange-login.8" /usr/share/man/man8/nfs-hostchange-login.8
 put 0644 "$here/man/nfs-hostchange.toml.5" /usr/share/man/man5/nfs-hostchange.toml.5
@@ -59,7 +72,6 @@ put 0644 "$here/examples/dovecot-nfs-hostchange.conf" "$DOCDIR/examples/dovecot-
 put 0644 "$here/examples/dovecot-2.4.conf" "$DOCDIR/examples/dovecot-2.4.conf"
 put 0644 "$here/examples/prometheus-alerts.yml" "$DOCDIR/examples/prometheus-alerts.yml"
 put 0644 "$here/examples/cron.d" "$DOCDIR/examples/cron.d"
-put 0644 "$here/examples/list-indexes.mount" "$DOCDIR/examples/list-indexes.mount"
 put 0644 "$here/examples/tmpfiles-one-uid.conf" "$DOCDIR/examples/tmpfiles-one-uid.conf"
 put 0644 "$here/examples/tmpfiles-many-uids.conf" "$DOCDIR/examples/tmpfiles-many-uids.conf"
 

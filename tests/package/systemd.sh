@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What tests/package.sh does in the clean Debian where systemd runs it: the sweep's
-# service and timer, each case where the one before left off.
+# What tests/package.sh does in the clean Debian where systemd runs it: the file system for list
+# indexes, the sweep's service and timer, each case where the one before left off.
 set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
@@ -13,6 +13,7 @@ LIST=false
 WORK=$(mktemp -d)
 NAME=dovecot-nfs-hostchange
 TIMER=nfs-hostchange-sweep.timer
+MOUNT='dev-shm-dovecot\x2dlistindex.mount'
 LISTINDEX=/dev/shm/dovecot-listindex
 DEB=$(compgen -G "/packages/${NAME}_*.deb")
 
@@ -32,6 +33,17 @@ installing_starts_nothing() {
     rm /usr/sbin/policy-rc.d
     dpkg --install "$DEB"
     timer_is "disabled inactive"
+}
+
+list_indexes_have_a_file_system_of_their_own() {
+    local option
+    equal "unit" "$(systemctl is-enabled "$MOUNT" || true) $(systemctl is-active "$MOUNT" || true)" "disabled inactive"
+    systemctl enable --quiet --now "$MOUNT"
+    equal "file system" "$(findmnt -n -o FSTYPE --mountpoint "$LISTINDEX")" tmpfs
+    for option in noexec nodev nosuid size= nr_inodes=1048576; do
+        findmnt -n -o OPTIONS --mountpoint "$LISTINDEX" | grep -q "$option" || die "no $option"
+    done
+    equal "root" "$(stat -c '%a %u %g' "$LISTINDEX")" "711 0 0"
 }
 
 # With many uids in root's directories, and with one uid in its own; and one whose note names
@@ -77,10 +89,15 @@ upgrade_keeps_the_timer_going() {
     # The settings were changed: nobody is asked, and they stay.
     dpkg --install "$WORK/newer.deb" </dev/null
     timer_is "enabled active"
+    equal "unit" "$(systemctl is-enabled "$MOUNT") $(systemctl is-active "$MOUNT")" "enabled active"
+    # Nor was it mounted anew.
+    [ -d "$LISTINDEX/f5/in-use" ] || die "the list indexes are gone"
     equal "settings" "$(</etc/default/nfs-hostchange)" ""
 }
 
 removing_stops_the_timer() {
+    systemctl disable --quiet --now "$MOUNT"
+    ! mountpoint -q "$LISTINDEX" || die "still mounted"
     dpkg --remove "$NAME"
     equal "units" "$(systemctl list-units --plain --no-legend 'nfs-hostchange*')" ""
     dpkg --purge "$NAME"
@@ -88,6 +105,7 @@ removing_stops_the_timer() {
 }
 
 scenario - "Under systemd, installing starts nothing" installing_starts_nothing
+scenario - "Under systemd, list indexes have a file system of their own" list_indexes_have_a_file_system_of_their_own
 scenario - "Under systemd, the sweep's service works as hardened as it is" service_sweeps_what_nobody_uses
 scenario - "Under systemd, the sweep's service refuses to guess" service_refuses_to_guess
 scenario - "Under systemd, an upgrade keeps settings and timer" upgrade_keeps_the_timer_going
