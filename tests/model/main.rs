@@ -24,6 +24,7 @@ fn protocol(processes: &[(usize, bool)]) -> Protocol {
         failures: false,
         timeouts: false,
         unmounts: false,
+        copies: false,
         mistake: Mistake::None,
     }
 }
@@ -124,6 +125,17 @@ fn two_migrations_never_lose_or_trust_what_they_should_not() {
 }
 
 #[test]
+fn copied_directories_and_a_restored_store_are_never_trusted() {
+    check(
+        "a login on each of two backends, directories and the store are copied",
+        Protocol {
+            copies: true,
+            ..protocol(&[A, B])
+        },
+    );
+}
+
+#[test]
 #[ignore = "takes minutes: cargo test --release --test model -- --ignored"]
 fn two_backends_with_failing_calls() {
     check(
@@ -178,6 +190,30 @@ fn two_backends_migrating() {
         Protocol {
             migration: true,
             ..protocol(&[A, B])
+        },
+    );
+}
+
+#[test]
+fn believing_a_copied_record_is_found() {
+    find(
+        "no stale list index is trusted",
+        Protocol {
+            mistake: Mistake::BelieveCopies,
+            copies: true,
+            ..protocol(&[A, B])
+        },
+    );
+}
+
+#[test]
+fn knowing_a_claim_by_its_time_alone_is_found() {
+    find(
+        "no stale list index is trusted",
+        Protocol {
+            mistake: Mistake::TimeAlone,
+            copies: true,
+            ..protocol(&[A])
         },
     );
 }

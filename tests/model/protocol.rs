@@ -21,6 +21,8 @@
 //! - A session does not open its list index between the two neighbouring calls by which another
 //!   login deletes it or puts it into place.
 //! - INDEX is not unmounted while a login or a session works in it (the kernel refuses that).
+//! - A store is restored while no session is open, and the restored claim is a new file. One that is
+//!   rolled back to the same files is noticed by nobody; `usercache forget` is for that.
 
 use std::hash::Hash;
 
@@ -71,6 +73,10 @@ pub enum Mistake {
     SilentEnd,
     /// A login that does not get the lock leaves the lock file where it is.
     KeepLockFile,
+    /// A record counts wherever it is found.
+    BelieveCopies,
+    /// A claim is known by its time alone, which a copy of the store keeps.
+    TimeAlone,
 }
 
 /// Whether a list index has the change.
@@ -412,6 +418,10 @@ pub enum Action {
     Foreign(bool),
     Unmount(Backend),
     Mount(Backend),
+    /// The other backend's LISTINDEX is copied to this one, a cloned machine for example.
+    CopyDirectory(Backend),
+    /// The store is restored from a backup: the mail is another, and the claim a copy.
+    RestoreStore,
 }
 
 /// Which processes there may be at once, and what may happen to them.
@@ -424,6 +434,8 @@ pub struct Protocol {
     pub failures: bool,
     pub timeouts: bool,
     pub unmounts: bool,
+    /// Directories and the store are copied and restored.
+    pub copies: bool,
     pub mistake: Mistake,
 }
 
@@ -549,6 +561,13 @@ impl State {
         if self.unclaimed_change == Some(backend) {
             self.unclaimed_change = None;
         }
+    }
+
+    /// Whether a session or a process of ours is there.
+    fn is_busy(&self, backend: Backend) -> bool {
+        let host = &self.hosts[backend];
+        let runs = |process: &Process| process.backend == backend && process.step != Step::Idle;
+        host.session || host.without != Without::No || self.processes.iter().any(runs)
     }
 
     fn is_logging_in(&self, backend: Backend) -> bool {
@@ -1313,6 +1332,40 @@ impl Protocol {
         Some(())
     }
 
+    fn copy_directory(&self, state: &mut State, to: Backend) -> Option<()> {
+        let from = 1 - to;
+        if !self.copies || state.is_busy(to) {
+            return None;
+        }
+        let file = state.lock_files[state.linked(from)?];
+        state.take_lock_file_away(to);
+        let is_believed = self.makes(Mistake::BelieveCopies);
+        state.lock_files.push(LockFile {
+            backend: to,
+            record: file.record.filter(|_| is_believed),
+            beside: file.beside.filter(|_| is_believed),
+            ..file
+        });
+        state.hosts[to].list_index = state.hosts[from].list_index;
+        Some(())
+    }
+
+    fn restore_store(&self, state: &mut State) -> Option<()> {
+        let is_busy = |&backend: &Backend| state.is_busy(backend);
+        if !self.copies || state.changed || BACKENDS.iter().any(is_busy) {
+            return None;
+        }
+        // What is in INDEX is of the same time as the mail.
+        let originals = state.originals;
+        state.change();
+        state.originals = originals;
+        if !self.makes(Mistake::TimeAlone) {
+            let identity = state.new_identity();
+            state.claim = state.claim.map(|claim| Claim { identity, ..claim });
+        }
+        Some(())
+    }
+
     fn foreign(&self, state: &mut State, changes: bool) -> Option<()> {
         let deletes = |process: &Process| {
             matches!(
@@ -1409,6 +1462,10 @@ impl Model for Protocol {
                 actions.push(Action::Mount(backend));
             }
         }
+        if self.copies {
+            actions.extend(BACKENDS.map(Action::CopyDirectory));
+            actions.push(Action::RestoreStore);
+        }
         actions.push(Action::Foreign(false));
         actions.push(Action::Foreign(true));
     }
@@ -1445,18 +1502,13 @@ impl Model for Protocol {
             Action::Change(backend, with) => self.change(&mut state, backend, with)?,
             Action::Foreign(changes) => self.foreign(&mut state, changes)?,
             Action::Unmount(backend) => {
-                let host = &mut state.hosts[backend];
-                let busy = host.session
-                    || host.without != Without::No
-                    || state
-                        .processes
-                        .iter()
-                        .any(|process| process.backend == backend && process.step != Step::Idle);
-                if busy {
+                if state.is_busy(backend) {
                     return None;
                 }
-                host.mounted = false;
+                state.hosts[backend].mounted = false;
             }
+            Action::CopyDirectory(to) => self.copy_directory(&mut state, to)?,
+            Action::RestoreStore => self.restore_store(&mut state)?,
             Action::Mount(backend) => {
                 let busy = state
                     .processes
