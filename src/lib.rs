@@ -33,6 +33,7 @@ pub mod login;
 pub mod names;
 pub mod nfs;
 pub mod reconcile;
+pub mod store;
 pub mod system;
 #[cfg(feature = "admin")]
 pub mod usercache;

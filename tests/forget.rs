@@ -4,9 +4,10 @@ mod common;
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{HERE, Lab, THERE, names_in, set_owner_and_mode};
+use common::{HERE, Lab, PREFIX, THERE, mount_tmpfs, names_in, set_owner_and_mode};
 
 fn forget(lab: &Lab, further: &[&str]) -> Output {
     let root = lab.list_index(HERE);
@@ -99,6 +100,67 @@ fn a_record_that_may_still_be_there_is_a_failure() {
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(json["failed"], 1, "{output:?}");
     assert_eq!(json["emptied"], 0, "{output:?}");
+}
+
+/// The exit status of forgetting everything below `root`, and what it complained about.
+fn forget_below(root: &Path) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nfs-hostchange"));
+    command.args(["usercache", "forget"]).arg(root);
+    let output = command.output().expect("it can be started");
+    (output.status.code(), text(&output.stderr).to_owned())
+}
+
+#[test]
+fn records_are_found_wherever_they_are() {
+    let lab = Lab::with_settled_user();
+    let directory = lab.list_index(HERE);
+    // The root itself.
+    assert_eq!(forget_below(&directory), (Some(0), String::new()));
+    assert_eq!(lab.record(HERE), None);
+    // Below a user's directory, and deeper than usual.
+    for below in ["archive", "1/2/3/4/5/6"] {
+        let archive = directory.join(below);
+        let location = format!(
+            "mdbox:~/mdbox:INDEX={}:LISTINDEX={}/{PREFIX}",
+            lab.index().display(),
+            archive.display()
+        );
+        lab.login().location(&location).run().assert_vouched();
+        let root = directory.parent().expect("it has one");
+        assert_eq!(forget_below(root), (Some(0), String::new()));
+        let record = fs::read_to_string(archive.join(".lasthost")).expect("it is there");
+        assert!(record.starts_with(" \n"), "{record:?}");
+    }
+}
+
+#[test]
+fn whatever_may_hide_a_record_is_a_failure() {
+    let lab = Lab::with_settled_user();
+    let directory = lab.list_index(HERE);
+    let root = directory.parent().expect("it has one");
+    let second = root.join("second");
+    fs::hard_link(lab.record_file(HERE), &second).expect("root may");
+    let (status, complaint) = forget_below(root);
+    assert_eq!(status, Some(65), "{complaint}");
+    assert!(complaint.contains("second name"), "{complaint}");
+    fs::remove_file(second).expect("it is there");
+    assert_eq!(forget_below(root), (Some(0), String::new()));
+    // There is nothing where nobody logged in.
+    let empty = root.join("empty");
+    let deep = empty.join("1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16/17");
+    fs::create_dir_all(&empty).expect("root may");
+    assert_eq!(forget_below(&empty).0, Some(66));
+    fs::create_dir_all(&deep).expect("root may");
+    let (status, complaint) = forget_below(root);
+    assert_eq!(status, Some(65), "{complaint}");
+    assert!(complaint.contains("too deep"), "{complaint}");
+    fs::remove_dir_all(&empty).expect("root may");
+    let mounted = root.join("mounted");
+    fs::create_dir(&mounted).expect("root may");
+    mount_tmpfs(&mounted, "mode=0755");
+    let (status, complaint) = forget_below(root);
+    assert_eq!(status, Some(65), "{complaint}");
+    assert!(complaint.contains("mount point"), "{complaint}");
 }
 
 #[test]

@@ -110,6 +110,17 @@ fn a_list_index_in_index_is_moved_here_as_it_is() {
 }
 
 #[test]
+fn locks_that_a_crash_left_are_not_moved_along() {
+    let lab = unmigrated_user();
+    for suffix in [".lock", ".log.lock", ".log.newlock", ".tmp"] {
+        lab.write(&lab.index().join(format!("{PREFIX}{suffix}")), "host:1");
+    }
+    lab.login().run().assert_vouched();
+    assert_eq!(list_index_in(&lab.list_index(HERE), PREFIX), original());
+    assert_eq!(names_in(&lab.index()), [".lasthost"]);
+}
+
+#[test]
 fn it_gets_the_local_prefix() {
     let lab = unmigrated_user();
     let directory = lab.list_index(HERE);
@@ -217,7 +228,12 @@ fn a_list_index_of_which_a_file_is_somebody_else_s_is_left_alone() {
 #[test]
 fn the_map_of_a_namespace_with_layout_index_is_never_moved_or_deleted() {
     let guid = "1aba0411ad95086b9a41000083ecc375";
-    for place in [guid.to_owned(), format!("mailboxes/{guid}")] {
+    // Whatever MAILBOXDIR= calls it.
+    for place in [
+        guid.to_owned(),
+        format!("mailboxes/{guid}"),
+        format!("boxes/{guid}"),
+    ] {
         let lab = unmigrated_user();
         fs::create_dir_all(lab.index().join(&place)).expect("root may");
         assert_left_alone(&lab);
@@ -306,6 +322,9 @@ fn a_claim_that_cannot_be_read_is_one_all_the_same() {
     lab.login().run().assert_vouched();
     lab.configure("migration = true\n");
     set_owner_and_mode(&lab.index().join(".lasthost"), UID, 0o000);
+    let session = lab.login_at(THERE).run();
+    session.assert_not_vouched().assert_logged(&["cannot read"]);
+    // That session has claimed.
     lab.login_at(THERE).run().assert_vouched();
     assert_eq!(in_index(&lab), original());
     assert_eq!(

@@ -314,6 +314,45 @@ fn whoever_only_gets_mail_is_aged_by_his_files_and_cleaned() {
 }
 
 #[test]
+fn a_mail_store_is_not_a_directory_of_list_indexes() {
+    let guid = "0d3f67a12b5c0e5f8a7b000012345678";
+    let marks = [
+        "dovecot.lasthost".to_owned(),
+        "dovecot-uidvalidity".to_owned(),
+        "dovecot.index.log".to_owned(),
+        "mailboxes/".to_owned(),
+        "cur/".to_owned(),
+        format!("boxes/{guid}/"),
+    ];
+    for mark in marks {
+        for has_lock_file in [false, true] {
+            let scratch = Scratch::new();
+            let root = scratch.hash_directory("root");
+            let index = directory_of_deliveries(&root.join("alice"), OLD);
+            let path = index.join(mark.trim_end_matches('/'));
+            if mark.ends_with('/') {
+                fs::create_dir_all(&path).expect("mkdir");
+            } else {
+                fs::write(&path, "").expect("write");
+            }
+            for path in path.ancestors().take_while(|path| *path != index) {
+                give(path, ALICE);
+            }
+            if has_lock_file {
+                fs::write(index.join(".lasthost"), " \n").expect("write");
+                give(&index.join(".lasthost"), ALICE);
+                set_age(&index.join(".lasthost"), OLD);
+            }
+            let before = snapshot(&index);
+            let (run, _) = sweep(&scratch, &root, &[]);
+            assert_eq!(run.status, Some(77), "{mark}: {run:?}");
+            assert!(run.stderr.contains("is no LISTINDEX"), "{mark}: {run:?}");
+            assert_eq!(snapshot(&index), before, "{mark}");
+        }
+    }
+}
+
+#[test]
 fn names_that_a_user_may_have_hide_nobody() {
     if !is_root() {
         return;
@@ -405,6 +444,7 @@ fn whatever_a_user_mounts_holds_up_nobody() {
     let mounted: Vec<_> = [
         "directory",
         ".lasthost",
+        ".lasthost.without",
         "dovecot.list.index",
         "dovecot.list.index.log",
     ]
@@ -412,6 +452,9 @@ fn whatever_a_user_mounts_holds_up_nobody() {
     .enumerate()
     .map(|(number, name)| {
         let user = user_directory(&root.join(number.to_string()), MALLORY, OLD);
+        let sign = user.join(".lasthost.without");
+        fs::write(&sign, "").expect("write");
+        give(&sign, MALLORY);
         if name == "directory" {
             user
         } else {

@@ -15,6 +15,7 @@ use crate::local::lock::LockError;
 use crate::local::sign::SignError;
 use crate::log::is_misleading;
 use crate::usercache::clean::{CleanError, Outcome};
+use crate::usercache::forget::ForgetError;
 use crate::usercache::tree::RootError;
 
 /// How the command ends, by the numbers of sysexits(3), which doveadm uses as well. Of several
@@ -102,13 +103,25 @@ impl From<&DirectoryError> for Exit {
     }
 }
 
+impl From<&ForgetError> for Exit {
+    fn from(error: &ForgetError) -> Exit {
+        match error {
+            ForgetError::Clean(error) => error.into(),
+            ForgetError::TooDeep(_) | ForgetError::Mounted(_) | ForgetError::Doubtful(_) => {
+                Exit::Data
+            }
+        }
+    }
+}
+
 impl From<&CleanError> for Exit {
     fn from(error: &CleanError) -> Exit {
         match error {
             CleanError::Directory(error) => error.into(),
-            CleanError::Network(_) | CleanError::Index(_) | CleanError::OfRoot(_) => {
-                Exit::Permission
-            }
+            CleanError::Network(_)
+            | CleanError::Index(_)
+            | CleanError::Store(_)
+            | CleanError::OfRoot(_) => Exit::Permission,
             CleanError::Refused(..) => Exit::System,
             CleanError::Lock(error) => match error {
                 LockError::TimedOut(_) | LockError::Lost(_) => Exit::TryAgain,

@@ -157,8 +157,8 @@ pub fn entries<'a>(
 ) -> nix::Result<impl Iterator<Item = nix::Result<(CString, FileStat)>> + 'a> {
     // An O_PATH descriptor cannot be listed; "." is the same directory, whatever its path is now.
     let listing = open_directory(directory, c".")?;
-    let is_ours = |name: &CStr| belongs(name.to_bytes(), prefix);
-    let names = names(&listing, &mut Entries::default(), false, is_ours)?;
+    let is_ours = |name: &CStr, _| belongs(name.to_bytes(), prefix);
+    let names = names(&listing, &mut Entries::default(), is_ours)?;
     Ok(names.into_iter().filter_map(move |(name, _)| {
         match fstatat(directory, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(status) => Some(Ok((name, status))),
@@ -168,13 +168,11 @@ pub fn entries<'a>(
     }))
 }
 
-/// The entries of the open directory that `is_ours` accepts, which must be few. `at_once`: its file
-/// system fills each answer as far as there is room.
+/// The entries of the open directory that `is_ours` accepts, which must be few.
 pub fn names(
     listing: &OwnedFd,
     entries: &mut Entries,
-    at_once: bool,
-    is_ours: impl Fn(&CStr) -> bool,
+    is_ours: impl Fn(&CStr, EntryType) -> bool,
 ) -> nix::Result<Vec<(CString, EntryType)>> {
     let mut names = Vec::new();
     // ENOENT: the directory has just been removed.
@@ -182,11 +180,10 @@ pub fn names(
         Errno::ENOENT => Ok(false),
         errno => Err(errno),
     })? {
-        let ours = entries.iter().filter(|(name, _)| is_ours(name));
+        let ours = entries
+            .iter()
+            .filter(|(name, entry_type)| is_ours(name, *entry_type));
         names.extend(ours.map(|(name, entry_type)| (name.to_owned(), entry_type)));
-        if at_once && entries.leave_room() {
-            break;
-        }
     }
     Ok(names)
 }

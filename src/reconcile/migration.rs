@@ -14,7 +14,6 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
 
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, SFlag};
 
@@ -27,8 +26,8 @@ use crate::names::{SHARED_LOG, SHARED_PREFIX};
 use crate::nfs::claim::ClaimText;
 use crate::nfs::directory::{IndexDirectory, IndexError, Look};
 use crate::nfs::identity::Version;
+use crate::store;
 use crate::system::credentials::effective_user;
-use crate::system::entries::{Entries, open_directory};
 use crate::system::file_status::file_type;
 
 /// Why the list index was not taken over.
@@ -128,29 +127,10 @@ impl Owner {
     }
 }
 
-/// Whether mailboxes in INDEX are known by their numbers alone, so that the list index there is the
-/// only map from folder names to directories: LAYOUT=index, of whatever namespace.
+/// Whether the list index in INDEX is a map, of whatever namespace.
 fn is_map(index: &IndexDirectory<'_>) -> Result<bool, IndexError> {
-    for directory in [c".", c"mailboxes"] {
-        let unreadable = |errno| IndexError::Unreadable(index.path_of(directory), errno);
-        let listing = match open_directory(index.as_fd(), directory) {
-            Ok(listing) => listing,
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => continue,
-            Err(errno) => return Err(unreadable(errno)),
-        };
-        let mut entries = Entries::default();
-        while entries.read(&listing).map_err(unreadable)? {
-            if entries.iter().any(|(name, _)| is_guid(name.to_bytes())) {
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
-}
-
-/// Whether Dovecot would call a mailbox's directory so by the mailbox's number.
-fn is_guid(name: &[u8]) -> bool {
-    name.len() == 32 && name.iter().all(u8::is_ascii_hexdigit)
+    store::is_map(index.as_fd())
+        .map_err(|errno| IndexError::Unreadable(index.path().to_owned(), errno))
 }
 
 impl Originals {
@@ -199,19 +179,29 @@ impl Originals {
             return Err(MigrateError::TooLarge(path, self.size.bytes));
         }
         let mut left = self.size.bytes;
-        for original in &self.names {
+        for original in self.copied() {
             let (temporary, _) = local_names(prefix, original);
             left -= copy_file(index, original, directory, &temporary, left)
                 .map_err(|error| failed(original, &temporary, error))?;
         }
         lock.confirm()?;
-        for original in &self.names {
+        for original in self.copied() {
             let (temporary, target) = local_names(prefix, original);
             let fd = directory.as_fd();
             renameat(fd, temporary.as_c_str(), fd, target.as_c_str())
                 .map_err(|errno| failed(original, &target, errno.into()))?;
         }
         Ok(())
+    }
+
+    /// The files that are copied, not what Dovecot makes for moments: a lock that a crash left would hold up
+    /// every session here.
+    fn copied(&self) -> impl Iterator<Item = &CString> {
+        let is_part = |name: &&CString| {
+            let suffix = &name.to_bytes()[SHARED_PREFIX.to_bytes().len()..];
+            [&b""[..], b".log", b".log.2", b".cache"].contains(&suffix)
+        };
+        self.names.iter().filter(is_part)
     }
 
     /// Deletes the list index in INDEX whose `.log` is `log`, if it is the user's own.

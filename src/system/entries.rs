@@ -13,9 +13,6 @@ use nix::sys::stat::Mode;
 /// Room for about a thousand short names.
 const SIZE: usize = 32 * 1024;
 
-/// No name of a directory entry is longer (NAME_MAX), with what stands before it in a record.
-const LONGEST_RECORD: usize = 280;
-
 /// Opens `name` in the directory `parent`: not through a symbolic link, and not in another file
 /// system that somebody has mounted there, which may never answer.
 ///
@@ -63,7 +60,8 @@ pub enum EntryType {
 }
 
 impl Entries {
-    /// Reads the next entries of the open directory in place of those before; `false` at its end.
+    /// Reads the next entries of the open directory in place of those before; `false` at its end. Nothing
+    /// else shows the end: the kernel gives less than there is room for when a signal is pending.
     pub fn read(&mut self, directory: impl AsFd) -> nix::Result<bool> {
         let Entries(buffer) = self;
         buffer.clear();
@@ -81,12 +79,6 @@ impl Entries {
         // SAFETY: so many bytes were written.
         unsafe { buffer.set_len(read) };
         Ok(read > 0)
-    }
-
-    /// Whether there was room for more of them. Where the kernel fills the buffer as far as it can, as
-    /// it does in memory, these are the last.
-    pub fn leave_room(&self) -> bool {
-        self.0.len() + LONGEST_RECORD <= self.0.capacity()
     }
 
     /// Names and types, without `.` and `..`.

@@ -21,6 +21,7 @@ use crate::local::lock::{Deadline, Exclusive, Lock, LockError};
 use crate::local::record::Content;
 use crate::local::sign::{self, SignError};
 use crate::names::{LOCK_FILE, SIGN_FILE};
+use crate::store;
 use crate::system::credentials::{RootThread, UserId, effective_user};
 use crate::system::entries::{Entries, EntryType, open_here};
 use crate::system::file_system::FileSystem;
@@ -77,6 +78,8 @@ pub enum CleanError {
     Network(PathBuf),
     /// It is some user's INDEX: the claim is in it.
     Index(PathBuf),
+    /// It holds mail, or indexes beside it.
+    Store(PathBuf),
     /// It belongs to root, and no list index does.
     OfRoot(PathBuf),
     /// The kernel refused root the owner's rights.
@@ -103,6 +106,11 @@ impl fmt::Display for CleanError {
             CleanError::Index(path) => write!(
                 f,
                 "{} is an INDEX directory (its .lasthost is a claim), not a LISTINDEX",
+                path.display()
+            ),
+            CleanError::Store(path) => write!(
+                f,
+                "{} holds mail or its indexes: it is no LISTINDEX",
                 path.display()
             ),
             CleanError::OfRoot(path) => {
@@ -162,8 +170,6 @@ impl From<DeleteError> for CleanError {
 pub struct Surveyor {
     leases: Leases,
     entries: Entries,
-    /// The file system gives all that there is room for in one answer.
-    lists_at_once: bool,
 }
 
 /// A user's list indexes, looked at file by file.
@@ -177,19 +183,21 @@ pub struct Survey {
     pub is_in_use: bool,
     /// Whether there is a sign of sessions without list index.
     pub has_sign: bool,
+    /// Whether there is something else that a mail store or an INDEX has.
+    is_store: bool,
+    has_directory: bool,
     names: Vec<CString>,
     /// Of the files that whoever uses the list index has open.
     leases: Vec<Lease>,
 }
 
 impl Surveyor {
-    /// The one of this thread. `lists_at_once`: see [`files::names`].
+    /// The one of this thread.
     #[must_use]
-    pub fn new(lists_at_once: bool) -> Surveyor {
+    pub fn prepare() -> Surveyor {
         Surveyor {
             leases: Leases::prepare(),
             entries: Entries::default(),
-            lists_at_once,
         }
     }
 
@@ -206,24 +214,32 @@ impl Surveyor {
         content: &Content,
     ) -> Result<Survey, CleanError> {
         let unreadable = |errno| DeleteError::Unreadable(directory.path().to_owned(), errno);
-        let at_once = self.lists_at_once;
         let has_sign = Cell::new(false);
-        let is_ours = |name: &CStr| {
+        let is_store = Cell::new(false);
+        let has_directory = Cell::new(false);
+        let is_ours = |name: &CStr, entry_type| {
             has_sign.set(has_sign.get() || name == SIGN_FILE);
+            is_store.set(is_store.get() || store::is_of_store(name.to_bytes()));
+            let may_be_one = matches!(entry_type, EntryType::Directory | EntryType::Unknown);
+            has_directory.set(has_directory.get() || may_be_one);
             let listed = belongs(name.to_bytes(), prefix.to_bytes()) || content.lists(name);
             listed && name != LOCK_FILE
         };
-        let names = files::names(directory.as_fd(), &mut self.entries, at_once, is_ours);
+        let names = files::names(directory.as_fd(), &mut self.entries, is_ours);
         let mut survey = Survey {
             size: Size::default(),
             last_written: UNIX_EPOCH,
             is_in_use: false,
             has_sign: false,
+            is_store: false,
+            has_directory: false,
             names: Vec::new(),
             leases: Vec::new(),
         };
         let names = names.map_err(unreadable)?;
         survey.has_sign = has_sign.get();
+        survey.is_store = is_store.get();
+        survey.has_directory = has_directory.get();
         for (name, entry_type) in names {
             match entry_type {
                 EntryType::Directory => continue,
@@ -296,6 +312,20 @@ impl Survey {
     /// Whether a session without list index is, or may be, open. The sign of it must stay.
     fn has_open_session(&self, directory: &ListIndexDirectory) -> bool {
         self.has_sign && sign::open_session(directory, None).map_or(true, |open| open.is_some())
+    }
+
+    /// That it is a cache, where no record says so.
+    fn confirm_cache(&self, directory: &ListIndexDirectory) -> Result<(), CleanError> {
+        let path = || directory.path().to_owned();
+        let is_map = match self.has_directory {
+            true => store::is_map(directory.as_fd())
+                .map_err(|errno| DeleteError::Unreadable(path(), errno))?,
+            false => false,
+        };
+        if self.is_store || is_map {
+            return Err(CleanError::Store(path()));
+        }
+        Ok(())
     }
 
     fn delete(&self, lock: &Lock<'_, Exclusive>) -> Result<(), DeleteError> {
@@ -373,13 +403,12 @@ pub struct Cleaner<'a> {
 }
 
 impl<'a> Cleaner<'a> {
-    /// Prepares this thread: as root it has no groups from now on. `lists_at_once`: see
-    /// [`files::names`].
-    pub fn new(rules: &'a Rules, lists_at_once: bool) -> nix::Result<Cleaner<'a>> {
+    /// Prepares this thread: as root it has no groups from now on.
+    pub fn new(rules: &'a Rules) -> nix::Result<Cleaner<'a>> {
         Ok(Cleaner {
             rules,
             rights: Rights::new()?,
-            surveyor: Surveyor::new(lists_at_once),
+            surveyor: Surveyor::prepare(),
         })
     }
 
@@ -444,6 +473,7 @@ fn clean_as_owner(
             if survey.is_empty() {
                 return Ok(Outcome::Nothing);
             }
+            survey.confirm_cache(directory)?;
             if let Some(outcome) = survey.spared(None, survey.has_open_session(directory), rules) {
                 return Ok(outcome);
             }
@@ -465,6 +495,9 @@ fn clean_as_owner(
         return Err(CleanError::Index(directory.path().to_owned()));
     }
     let survey = survey(&content)?;
+    if content == Content::Nothing && last_login.is_some() {
+        survey.confirm_cache(directory)?;
+    }
     // Who removes the sign learns whether there is such a session.
     let session_open = rules.dry_run && survey.has_open_session(directory);
     let mut spared = survey.spared(last_login, session_open, rules);

@@ -81,7 +81,7 @@ pub fn sweep(
     tree.visit(|| {
         Ok(Sweeper {
             rules,
-            cleaner: Cleaner::new(rules, tree.lists_at_once())?,
+            cleaner: Cleaner::new(rules)?,
             all: totals,
             own: Totals::default(),
             report,

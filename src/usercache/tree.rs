@@ -112,18 +112,17 @@ impl<'a> Found<'a> {
 pub struct Tree {
     root: Arc<Searched>,
     device: (u32, u32),
-    file_system: FileSystem,
-    /// What a list index has whenever there is one, if those without a lock file are looked for.
-    log: Option<CString>,
+    /// What a list index has whenever there is one: who only gets mail has no lock file.
+    log: CString,
 }
 
 impl Tree {
     /// Opens the root, an absolute path. Users without a lock file are those with a list index called
-    /// `prefix`; without one they are not looked for.
+    /// `prefix`.
     ///
     /// # Errors
     /// If it cannot be the root.
-    pub fn new(path: &Path, prefix: Option<&CStr>) -> Result<Tree, RootError> {
+    pub fn new(path: &Path, prefix: &CStr) -> Result<Tree, RootError> {
         let unusable =
             |errno| RootError::Directory(DirectoryError::Unusable(path.to_owned(), errno));
         let directory = open_without_links(path).map_err(RootError::Directory)?;
@@ -138,8 +137,7 @@ impl Tree {
         if is_root(c"/") || is_root(c"/dev/shm") {
             return Err(RootError::Shared(path.to_owned()));
         }
-        let file_system = FileSystem::of(&fd).map_err(unusable)?;
-        if file_system == FileSystem::Network {
+        if FileSystem::of(&fd).map_err(unusable)? == FileSystem::Network {
             return Err(RootError::Network(path.to_owned()));
         }
         let root = Searched {
@@ -148,19 +146,28 @@ impl Tree {
             fd,
             depth: 0,
         };
-        let log = prefix.map(|prefix| [prefix.to_bytes(), b".log"].concat());
+        let log = [prefix.to_bytes(), b".log"].concat();
         Ok(Tree {
             root: Arc::new(root),
             device: attributes.device(),
-            file_system,
             // Made of C strings, so there is no NUL byte in it.
-            log: log.map(|log| CString::new(log).unwrap_or_default()),
+            log: CString::new(log).unwrap_or_default(),
         })
     }
 
-    /// Whether the kernel gives in one answer as many entries of a directory as there is room for.
-    pub fn lists_at_once(&self) -> bool {
-        self.file_system == FileSystem::Memory
+    /// The root, open, and its path.
+    pub fn root(&self) -> (&OwnedFd, &Path) {
+        let path = match &self.root.place {
+            Place::Root(path) => path,
+            // It is no other place.
+            Place::In(..) => Path::new(""),
+        };
+        (&self.root.fd, path)
+    }
+
+    /// The number of the file system that the root is on (major, minor).
+    pub fn device(&self) -> (u32, u32) {
+        self.device
     }
 
     /// The file system that the root is on, and the room there.
@@ -276,7 +283,7 @@ impl<V: Visitor> Worker<'_, V> {
                 if directory.depth < DEEPEST {
                     self.look_into(directory, name);
                 }
-            } else if self.tree.log.as_deref() == Some(name) {
+            } else if self.tree.log.as_c_str() == name {
                 self.look_at_log(directory, name);
             }
         }

@@ -201,7 +201,7 @@ pub fn of_user(
         Ok(list_index) => {
             let look = || {
                 let list_index = list_index.for_listing()?;
-                let surveyor = &mut Surveyor::new(false);
+                let surveyor = &mut Surveyor::prepare();
                 Local::of(surveyor, &list_index, tracked.prefix(), Some(&here))
             };
             look().map_err(StatusError::Local)?
@@ -288,7 +288,7 @@ pub fn of_tree(
         Ok(Counter {
             status: &status,
             prefix,
-            looker: Looker::new(tree.lists_at_once())?,
+            looker: Looker::new()?,
             report,
         })
     })?;
@@ -334,10 +334,10 @@ pub struct Looker {
 
 impl Looker {
     /// Prepares this thread: as root it has no groups from now on.
-    pub fn new(lists_at_once: bool) -> nix::Result<Looker> {
+    pub fn new() -> nix::Result<Looker> {
         Ok(Looker {
             rights: Rights::new()?,
-            surveyor: Surveyor::new(lists_at_once),
+            surveyor: Surveyor::prepare(),
         })
     }
 

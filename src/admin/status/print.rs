@@ -227,13 +227,13 @@ fn local(options: &Status, path: &Path) -> Result<Option<Local>, CleanError> {
     let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default();
     let name = CString::new(name).unwrap_or_default();
     let directory = ListIndexDirectory::open_in(&parent, &name, path.to_owned())?;
-    Looker::new(false)
+    Looker::new()
         .map_err(|errno| CleanError::Refused(path.to_owned(), errno))?
         .look_at(&directory, &options.prefix)
 }
 
 fn tree(options: &Status, root: &Path) -> Exit {
-    let tree = match Tree::new(root, Some(&options.prefix)) {
+    let tree = match Tree::new(root, &options.prefix) {
         Ok(tree) => tree,
         Err(error) => return failed(&error),
     };

@@ -2,6 +2,7 @@
 
 mod print;
 
+use std::cell::Cell;
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -18,7 +19,7 @@ use print::{Line, forgotten, forgotten_json, swept, swept_json, with_progress};
 /// Cleans the directories given.
 pub fn clean(options: &Clean) -> Exit {
     let rules = Rules::from(&options.unused);
-    let mut cleaner = match Cleaner::new(&rules, false) {
+    let mut cleaner = match Cleaner::new(&rules) {
         Ok(cleaner) => cleaner,
         Err(errno) => return cannot_drop_groups(errno),
     };
@@ -40,7 +41,7 @@ pub fn clean(options: &Clean) -> Exit {
 /// Cleans everything below a root.
 pub fn sweep(options: &Sweep) -> Exit {
     let rules = Rules::from(&options.unused);
-    let tree = match Tree::new(&options.root, Some(&rules.prefix)) {
+    let tree = match Tree::new(&options.root, &rules.prefix) {
         Ok(tree) => tree,
         Err(error) => return failed(&error),
     };
@@ -75,27 +76,31 @@ pub fn sweep(options: &Sweep) -> Exit {
 
 /// Empties all records below a root.
 pub fn forget(options: &Forget) -> Exit {
-    let tree = match Tree::new(&options.root, None) {
+    // Nothing is looked for by a list index's name.
+    let tree = match Tree::new(&options.root, c"") {
         Ok(tree) => tree,
         Err(error) => return failed(&error),
     };
     let start = Instant::now();
-    let totals = Mutex::default();
-    let exit = Mutex::new(Exit::Ok);
-    let done = forget::forget(&tree, &totals, &|error| {
-        let mut exit = guard(&exit);
-        *exit = (*exit).max(failed(error));
-    });
-    if let Err(errno) = done {
-        return cannot_drop_groups(errno);
+    let exit = Cell::new(Exit::Ok);
+    let done = forget::forget(&tree, &|error| exit.set(exit.get().max(failed(error))));
+    let totals = match done {
+        Ok(totals) => totals,
+        Err(errno) => return cannot_drop_groups(errno),
+    };
+    if totals == forget::Totals::default() {
+        complain(format_args!(
+            "{}: no login was ever recorded in it: is it the directory of list indexes?",
+            options.root.display()
+        ));
+        exit.set(Exit::NoInput);
     }
-    let (totals, exit) = (*guard(&totals), *guard(&exit));
     if options.json {
         say(forgotten_json(options, &totals, start.elapsed()));
     } else {
         say(forgotten(options, &totals, start.elapsed()));
     }
-    exit
+    exit.get()
 }
 
 impl From<&Unused> for Rules {
