@@ -14,3 +14,10 @@ pub const SIGN_FILE: &CStr = c".lasthost.without";
 pub const SHARED_PREFIX: &CStr = c"dovecot.list.index";
 /// The file without which there is no list index.
 pub const SHARED_LOG: &CStr = c"dovecot.list.index.log";
+
+/// A number for a name, the same on every backend (FNV-1a).
+pub fn hash(name: &[u8]) -> u64 {
+    name.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

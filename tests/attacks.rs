@@ -17,7 +17,8 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{execve, mkfifo};
 
 use common::{
-    GID, HERE, Lab, OTHER_UID, PREFIX, UID, names_in, release_wrapper, set_owner_and_mode,
+    GID, HERE, Lab, OTHER_UID, PREFIX, UID, UNFINISHED_CLAIM, names_in, release_wrapper,
+    set_owner_and_mode,
 };
 
 /// Logins while somebody swaps files.
@@ -112,7 +113,7 @@ fn whatever_a_user_swaps_under_his_logins_of_root_s_harms_nobody_else() {
                 own.join(PREFIX),
                 own.join("dovecot.list.index.log"),
                 index.join(".lasthost"),
-                index.join(".lasthost.backend-a"),
+                index.join(UNFINISHED_CLAIM),
             ];
             let mut round = 0;
             while !over.load(Ordering::Relaxed) {
@@ -174,7 +175,7 @@ fn a_sparse_file_of_a_terabyte_holds_up_nobody() {
         lab.record_file(HERE),
         lab.list_index(HERE).join(PREFIX),
         lab.claim_file(),
-        lab.index().join(".lasthost.backend-a"),
+        lab.index().join(UNFINISHED_CLAIM),
     ] {
         let file = File::options().create(true).append(true).open(&path);
         let file = file.expect("the lab's own");

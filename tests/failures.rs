@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use common::trace::{Call, Traced};
 use common::{
-    GID, HERE, Lab, Login, OTHER_UID, PREFIX, Session, THERE, UID, fill, list_index_names,
-    mount_tmpfs, names_in, remount, set_owner_and_mode,
+    GID, HERE, Lab, Login, OTHER_UID, PREFIX, Session, THERE, UID, UNFINISHED_CLAIM, fill,
+    list_index_names, mount_tmpfs, names_in, remount, set_owner_and_mode,
 };
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -309,7 +309,7 @@ fn what_a_crash_left_at_the_temporary_name_is_cleared_away() {
     for (what, put) in OBSTACLES {
         println!("{what}");
         let lab = moved_user();
-        let temporary = lab.index().join(".lasthost.backend-a");
+        let temporary = lab.index().join(UNFINISHED_CLAIM);
         put(&lab, &temporary);
         let session = lab.login().run();
         if what == "directory" {
@@ -322,9 +322,25 @@ fn what_a_crash_left_at_the_temporary_name_is_cleared_away() {
         assert_targets_untouched(&lab);
     }
     let lab = moved_user();
-    lab.write(&lab.index().join(".lasthost.backend-a"), "half a cl");
+    lab.write(&lab.index().join(UNFINISHED_CLAIM), "half a cl");
     lab.login().run().assert_vouched();
     assert_eq!(names_in(&lab.index()), [".lasthost"]);
+}
+
+#[test]
+fn what_crashes_leave_under_names_that_change_is_limited() {
+    let lab = moved_user();
+    for number in 0..300 {
+        lab.configure(&format!("hostname = \"container-{number}\"\n"));
+        let mut login = lab.login().trace();
+        login.run_to_call(libc::SYS_renameat);
+        // Killed, and never called so again.
+        drop(login);
+    }
+    let left = names_in(&lab.index()).len();
+    assert!(left <= 1 + 256, "{left} files");
+    lab.configure("# Nothing.\n");
+    lab.login().run().assert_vouched();
 }
 
 // The record
@@ -605,6 +621,77 @@ fn logins_that_give_up_on_the_lock_together_all_leave_the_sign_of_their_sessions
         sessions.into_iter().for_each(common::close);
         assert_right_again(&lab);
     }
+}
+
+/// Takes a lock on one byte of the sign's file, until that is closed.
+fn hold_byte(sign: &File, kind: i32, place: u64) {
+    // SAFETY: zero is a valid struct flock.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as i16;
+    lock.l_start = place as i64;
+    lock.l_len = 1;
+    fcntl(sign, FcntlArg::F_OFD_SETLK(&lock)).expect("nobody else has it");
+}
+
+/// The sign's file at [`HERE`], and the byte of the list index in it.
+fn sign_file(lab: &Lab) -> (File, u64) {
+    let path = lab.list_index(HERE).join(".lasthost.without");
+    let file = File::options().read(true).write(true).open(path);
+    let hash = PREFIX
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    (file.expect("a login made it"), 4 + (hash >> 2))
+}
+
+#[test]
+fn all_waits_of_a_login_together_are_bounded() {
+    let lab = Lab::with_settled_user();
+    lab.login().run().assert_vouched();
+    lab.login_at(THERE).run().assert_vouched();
+    lab.configure("lock_timeout = '2 s'\n");
+    // Somebody has the lock, and somebody else the sign, without a note.
+    let (sign, place) = sign_file(&lab);
+    hold_byte(&sign, libc::F_RDLCK, place);
+    let held = hold_lock(&lab);
+    let login = lab.login().start();
+    let began = Instant::now();
+    std::thread::sleep(Duration::from_millis(1400));
+    common::close(held);
+    login.wait().assert_not_vouched();
+    let took = began.elapsed();
+    assert!(took < Duration::from_millis(2100), "{took:?}");
+}
+
+#[test]
+fn whatever_a_user_writes_into_the_sign_holds_up_nobody() {
+    let lab = Lab::with_settled_user();
+    lab.login_at(THERE).run().assert_vouched();
+    let held = hold_lock(&lab);
+    lab.configure("lock_timeout = '1 s'\n");
+    let open = lab.login().staying_open().run();
+    open.assert_not_vouched();
+    common::close(held);
+    lab.configure("# Nothing.\n");
+    // A session whose connection is gone and whose process, the first one, is not; again and again.
+    let (sign, _) = sign_file(&lab);
+    let path = lab.list_index(HERE).join(".lasthost.without");
+    let note = fs::read_to_string(&path).expect("the login left it");
+    common::close(open);
+    while !lab.helpers().is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut fields: Vec<&str> = note.split_whitespace().take(7).collect();
+    fields[5] = "1.0";
+    let note = format!("{:255}\n", fields.join(" "));
+    fs::write(&path, note.repeat(100)).expect("it is there");
+    hold_byte(&sign, libc::F_WRLCK, 0);
+    let began = Instant::now();
+    let session = lab.login().run();
+    session.assert_not_vouched().assert_logged(&["still open"]);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::trace::{Call, Traced};
 use common::{
-    GID, HERE, Lab, Login, PREFIX, Session, THERE, UID, claim_in, close, list_index_names,
-    names_in, record, set_owner_and_mode,
+    GID, HERE, Lab, Login, OTHER_UID, PREFIX, Session, THERE, UID, claim_in, close,
+    list_index_names, names_in, record, set_owner_and_mode,
 };
 use nix::mount::{MsFlags, mount};
 
@@ -279,11 +279,11 @@ fn the_record_is_emptied_then_the_list_index_deleted_then_claimed_then_recorded(
             "look at INDEX",
             "write",
             "unlink dovecot.list.index",
-            "create .lasthost.backend-a",
+            "create .lasthost.45",
             "write",
             "sync",
             "set times",
-            "rename .lasthost.backend-a .lasthost",
+            "rename .lasthost.45 .lasthost",
             "create .lasthost.without",
             "write",
             "truncate",
@@ -417,6 +417,43 @@ fn of_two_names_for_one_mailbox_one_has_a_list_index() {
         .assert_vouched()
         .assert_silent();
     lab.login().run().assert_not_vouched();
+}
+
+#[test]
+fn a_directory_by_another_path_is_the_same_one() {
+    let lab = Lab::new();
+    let directory = lab.list_index(HERE).display().to_string();
+    let spelled = directory.replacen("/dev/shm/", "/dev/shm//", 1);
+    let location = |directory: &str, prefix: &str| {
+        let index = lab.index();
+        format!(
+            "mdbox:~/mdbox:INDEX={}:LISTINDEX={directory}/{prefix}",
+            index.display()
+        )
+    };
+    let login = |directory: &str, prefix| lab.login().location(location(directory, prefix)).run();
+    login(&spelled, PREFIX).assert_vouched();
+    // Booted anew, and written otherwise.
+    fs::remove_dir_all(&directory).expect("/dev/shm is the lab's own");
+    login(&directory, PREFIX).assert_vouched();
+    // Another list index there, of which nothing is recorded after "usercache forget", is none.
+    fs::write(lab.record_file(HERE), " \n").expect("it is there");
+    login(&directory, "list").assert_vouched();
+    // With a record it is one.
+    login(&directory, PREFIX).assert_not_vouched();
+}
+
+#[test]
+fn a_claim_that_another_user_made_leads_to_no_list_index() {
+    let lab = Lab::with_settled_user();
+    lab.login_at(THERE).run().assert_vouched();
+    set_owner_and_mode(&lab.claim_file(), OTHER_UID, 0o600);
+    let session = lab.login().run();
+    session.assert_not_vouched();
+    session.assert_logged(&["cannot read", "another user of this mailbox"]);
+    assert!(!lab.is_recorded(HERE));
+    // If there is none any more, it is over with that.
+    lab.login().run().assert_vouched();
 }
 
 #[test]
@@ -860,7 +897,7 @@ fn in_maildir_plus_plus_the_claim_is_no_dot_name_at_any_moment() {
             made.push(login.string(call.arguments[1]));
         }
         login.finish().assert_vouched();
-        assert_eq!(made, [format!("{expected}.backend-a")]);
+        assert_eq!(made, [format!("{expected}.45")]);
         assert_eq!(names_in(&lab.index()), [expected]);
     }
 }

@@ -4,11 +4,14 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, Instant};
 
 use common::{HERE, Lab, Session, THERE, UID, close, set_owner_and_mode};
+use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -120,6 +123,61 @@ fn a_helper_that_is_told_to_end_claims_first() {
     lab.login().run().assert_vouched();
 }
 
+/// How long a helper that is told to end may wait for what it still wants to do.
+const GRACE: Duration = Duration::from_secs(15);
+
+#[test]
+fn a_helper_that_is_told_to_end_does_so_although_index_is_missing() {
+    let lab = Lab::new();
+    let session = session_of_a_new_user(&lab);
+    kill(helper(&lab), Signal::SIGTERM).expect("it runs");
+    // The session ends together with it, and nobody can be claimed.
+    close(session);
+    let began = Instant::now();
+    wait_until("ended", || lab.helpers().is_empty());
+    assert!(began.elapsed() < GRACE, "{:?}", began.elapsed());
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_helper_that_is_told_to_end_does_so_although_the_file_server_does_not_answer() {
+    let lab = Lab::new();
+    let session = session_of_a_new_user(&lab);
+    let helper = helper(&lab);
+    // Before a call to the server its thread stands still, and notices nothing but its end: as in a call
+    // that a dead server does not answer (TASK_KILLABLE).
+    ptrace::seize(helper, Options::PTRACE_O_TRACESYSGOOD).expect("it runs");
+    ptrace::interrupt(helper).expect("it is traced");
+    loop {
+        let stopped = waitpid(helper, Some(WaitPidFlag::__WALL)).expect("it is traced");
+        let registers = ptrace::getregs(helper).expect("it stands still");
+        let memory = format!("/proc/{helper}/mem");
+        let mut path = vec![0; lab.index().as_os_str().len() + 1];
+        let opens = matches!(stopped, WaitStatus::PtraceSyscall(_))
+            && registers.orig_rax == libc::SYS_openat as u64;
+        let memory = fs::File::open(memory).expect("it is traced");
+        if opens && memory.read_exact_at(&mut path, registers.rsi).is_ok() {
+            path.pop();
+            if path == lab.index().as_os_str().as_bytes() {
+                break;
+            }
+        }
+        ptrace::syscall(helper, None).expect("it stands still");
+    }
+    kill(helper, Signal::SIGTERM).expect("it is there");
+    let began = Instant::now();
+    wait_until("ended", || lab.helpers().is_empty());
+    assert!(began.elapsed() < GRACE, "{:?}", began.elapsed());
+    let ended = waitpid(helper, Some(WaitPidFlag::__WALL));
+    assert!(ended.is_ok(), "{ended:?}");
+    // What it knows of the session is still there.
+    make_index(&lab);
+    let beside = lab.login().run();
+    beside.assert_not_vouched().assert_logged(&["still open"]);
+    close(session);
+    lab.login().run().assert_vouched();
+}
+
 #[test]
 fn a_helper_that_is_killed_leaves_behind_who_its_session_is() {
     let lab = Lab::new();
@@ -176,6 +234,49 @@ fn a_helper_keeps_nothing_of_the_session_s_and_nothing_of_root_s() {
     }
 }
 
+#[test]
+fn whoever_ends_late_takes_nobody_else_s_note_along() {
+    let lab = Lab::new();
+    let first = session_of_a_new_user(&lab);
+    let slow = helper(&lab);
+    // As in a call to a slow server.
+    kill(slow, Signal::SIGSTOP).expect("it runs");
+    close(first);
+    let second = lab.login().staying_open().run();
+    second.assert_not_vouched();
+    let mut others = lab.helpers().into_iter().filter(|&helper| helper != slow);
+    let other = others
+        .next_back()
+        .expect("it stays behind for the second one");
+    kill(slow, Signal::SIGCONT).expect("it is stopped");
+    make_index(&lab);
+    wait_until("it has ended", || !lab.helpers().contains(&slow));
+    kill(other, Signal::SIGKILL).expect("it runs");
+    wait_until("gone", || lab.helpers().is_empty());
+    let beside = lab.login().run();
+    beside.assert_not_vouched().assert_logged(&["still open"]);
+    close(second);
+    lab.login().run().assert_vouched();
+}
+
+#[test]
+fn of_sessions_whose_index_cannot_be_written_one_process_goes_on() {
+    let lab = Lab::with_settled_user();
+    lab.login_at(THERE).run().assert_vouched();
+    set_owner_and_mode(&lab.index(), UID, 0o500);
+    for _ in 0..5 {
+        lab.login().run().assert_not_vouched();
+    }
+    wait_until("one is left", || lab.helpers().len() <= 1);
+    lab.login().run().assert_not_vouched();
+    wait_until("one is left again", || lab.helpers().len() == 1);
+    assert!(lab.is_recorded(THERE));
+    set_owner_and_mode(&lab.index(), UID, 0o700);
+    wait_until("claimed for all of them", || !lab.is_recorded(THERE));
+    wait_until("over", || lab.helpers().is_empty());
+    lab.login().run().assert_vouched();
+}
+
 /// Whose sign has no place in LISTINDEX, but another login's in a moment.
 fn session_without_a_place(lab: &Lab) -> Session<'_> {
     let parent = lab
@@ -229,5 +330,8 @@ fn a_session_whose_sign_had_no_place_leaves_it_as_soon_as_there_is_one() {
     let beside = lab.login().run();
     beside.assert_not_vouched().assert_logged(&["still open"]);
     close(session);
+    // Nor does the claim name it any longer: who carries that on may never be called as before.
+    wait_until("over", || lab.helpers().is_empty());
+    assert!(!claim_says(&lab, "without"));
     lab.login().run().assert_vouched();
 }

@@ -159,15 +159,23 @@ impl ListIndexDirectory {
         ListIndexDirectory::open(path, actor.user())
     }
 
-    /// Whether it is the directory with this device number (major, minor) and inode number.
+    /// Its device number (major, minor) and inode number.
     ///
     /// # Errors
-    /// If its own numbers are not known.
-    pub fn is_same_as(&self, other: (u32, u32, u64)) -> Result<bool, DirectoryError> {
+    /// If they are not known.
+    pub fn device_and_inode(&self) -> Result<(u32, u32, u64), DirectoryError> {
         match Attributes::of_local(&self.fd) {
-            Ok(attributes) => Ok(attributes.device_and_inode() == other),
+            Ok(attributes) => Ok(attributes.device_and_inode()),
             Err(errno) => Err(DirectoryError::Unusable(self.path.clone(), errno)),
         }
+    }
+
+    /// Whether it is the same directory, by whatever path.
+    ///
+    /// # Errors
+    /// If nobody knows.
+    pub fn is_same_as(&self, other: &ListIndexDirectory) -> Result<bool, DirectoryError> {
+        Ok(self.device_and_inode()? == other.device_and_inode()?)
     }
 
     /// Whom it belongs to.

@@ -95,7 +95,8 @@ impl Deadline {
         self.remaining().is_zero()
     }
 
-    fn remaining(&self) -> Duration {
+    /// What is left of it.
+    pub fn remaining(&self) -> Duration {
         let now = Instant::now();
         let end = self.end.get().unwrap_or_else(|| {
             // A wait past the end of time: a year will do.

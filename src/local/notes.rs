@@ -20,8 +20,7 @@ const LONGEST: u64 = 4096 * SLOT as u64;
 /// The byte that is locked while slots are written.
 const SLOTS: u64 = 0;
 
-/// How long to wait for the lock on the slots.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// Between two attempts to get the lock on the slots.
 const SHORT_PAUSE: Duration = Duration::from_millis(1);
 
 /// One slot: `1 <place> <since> <lingers since> <session>`.
@@ -73,34 +72,6 @@ impl Note {
     }
 }
 
-impl Note {
-    /// Whether its session is over. Whoever first finds that only the process is left adds the time
-    /// to the note.
-    fn is_over(&self, file: &File, slot: u64) -> bool {
-        let now = boot::time().as_secs().max(1);
-        match self.session.state() {
-            State::Over => true,
-            State::Open => false,
-            State::Lingering if self.lingers_since == 0 => {
-                let turn = Turn::take(file);
-                let mut there = [0; SLOT];
-                let unchanged = file.read_exact_at(&mut there, slot).is_ok()
-                    && Note::of_slot(&there) == Ok(Some(*self));
-                if let (Some(turn), true) = (turn, unchanged) {
-                    let lingering = Note {
-                        lingers_since: now,
-                        ..*self
-                    };
-                    // Without room for that, it lingers until its process ends.
-                    let _ = turn.write(slot, &lingering.to_slot());
-                }
-                false
-            }
-            State::Lingering => now.saturating_sub(self.lingers_since) >= LINGERS.as_secs(),
-        }
-    }
-}
-
 /// A slot without a note.
 const FREE: [u8; SLOT] = {
     let mut slot = [b' '; SLOT];
@@ -121,9 +92,9 @@ pub struct OpenSession {
 }
 
 /// Leaves a note that `session` goes without the list index whose place is `place`. Says in which slot
-/// it is, `None` if there is no room for one.
-pub fn leave(file: &File, place: u64, session: Session) -> Option<u64> {
-    let turn = Turn::take(file)?;
+/// it is, `None` if there is no room for one, or others write theirs for longer than `patience`.
+pub fn leave(file: &File, place: u64, session: Session, patience: Duration) -> Option<u64> {
+    let turn = Turn::take(file, patience)?;
     let notes = Notes::read(file).ok()?;
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -143,9 +114,14 @@ pub fn leave(file: &File, place: u64, session: Session) -> Option<u64> {
     turn.write(slot, &note.to_slot()).ok().map(|()| slot)
 }
 
-/// Takes back the note in `slot`. If that fails, whoever reads it finds that the session is over.
-pub fn take_back(file: &File, slot: u64) {
-    if let Some(turn) = Turn::take(file) {
+/// Takes back the note of `session` in `slot`. If that fails, whoever reads it finds that the session is
+/// over; and somebody else may have found so already, and have left his in its place.
+pub fn take_back(file: &File, slot: u64, place: u64, session: Session, patience: Duration) {
+    let Some(turn) = Turn::take(file, patience) else {
+        return;
+    };
+    let is_ours = |note: Note| note.session == session && note.place == place;
+    if turn.read(slot).is_some_and(is_ours) {
         let _ = turn.write(slot, &FREE);
     }
 }
@@ -157,22 +133,51 @@ pub fn take_back(file: &File, slot: u64) {
 /// If they cannot be read.
 pub fn open_session(file: &File, place: Option<u64>) -> io::Result<Option<OpenSession>> {
     let notes = Notes::read(file)?;
+    let now = boot::time().as_secs().max(1);
+    let mut since: Option<u64> = None;
     let mut is_only_lingering = !notes.doubtful;
-    let since = notes
-        .notes
-        .iter()
-        .filter(|(_, note)| place.is_none_or(|place| place == note.place))
-        .filter(|(slot, note)| !note.is_over(file, *slot))
-        .map(|(_, note)| {
-            is_only_lingering &= note.session.state() != State::Open;
-            note.since
-        })
-        .min();
+    let mut without_time = Vec::new();
+    for &(slot, note) in &notes.notes {
+        if place.is_some_and(|place| place != note.place) {
+            continue;
+        }
+        match note.session.state() {
+            State::Over => continue,
+            State::Open => is_only_lingering = false,
+            State::Lingering if note.lingers_since == 0 => without_time.push((slot, note)),
+            State::Lingering if now.saturating_sub(note.lingers_since) >= LINGERS.as_secs() => {
+                continue;
+            }
+            State::Lingering => {}
+        }
+        since = Some(since.map_or(note.since, |since| since.min(note.since)));
+    }
+    add_time(file, &without_time, now);
     Ok((since.is_some() || notes.doubtful).then(|| OpenSession {
         since: since.and_then(|since| UNIX_EPOCH.checked_add(Duration::from_secs(since))),
         is_only_held: false,
         is_only_lingering,
     }))
+}
+
+/// Whoever first finds that only the process is left adds the time to the note. Without it the session
+/// lingers until its process ends; so nobody waits here, however many notes somebody has written.
+fn add_time(file: &File, notes: &[(u64, Note)], now: u64) {
+    if notes.is_empty() {
+        return;
+    }
+    let Some(turn) = Turn::take(file, Duration::ZERO) else {
+        return;
+    };
+    for &(slot, note) in notes {
+        if turn.read(slot) == Some(note) {
+            let lingering = Note {
+                lingers_since: now,
+                ..note
+            };
+            let _ = turn.write(slot, &lingering.to_slot());
+        }
+    }
 }
 
 /// What is in the slots.
@@ -220,18 +225,24 @@ impl Notes {
 struct Turn<'a>(&'a File);
 
 impl<'a> Turn<'a> {
-    /// `None` if somebody else has it for too long.
-    fn take(file: &'a File) -> Option<Turn<'a>> {
+    /// `None` if somebody else has it for so long.
+    fn take(file: &'a File, patience: Duration) -> Option<Turn<'a>> {
         let began = Instant::now();
         loop {
             match range_lock::try_exclusive(file, SLOTS, 1) {
                 Ok(()) => return Some(Turn(file)),
-                Err(Errno::EAGAIN | Errno::EACCES) if began.elapsed() < PATIENCE => {
+                Err(Errno::EAGAIN | Errno::EACCES) if began.elapsed() < patience => {
                     std::thread::sleep(SHORT_PAUSE);
                 }
                 Err(_) => return None,
             }
         }
+    }
+
+    fn read(&self, slot: u64) -> Option<Note> {
+        let mut there = [0; SLOT];
+        self.0.read_exact_at(&mut there, slot).ok()?;
+        Note::of_slot(&there).ok()?
     }
 
     fn write(&self, slot: u64, content: &[u8; SLOT]) -> io::Result<()> {

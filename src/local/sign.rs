@@ -24,23 +24,29 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, fchmod, fstat, fstatat};
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::local::directory::ListIndexDirectory;
 use crate::local::notes::{self, OpenSession};
 use crate::local::session::Session;
-use crate::names::SIGN_FILE;
+use crate::names::{SIGN_FILE, hash};
+use crate::system::entries::open_here;
 use crate::system::file_status::is_regular;
 use crate::system::range_lock;
+use crate::system::statx::Attributes;
 
 /// Where the bytes begin that are locked by sessions. Before them are that of the
 /// [notes](crate::local::notes) and those of the [seats](crate::local::seat).
+/// There are 2^62 places.
 const PLACES: u64 = 4;
 
-/// How long to wait for a cleaner that is removing the file.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// Where the bytes begin that are locked by those who go on trying to claim, one for each place.
+const WATCHES: u64 = 5 << 60;
+
+/// How long to wait for a cleaner that is removing the file, and for whoever writes a note.
+pub const PATIENCE: Duration = Duration::from_millis(200);
 const SHORT_PAUSE: Duration = Duration::from_millis(1);
 
 /// Why the sign cannot be left or read.
@@ -85,12 +91,13 @@ impl Sign {
     /// be empty by then, or be removed before anybody can trust it.
     ///
     /// # Errors
-    /// If it cannot be locked. Without room for the note there is the lock alone, see
-    /// [`Sign::is_noted`].
+    /// If it cannot be locked. Without room for the note, or where others write theirs for longer than
+    /// `patience`, there is the lock alone, see [`Sign::is_noted`].
     pub fn leave(
         directory: &ListIndexDirectory,
         prefix: &CStr,
         session: Session,
+        patience: Duration,
     ) -> Result<Sign, SignError> {
         let place = place_of(prefix);
         let began = Instant::now();
@@ -105,11 +112,11 @@ impl Sign {
                         slot: Cell::new(None),
                         session,
                     };
-                    sign.note();
+                    sign.note(patience);
                     return Ok(sign);
                 }
                 // A cleaner holds it exclusively while it removes the file.
-                Ok(()) | Err(Errno::EAGAIN | Errno::EACCES) if began.elapsed() < PATIENCE => {
+                Ok(()) | Err(Errno::EAGAIN | Errno::EACCES) if began.elapsed() < patience => {
                     std::thread::sleep(SHORT_PAUSE);
                 }
                 Ok(()) => return Err(failed(directory, Errno::ESTALE)),
@@ -134,18 +141,40 @@ impl Sign {
     }
 
     /// Writes the note, if there is none yet and there is room for it.
-    pub fn note(&self) {
+    pub fn note(&self, patience: Duration) {
         if !self.is_noted() {
-            self.slot
-                .set(notes::leave(&self.file, self.place, self.session));
+            let slot = notes::leave(&self.file, self.place, self.session, patience);
+            self.slot.set(slot);
         }
     }
 
-    /// The session is over: takes back the note, and the lock with it.
-    pub fn take_back(self) {
+    /// The session is over: takes back the note and the lock.
+    pub fn take_back(self) -> Former {
         if let Some(slot) = self.slot.get() {
-            notes::take_back(&self.file, slot);
+            notes::take_back(&self.file, slot, self.place, self.session, PATIENCE);
         }
+        let _ = range_lock::unlock(&self.file, self.place);
+        Former {
+            file: self.file,
+            place: self.place,
+        }
+    }
+}
+
+/// What is left of the sign of a session that is over.
+#[derive(Debug)]
+pub struct Former {
+    file: File,
+    place: u64,
+}
+
+impl Former {
+    /// Whether it is for this process to go on trying to claim. One is enough for all sessions of a list
+    /// index that are over: what is claimed now is claimed for all of them. In doubt it is.
+    pub fn is_to_go_on(&self) -> bool {
+        let watch = WATCHES + (self.place - PLACES) / 2;
+        let taken = range_lock::try_exclusive(&self.file, watch, 1);
+        taken != Err(Errno::EAGAIN) && taken != Err(Errno::EACCES)
     }
 }
 
@@ -163,7 +192,7 @@ pub fn open_session(
         return Ok(None);
     };
     let place = prefix.map(place_of);
-    let (from, length) = place.map_or((PLACES, 0), |place| (place, 1));
+    let (from, length) = place.map_or((PLACES, WATCHES - PLACES), |place| (place, 1));
     let held = range_lock::is_held(&file, from, length);
     let held = held.map_err(|errno| failed(directory, errno))?;
     let noted =
@@ -192,7 +221,7 @@ pub fn remove(directory: &ListIndexDirectory) -> Result<bool, SignError> {
     let Some(file) = open(directory, OFlag::empty())? else {
         return Ok(true);
     };
-    match range_lock::try_exclusive(&file, PLACES, 0) {
+    match range_lock::try_exclusive(&file, PLACES, WATCHES - PLACES) {
         Ok(()) => {}
         Err(Errno::EAGAIN | Errno::EACCES) => return Ok(false),
         Err(errno) => return Err(failed(directory, errno)),
@@ -210,14 +239,8 @@ pub fn remove(directory: &ListIndexDirectory) -> Result<bool, SignError> {
 
 /// The byte that is the lock of the list index called `prefix`.
 fn place_of(prefix: &CStr) -> u64 {
-    // FNV-1a. Two list indexes with one number would only wait for each other.
-    let hash = prefix
-        .to_bytes()
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, &byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-    PLACES + (hash >> 2)
+    // Two list indexes with one number would only wait for each other.
+    PLACES + (hash(prefix.to_bytes()) >> 2)
 }
 
 /// `None` if there is no such file, and none is to be made.
@@ -226,12 +249,16 @@ pub(super) fn open(
     further: OFlag,
 ) -> Result<Option<File>, SignError> {
     let path = || directory.path_of(SIGN_FILE);
-    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let mode = Mode::from_bits_truncate(0o600);
-    let file = match openat(directory.as_fd(), SIGN_FILE, flags | further, mode) {
+    let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | further;
+    let own = Mode::S_IRUSR | Mode::S_IWUSR;
+    // openat2(2) takes a mode for a new file alone.
+    let is_made = further.contains(OFlag::O_CREAT);
+    let mode = if is_made { own } else { Mode::empty() };
+    let file = match open_here(directory.as_fd(), SIGN_FILE, flags, mode) {
         Ok(file) => File::from(file),
-        Err(Errno::ENOENT) if !further.contains(OFlag::O_CREAT) => return Ok(None),
-        Err(Errno::ELOOP | Errno::EISDIR | Errno::ENXIO) => {
+        Err(Errno::ENOENT) if !is_made => return Ok(None),
+        // EXDEV: something is mounted there, which may never answer.
+        Err(Errno::ELOOP | Errno::EISDIR | Errno::ENXIO | Errno::EXDEV) => {
             return Err(SignError::NotAFile(path()));
         }
         Err(errno) => return Err(failed(directory, errno)),
@@ -242,15 +269,15 @@ pub(super) fn open(
     }
     if status.st_mode & 0o600 != 0o600 {
         // Made under an umask that would keep its owner out.
-        fchmod(&file, mode).map_err(|errno| failed(directory, errno))?;
+        fchmod(&file, own).map_err(|errno| failed(directory, errno))?;
     }
     Ok(Some(file))
 }
 
 fn is_current(directory: &ListIndexDirectory, file: &File) -> Result<bool, SignError> {
-    let ours = fstat(file).map_err(|errno| failed(directory, errno))?;
-    match fstatat(directory.as_fd(), SIGN_FILE, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Ok(there) => Ok((there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)),
+    let ours = Attributes::of_local(file).map_err(|errno| failed(directory, errno))?;
+    match Attributes::known(directory.as_fd(), SIGN_FILE) {
+        Ok(there) => Ok(there.device_and_inode() == ours.device_and_inode()),
         Err(Errno::ENOENT) => Ok(false),
         Err(errno) => Err(failed(directory, errno)),
     }

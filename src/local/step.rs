@@ -73,7 +73,7 @@ pub fn is_index(
     directory: &ListIndexDirectory,
     index: &IndexDirectory<'_>,
 ) -> Result<bool, DirectoryError> {
-    directory.is_same_as(index.device_and_inode())
+    Ok(directory.device_and_inode()? == index.device_and_inode())
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@
 //! session. If this process is killed, the next login judges by what the sign says of the session.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -15,9 +17,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::actor::Actor;
 use crate::config::{LogSettings, Target};
-use crate::event::Events;
+use crate::event::{Events, Level};
 use crate::local::session::{LINGERS, Session, State};
-use crate::local::sign::Sign;
+use crate::local::sign::{Former, PATIENCE, Sign};
 use crate::log::Log;
 use crate::nfs::directory::IndexError;
 use crate::reconcile::Reconciliation;
@@ -39,11 +41,20 @@ const YOUNG: Duration = Duration::from_secs(60);
 /// How long to wait for a session that ends together with this process.
 const ENDS_TOGETHER: Duration = Duration::from_secs(5);
 
+/// How long to wait for a file server after this process was told to end.
+const ENDS_WITHOUT_ANSWER: Duration = Duration::from_secs(10);
+
+/// For the thread that does so. The least that every C library takes.
+const STACK: usize = 16 * 1024;
+
 /// How long to watch a process whose session has lost its connection: it may be expunging.
 const EXPUNGES: Duration = Duration::from_secs(3600);
 
-/// How long after the end of a session to wait for a missing INDEX.
+/// How long after the end of a session to wait for an INDEX that is missing or cannot be claimed.
 const AWAY: Duration = Duration::from_secs(3600);
+
+/// The same where LISTINDEX does not show who else waits: there may be many.
+const AWAY_UNSEEN: Duration = Duration::from_secs(300);
 
 /// Leaves a process behind that looks after the session `unvouched` until it is over.
 ///
@@ -82,6 +93,7 @@ fn stay(
     settings: LogSettings,
 ) -> nix::Result<()> {
     let Unvouched { sign, claimed } = unvouched;
+    let is_named = claimed != Claimed::No && !sign.as_ref().is_some_and(Sign::is_noted);
     let requests = signals::requests_to_end()?;
     let mut kept = vec![requests.as_raw_fd()];
     kept.extend(sign.as_ref().map(|sign| sign.file().as_raw_fd()));
@@ -112,7 +124,9 @@ fn stay(
         process: process.open().ok(),
         session,
         sign,
+        former: None,
         claimed,
+        is_named,
         is_over: false,
         is_to_end: false,
         began: Instant::now(),
@@ -124,25 +138,21 @@ fn stay(
 struct Watch<'a> {
     reconciliation: &'a Reconciliation<'a>,
     log: &'a dyn Events,
+    /// Readable from the moment on when this process is told to end.
     requests: OwnedFd,
     /// While it runs.
     process: Option<OwnedFd>,
     session: Session,
     sign: Option<Sign>,
+    /// In place of the sign, when the session is over.
+    former: Option<Former>,
     claimed: Claimed,
+    /// Whether a claim names the session.
+    is_named: bool,
     is_over: bool,
     /// Whether this process was told to end.
     is_to_end: bool,
     began: Instant,
-}
-
-/// Why a wait ended.
-#[derive(PartialEq, Eq)]
-enum Woken {
-    /// It is time to look again.
-    ByTime,
-    /// This process is to end.
-    ByRequest,
 }
 
 impl Watch<'_> {
@@ -181,27 +191,26 @@ impl Watch<'_> {
             if until.is_some_and(|until| Instant::now() >= until) {
                 return false;
             }
-            if Instant::now() >= next_attempt {
+            if self.is_to_end && until.is_none() {
+                let _ = self.claim_again();
+                until = Some(Instant::now() + ENDS_TOGETHER);
+            } else if Instant::now() >= next_attempt {
                 self.make_up();
                 pause = (pause * 2).min(LONGEST_PAUSE);
                 next_attempt = Instant::now() + pause;
             }
-            let look = if self.began.elapsed() < YOUNG {
+            self.wait(if self.began.elapsed() < YOUNG {
                 LOOK_OFTEN
             } else {
                 LOOK_SELDOM
-            };
-            if self.wait(look) == Woken::ByRequest {
-                let _ = self.claim_again();
-                until = until.or(Some(Instant::now() + ENDS_TOGETHER));
-            }
+            });
         }
     }
 
     /// Does what could not be done when the session began.
     fn make_up(&mut self) {
         match &self.sign {
-            Some(sign) => sign.note(),
+            Some(sign) => sign.note(PATIENCE),
             None => self.sign = self.reconciliation.leave_sign_late(self.session),
         }
         if self.claimed == Claimed::No && self.claim_again().is_ok() {
@@ -213,11 +222,25 @@ impl Watch<'_> {
         }
     }
 
-    /// Claims the user unless what this session claimed still stands.
+    /// Claims the user unless what this session claimed still stands. A claim that names it does not
+    /// stay when it is over: its host may be called otherwise later, and nobody else takes the name out.
     fn claim_again(&mut self) -> Result<(), IndexError> {
+        if self.is_named && self.session.state() == State::Over {
+            self.claimed = ending_in_time(&self.requests, || {
+                self.reconciliation.claim_after(&self.session)
+            })?;
+            self.is_named = false;
+            return Ok(());
+        }
         let noted = self.is_over || self.sign.as_ref().is_some_and(Sign::is_noted);
         let session = (!noted).then_some(self.session);
-        self.claimed = self.reconciliation.claim_unless(self.claimed, session)?;
+        let before = self.claimed;
+        self.claimed = ending_in_time(&self.requests, || {
+            self.reconciliation.claim_unless(before, session)
+        })?;
+        if self.claimed != before {
+            self.is_named = session.is_some();
+        }
         Ok(())
     }
 
@@ -230,74 +253,99 @@ impl Watch<'_> {
             // After the first attempt, so that a login which waits for it need not claim itself. A
             // session that is over keeps nobody from anything.
             if let Some(sign) = self.sign.take() {
-                sign.take_back();
+                self.former = Some(sign.take_back());
+            }
+            let Err(error) = claimed else {
+                return;
+            };
+            // Each login of a user whose INDEX cannot be written comes here.
+            let is_to_go_on = self.former.as_ref().is_none_or(Former::is_to_go_on);
+            if self.is_to_end || !is_to_go_on {
+                return;
             }
             let index = self.reconciliation.index.path.display();
-            match claimed {
-                Ok(()) => return,
-                Err(IndexError::Missing(_)) => {
-                    if ended.elapsed() >= AWAY {
-                        return self.log.info(format_args!(
-                            "{index} did not exist during a session without list index, nor for an hour after it: nobody could claim the user"
-                        ));
-                    }
-                }
-                Err(error) if !told => {
-                    told = true;
-                    self.log.error(format_args!(
-                        "cannot claim {index} after a session without list index, trying again; until then other backends may show old folders: {error}"
-                    ));
-                }
-                Err(_) => {}
+            let is_missing = matches!(error, IndexError::Missing(_));
+            let most = self.former.as_ref().map_or(AWAY_UNSEEN, |_| AWAY);
+            if ended.elapsed() >= most {
+                let minutes = most.as_secs() / 60;
+                let level = if is_missing {
+                    Level::Info
+                } else {
+                    Level::Error
+                };
+                return self.log.event(level, &format_args!(
+                    "gave up claiming {index}, {minutes} minutes after a session without list index: {error}"
+                ));
             }
-            if self.is_to_end {
-                return;
+            if !is_missing && !told {
+                told = true;
+                self.log.error(format_args!(
+                    "cannot claim {index} after a session without list index, trying again; until then other backends may show old folders: {error}"
+                ));
             }
-            if self.wait_for_time(pause) == Woken::ByRequest {
-                let _ = self.claim_again();
-                return;
-            }
+            self.wait(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
     fn wait_for_process(&mut self) {
         let began = Instant::now();
-        while self.process.is_some() && began.elapsed() < EXPUNGES {
-            if self.wait(EXPUNGES - began.elapsed().min(EXPUNGES)) == Woken::ByRequest {
-                return;
-            }
+        while self.process.is_some() && !self.is_to_end && began.elapsed() < EXPUNGES {
+            self.wait(EXPUNGES.saturating_sub(began.elapsed()));
         }
         self.process = None;
     }
 
-    /// Waits until the mail process ends, but not longer than `time`.
-    fn wait(&mut self, time: Duration) -> Woken {
+    /// Waits until the mail process ends or this one is told to end, but not longer than `time`.
+    fn wait(&mut self, time: Duration) {
         let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
-        let mut polled = vec![PollFd::new(self.requests.as_fd(), PollFlags::POLLIN)];
+        // An array: this is done for days, and no memory is given back.
         let process = self.process.as_ref();
-        polled.extend(process.map(|process| PollFd::new(process.as_fd(), PollFlags::POLLIN)));
+        let mut polled = [
+            polled(&self.requests, !self.is_to_end),
+            polled(process.unwrap_or(&self.requests), process.is_some()),
+        ];
         let _ = poll(&mut polled, timeout);
-        let requested = polled[0].any().unwrap_or(false);
+        self.is_to_end |= polled[0].any().unwrap_or(false);
         if process.is_some_and(process::has_ended) {
             self.process = None;
         }
-        if requested {
-            // Read, so that it does not wake this process again.
-            let _ = nix::unistd::read(&self.requests, &mut [0; 128]);
-            return Woken::ByRequest;
-        }
-        Woken::ByTime
     }
+}
 
-    fn wait_for_time(&self, time: Duration) -> Woken {
-        let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
-        let mut polled = [PollFd::new(self.requests.as_fd(), PollFlags::POLLIN)];
-        let _ = poll(&mut polled, timeout);
-        if polled[0].any().unwrap_or(false) {
-            Woken::ByRequest
-        } else {
-            Woken::ByTime
-        }
-    }
+/// Does `work`, which waits for the file server. If that does not answer, nothing ends a call to it but
+/// the end of the process: so that comes in time when this process is told to end.
+fn ending_in_time<T>(requests: &OwnedFd, work: impl FnOnce() -> T) -> T {
+    // Where there is no room for this, SIGKILL has to do it.
+    let Ok((working, done)) = UnixStream::pair() else {
+        return work();
+    };
+    thread::scope(|scope| {
+        let end = move || {
+            let mut polled = [
+                PollFd::new(done.as_fd(), PollFlags::POLLIN),
+                PollFd::new(requests.as_fd(), PollFlags::POLLIN),
+            ];
+            let _ = poll(&mut polled, PollTimeout::NONE);
+            let patience = PollTimeout::try_from(ENDS_WITHOUT_ANSWER);
+            if poll(&mut polled[..1], patience.unwrap_or(PollTimeout::MAX)) == Ok(0) {
+                start::exit(0);
+            }
+        };
+        let thread = thread::Builder::new().stack_size(STACK);
+        let _ = thread.spawn_scoped(scope, end);
+        let result = work();
+        // That is, done.
+        drop(working);
+        result
+    })
+}
+
+fn polled(descriptor: &OwnedFd, is_wanted: bool) -> PollFd<'_> {
+    let events = if is_wanted {
+        PollFlags::POLLIN
+    } else {
+        PollFlags::empty()
+    };
+    PollFd::new(descriptor.as_fd(), events)
 }

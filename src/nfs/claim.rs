@@ -18,6 +18,7 @@ use nix::sys::stat::{FileStat, Mode, fstat, futimens};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use crate::names::hash;
 use crate::nfs::directory::{IndexDirectory, IndexError};
 use crate::nfs::host::HostName;
 use crate::nfs::identity::{Identity, Version, seconds_of};
@@ -172,8 +173,20 @@ impl IndexDirectory<'_> {
     pub fn claim_text(&self) -> Option<ClaimText> {
         // Opened for writing too: for reading alone a server grants a delegation, which has to be
         // returned when the file is replaced a moment later.
-        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let file = openat(self.as_fd(), self.claim_name(), flags, Mode::empty()).ok()?;
+        let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let open = |access| {
+            openat(
+                self.as_fd(),
+                self.claim_name(),
+                access | flags,
+                Mode::empty(),
+            )
+        };
+        let file = open(OFlag::O_RDWR).or_else(|errno| match errno {
+            Errno::EROFS => open(OFlag::O_RDONLY),
+            errno => Err(errno),
+        });
+        let file = file.ok()?;
         let mut text = Vec::new();
         File::from(file).take(LONGEST).read_to_end(&mut text).ok()?;
         Some(ClaimText::parse(&text))
@@ -196,8 +209,8 @@ impl IndexDirectory<'_> {
         let name = self.claim_name();
         let mut made = self.try_claim(text, replaced);
         for _ in 1..MOST_ATTEMPTS {
-            // Deliveries of one backend may claim at the same moment: the other one has cleared this
-            // one's file away, or has renamed it.
+            // Deliveries of one backend may claim at the same moment, and backends that share the temporary
+            // name: the other one has cleared this one's file away, or has renamed it.
             if !matches!(made, Err(Errno::ENOENT | Errno::EEXIST)) {
                 break;
             }
@@ -257,13 +270,15 @@ impl IndexDirectory<'_> {
         CString::new(name).unwrap_or_default()
     }
 
-    /// One name for each backend, so that the next claim from here clears away what a crash left.
+    /// A backend's own name in most cases, so that its next claim clears away what a crash left; but
+    /// one of few, since backends may change theirs, as containers do. Two that share one and claim at
+    /// the same moment get in each other's way, and at most one of them finds its claim in place.
     fn temporary_name(&self, host: &str) -> CString {
         let mut name = self.claim_name().to_bytes().to_vec();
-        name.push(b'.');
-        name.extend_from_slice(host.as_bytes());
-        // A host name holds visible ASCII characters only, so no NUL byte is ever cut off here.
-        CString::new(name).unwrap_or_else(|_| self.claim_name().to_owned())
+        // Two digits.
+        name.extend_from_slice(format!(".{:02x}", hash(host.as_bytes()) & 0xff).as_bytes());
+        // Made from a C string, so there is no NUL byte in it.
+        CString::new(name).unwrap_or_default()
     }
 
     /// Makes a new file. Without O_EXCL at first: with it, NFS stores a verifier in the file's times,

@@ -4,13 +4,13 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use crate::local::directory::ListIndexDirectory;
-use crate::local::lock::{Lock, LockError, Shared};
+use crate::local::directory::{DirectoryError, ListIndexDirectory};
+use crate::local::lock::{Exclusive, Lock, LockError, Shared};
 use crate::local::session::{Session, State};
 use crate::nfs::claim::{ClaimText, Without};
 use crate::nfs::identity::Version;
-use crate::reconcile::Reconciliation;
-use crate::reconcile::outcome::Doubt;
+use crate::reconcile::outcome::{Claimed, Doubt};
+use crate::reconcile::{Difference, Reconciliation};
 
 /// A claim names this many sessions of one backend; Dovecot's mail_max_userip_connections is 10.
 const MOST_NAMED: usize = 32;
@@ -56,6 +56,7 @@ impl Reconciliation<'_> {
     /// names lead to it: neither would learn what is done with the other.
     pub(super) fn confirm_no_other_list_index(
         &self,
+        lock: &Lock<'_, Exclusive>,
         standing: Option<&ClaimText>,
     ) -> Result<(), Doubt> {
         let host = self.host();
@@ -68,7 +69,17 @@ impl Reconciliation<'_> {
         };
         let is_kept = || {
             let prefix = CString::new(other.file_name()?.as_bytes()).ok()?;
-            let directory = ListIndexDirectory::open(other.parent()?, self.actor.user()).ok()?;
+            let directory = match ListIndexDirectory::open(other.parent()?, self.actor.user()) {
+                Ok(directory) => directory,
+                Err(DirectoryError::ForeignOwner(..)) => return Some(()),
+                Err(_) => return None,
+            };
+            if lock.directory().is_same_as(&directory).unwrap_or(false) {
+                // This one by another path, or under another name in it.
+                let is_other = prefix != self.prefix;
+                let record = lock.record(&prefix, Some(&host));
+                return record.filter(|_| is_other).map(drop);
+            }
             match Lock::<Shared>::acquire_existing(&directory) {
                 Ok(lock) => lock.record(&prefix, Some(&host)).map(drop),
                 Err(LockError::TimedOut(_)) => Some(()),
@@ -79,6 +90,31 @@ impl Reconciliation<'_> {
             Some(()) => Err(Doubt::OtherListIndex(other.clone())),
             None => Ok(()),
         }
+    }
+
+    /// Confirms that the claim that stands can be read. Another user may have made it, with a list index of
+    /// his own, which would not learn what is done with this one.
+    pub(super) fn confirm_readable(&self, difference: &Difference<'_>) -> Result<(), Doubt> {
+        let index = &difference.index;
+        match &difference.standing {
+            Some(standing) if standing.host.is_empty() => {
+                Err(Doubt::UnreadableClaim(index.path_of(index.claim_name())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What was claimed when `session`, which a claim named, was over: the claim that stands, if it is this
+    /// backend's and does not name it any more, since then somebody here has found that it was.
+    pub(super) fn claimed_after(&self, session: &Session) -> Claimed {
+        let session = session.to_string();
+        let host = self.host();
+        let standing = self.index.look().ok().and_then(|(index, look)| {
+            let text = look.claim.and_then(|_| index.claim_text())?;
+            let is_named = (text.without.iter()).any(|without| without.session == session);
+            (text.host == host.as_str() && !is_named).then_some(look.claim)
+        });
+        standing.map_or(Claimed::No, Claimed::As)
     }
 
     /// The sessions that the next claim must name: `session`, and of those that the standing claim names

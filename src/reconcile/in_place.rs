@@ -96,7 +96,7 @@ impl Reconciliation<'_> {
             return Ok(look.claim.map_or(Step::Out, Step::In));
         }
         if missing == Missing::Make {
-            self.confirm_no_open_session(&lock)?;
+            self.confirm_no_open_session(&lock, deadline)?;
         }
         Ok(Step::Out)
     }
@@ -136,7 +136,7 @@ impl Reconciliation<'_> {
         let directory = ListIndexDirectory::open_or_make(&self.list_index_directory, self.actor)?;
         let lock = Lock::<Exclusive>::acquire(&directory, deadline)?;
         let _ignored = WriteSignalsIgnored::new();
-        let taken = self.take_over_locked(&lock, forget);
+        let taken = self.take_over_locked(&lock, deadline, forget);
         if taken.is_err() {
             if let Err(error) = lock.empty_record(&self.prefix) {
                 self.events.error(error);
@@ -148,9 +148,10 @@ impl Reconciliation<'_> {
     fn take_over_locked(
         &self,
         lock: &Lock<'_, Exclusive>,
+        deadline: &Deadline,
         forget: &mut impl FnMut() -> bool,
     ) -> Result<Identity, Doubt> {
-        let difference = match self.look_again(lock)? {
+        let difference = match self.look_again(lock, deadline)? {
             Sides::Equal(claim) => return Ok(claim),
             Sides::Differ(difference) => difference,
         };
@@ -165,7 +166,7 @@ impl Reconciliation<'_> {
         if !forget() {
             return Err(Doubt::NotForgotten);
         }
-        self.record(lock, claim, &difference)?;
+        self.record(lock, deadline, claim, &difference)?;
         self.tell_of_open(&difference);
         Ok(claim)
     }

@@ -32,7 +32,7 @@ use crate::reconcile::outcome::{Doubt, Outcome, Unvouched};
 
 /// Reserved of the time for waiting, should the lock stay held: leaving the sign may take a wait as
 /// well.
-const TIME_FOR_THE_SIGN: Duration = Duration::from_millis(400);
+const TIME_FOR_THE_SIGN: Duration = Duration::from_millis(500);
 
 /// How long to wait for a delivery that has the list index open.
 const DELIVERY_TAKES: Duration = Duration::from_millis(200);
@@ -137,7 +137,7 @@ impl Reconciliation<'_> {
         }
         match shared.into_exclusive(deadline) {
             Err(error) => Err(self.refuse(error, &directory, sign)),
-            Ok(lock) => self.under_lock(&lock, sign, |lock| self.settle(lock)),
+            Ok(lock) => self.under_lock(&lock, sign, |lock| self.settle(lock, deadline)),
         }
     }
 
@@ -152,7 +152,11 @@ impl Reconciliation<'_> {
     /// Looks at both sides once more: another login may have done the work while this one waited.
     /// Otherwise nothing vouches for the list index here any more.
     #[cold]
-    fn look_again<'s>(&'s self, lock: &Lock<'_, Exclusive>) -> Result<Sides<'s>, Doubt> {
+    fn look_again<'s>(
+        &'s self,
+        lock: &Lock<'_, Exclusive>,
+        deadline: &Deadline,
+    ) -> Result<Sides<'s>, Doubt> {
         let (index, look) = self.index.look()?;
         lock.confirm()?;
         let is_equal = self.compared(&look, lock) == Comparison::Equal;
@@ -164,13 +168,13 @@ impl Reconciliation<'_> {
         if self.index.migration == Migration::Unknown {
             return Err(Doubt::UnknownConfiguration);
         }
-        self.confirm_no_open_session(lock)?;
+        self.confirm_no_open_session(lock, deadline)?;
         // A claim that cannot be read is one all the same: sessions may have run under it.
         let standing = look
             .claim
             .map(|_| index.claim_text().unwrap_or_else(|| ClaimText::parse(b"")));
         self.confirm_none_claimed_for(standing.as_ref())?;
-        self.confirm_no_other_list_index(standing.as_ref())?;
+        self.confirm_no_other_list_index(lock, standing.as_ref())?;
         let shared = self.shared_list_index(&index, &look, standing.as_ref())?;
         self.delete_litter(&index, &look);
         lock.empty_record(&self.prefix)?;
@@ -183,12 +187,13 @@ impl Reconciliation<'_> {
     }
 
     #[cold]
-    fn settle(&self, lock: &Lock<'_, Exclusive>) -> Result<(), Doubt> {
-        let difference = match self.look_again(lock)? {
+    fn settle(&self, lock: &Lock<'_, Exclusive>, deadline: &Deadline) -> Result<(), Doubt> {
+        let difference = match self.look_again(lock, deadline)? {
             Sides::Equal(_) => return Ok(()),
             Sides::Differ(difference) => difference,
         };
-        if self.is_in_use(lock) {
+        self.confirm_readable(&difference)?;
+        if self.is_in_use(lock, deadline) {
             return Err(Doubt::InUse);
         }
         lock.confirm()?;
@@ -197,7 +202,7 @@ impl Reconciliation<'_> {
             Some(Owner::User(originals)) => Some(originals),
             Some(Owner::Other) | None => None,
         };
-        if let Err(doubt) = self.begin(lock, &difference, own) {
+        if let Err(doubt) = self.begin(lock, deadline, &difference, own) {
             // Nobody has opened the copy, and memory is not to be filled with it.
             if own.is_some() && lock.confirm().is_ok() {
                 files::delete(lock, &self.prefix)?;
@@ -213,6 +218,7 @@ impl Reconciliation<'_> {
     fn begin(
         &self,
         lock: &Lock<'_, Exclusive>,
+        deadline: &Deadline,
         difference: &Difference<'_>,
         own: Option<&Originals>,
     ) -> Result<(), Doubt> {
@@ -227,7 +233,7 @@ impl Reconciliation<'_> {
         if let Some(originals) = own {
             self.confirm(claim, originals)?;
         }
-        self.record(lock, claim, difference)?;
+        self.record(lock, deadline, claim, difference)?;
         if let Some(originals) = own {
             originals.delete(index, self.events)?;
         }
@@ -237,6 +243,7 @@ impl Reconciliation<'_> {
     fn record(
         &self,
         lock: &Lock<'_, Exclusive>,
+        deadline: &Deadline,
         claim: Identity,
         difference: &Difference<'_>,
     ) -> Result<(), Doubt> {
@@ -249,17 +256,22 @@ impl Reconciliation<'_> {
         sign::prepare(lock.directory())?;
         lock.write_record(&self.prefix, record, &self.host())?;
         // A session that could not wait for this lock may have left its sign meanwhile.
-        self.confirm_no_open_session(lock)
+        self.confirm_no_open_session(lock, deadline)
     }
 
-    fn confirm_no_open_session<K: Kind>(&self, lock: &Lock<'_, K>) -> Result<(), Doubt> {
+    fn confirm_no_open_session<K: Kind>(
+        &self,
+        lock: &Lock<'_, K>,
+        deadline: &Deadline,
+    ) -> Result<(), Doubt> {
         let began = Instant::now();
+        let may_wait = |most| began.elapsed() < most && !deadline.has_passed();
         loop {
             match sign::open_session(lock.directory(), Some(&self.prefix))? {
                 None => return Ok(()),
                 Some(open)
-                    if open.is_only_held && began.elapsed() < LETTING_GO_TAKES
-                        || open.is_only_lingering && began.elapsed() < ENDING_TAKES =>
+                    if open.is_only_held && may_wait(LETTING_GO_TAKES)
+                        || open.is_only_lingering && may_wait(ENDING_TAKES) =>
                 {
                     std::thread::sleep(SHORT_PAUSE);
                 }
@@ -270,10 +282,10 @@ impl Reconciliation<'_> {
 
     /// Whether a session has the old list index open. That session keeps using it, but what it writes
     /// must not get into a new one.
-    fn is_in_use(&self, lock: &Lock<'_, Exclusive>) -> bool {
+    fn is_in_use(&self, lock: &Lock<'_, Exclusive>, deadline: &Deadline) -> bool {
         let began = Instant::now();
         while files::is_in_use(lock.directory(), &self.prefix) {
-            if began.elapsed() >= DELIVERY_TAKES {
+            if began.elapsed() >= DELIVERY_TAKES || deadline.has_passed() {
                 return true;
             }
             std::thread::sleep(SHORT_PAUSE);

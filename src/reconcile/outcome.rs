@@ -62,6 +62,8 @@ pub enum Doubt {
     InUse,
     /// This backend keeps another list index of the same mailbox.
     OtherListIndex(PathBuf),
+    /// The claim that stands cannot be read.
+    UnreadableClaim(PathBuf),
     /// Only the reserve is left in this directory.
     NoRoom(PathBuf, Room),
     /// There is more to do than to compare, and the configuration does not say what is wanted.
@@ -92,12 +94,17 @@ impl fmt::Display for Doubt {
                 "cannot tell whether an earlier session without list index is still open: {error}"
             ),
             Doubt::InUse => f.write_str(
-                "an earlier session still has the list index open, and another backend has served the user since",
+                "an earlier session still has the list index open, and the user was served without it since",
             ),
             Doubt::OtherListIndex(path) => write!(
                 f,
                 "this backend keeps {} for the same mailbox: two user names lead to it, or LISTINDEX \
                  was changed (then run \"nfs-hostchange usercache forget\" where it was)",
+                path.display()
+            ),
+            Doubt::UnreadableClaim(path) => write!(
+                f,
+                "cannot read {}: another user of this mailbox may have made it",
                 path.display()
             ),
             Doubt::NoRoom(path, room) => write!(

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::local::directory::ListIndexDirectory;
 use crate::local::lock::{self, Deadline, Exclusive, Lock, LockError};
 use crate::local::session::Session;
-use crate::local::sign::Sign;
+use crate::local::sign::{PATIENCE, Sign};
 use crate::nfs::directory::{IndexDirectory, IndexError, Look, Migration};
 use crate::nfs::identity::{Identity, Version};
 use crate::reconcile::migration::Originals;
@@ -69,7 +69,8 @@ impl Reconciliation<'_> {
     /// Voids the record in `directory` after this session's sign was left: whoever holds the lock
     /// just now may have looked for it before. If he does not let go in a moment, he loses it.
     fn take_lock_away(&self, directory: &ListIndexDirectory) {
-        let emptied = Lock::<Exclusive>::acquire(directory, &Deadline::after(A_MOMENT))
+        let moment = Deadline::after(A_MOMENT.min(self.lock_timeout));
+        let emptied = Lock::<Exclusive>::acquire(directory, &moment)
             .and_then(|lock| lock.empty_record(&self.prefix));
         if emptied.is_ok() {
             return;
@@ -83,7 +84,8 @@ impl Reconciliation<'_> {
         if sign.borrow().is_some() {
             return;
         }
-        match Sign::leave(directory, &self.prefix, (self.session)()) {
+        let patience = PATIENCE.min(self.lock_timeout);
+        match Sign::leave(directory, &self.prefix, (self.session)(), patience) {
             Ok(left) => *sign.borrow_mut() = Some(left),
             Err(error) => self.events.error(error),
         }
@@ -187,12 +189,33 @@ impl Reconciliation<'_> {
         self.claim(session).map(Claimed::As)
     }
 
+    /// Claims the user when `session`, which a claim named, is over, unless a later login here has done so.
+    ///
+    /// # Errors
+    /// If INDEX cannot be written.
+    pub fn claim_after(&self, session: &Session) -> Result<Claimed, IndexError> {
+        // A login that has just found it over records its own claim. Where there is no lock to be had,
+        // nobody is vouched for.
+        let directory = ListIndexDirectory::open(&self.list_index_directory, self.actor.user());
+        let directory = directory.ok();
+        let deadline = Deadline::after(PATIENCE);
+        let lock = directory
+            .as_ref()
+            .map(|directory| Lock::<Exclusive>::acquire(directory, &deadline));
+        let claimed = match self.claimed_after(session) {
+            Claimed::No => self.claim(None).map(Claimed::As),
+            claimed => Ok(claimed),
+        };
+        drop(lock);
+        claimed
+    }
+
     /// Leaves the sign of `session` if there was no place for it when it began. What was recorded
     /// since is lost.
     pub fn leave_sign_late(&self, session: Session) -> Option<Sign> {
         let directory = ListIndexDirectory::open_or_make(&self.list_index_directory, self.actor);
         let directory = directory.ok()?;
-        let sign = Sign::leave(&directory, &self.prefix, session).ok()?;
+        let sign = Sign::leave(&directory, &self.prefix, session, PATIENCE).ok()?;
         self.take_lock_away(&directory);
         Some(sign)
     }

@@ -47,6 +47,9 @@ pub const HERE: &str = "backend-a";
 /// Another one.
 pub const THERE: &str = "backend-b";
 
+/// What [`HERE`] calls its claim until it takes the place of the one before.
+pub const UNFINISHED_CLAIM: &str = ".lasthost.45";
+
 /// The list index's prefix in LISTINDEX.
 pub const PREFIX: &str = "dovecot.list.index";
 

@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::common::Running;
 use crate::common::trace::Traced;
 
 /// What is done with a system call that is about to happen.
@@ -194,6 +195,97 @@ impl Drop for Process<'_> {
             }
         }
     }
+}
+
+/// What stays behind for a login. It stands still.
+pub struct Behind {
+    pid: Pid,
+    has_ended: bool,
+}
+
+impl Behind {
+    /// Lets `login` go on until it has left something behind, and by itself from then on.
+    pub fn of(login: Traced<'_>) -> (Running<'_>, Behind) {
+        let options = Options::PTRACE_O_TRACESYSGOOD
+            | Options::PTRACE_O_EXITKILL
+            | Options::PTRACE_O_TRACECLONE;
+        ptrace::setoptions(login.pid(), options).expect("it stands still");
+        let between = next_process_of(login.pid());
+        let login = login.release();
+        let pid = next_process_of(between);
+        ptrace::detach(between, None).expect("it stands still");
+        let has_ended = false;
+        (login, Behind { pid, has_ended })
+    }
+
+    /// The number of its next system call, which has not happened yet; `None` if it ends.
+    pub fn next_call(&mut self) -> Option<u64> {
+        let mut signal = None;
+        loop {
+            ptrace::syscall(self.pid, signal).expect("it stands still");
+            signal = None;
+            match wait(self.pid) {
+                WaitStatus::PtraceSyscall(_) => {
+                    let info = ptrace::syscall_info(self.pid).expect("it stands at a call");
+                    if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
+                        // SAFETY: op says that this member of the union is the one in use.
+                        return Some(unsafe { info.u.entry }.nr);
+                    }
+                }
+                // The thread that waits for a request to end.
+                WaitStatus::PtraceEvent(_, _, libc::PTRACE_EVENT_CLONE) => {
+                    let new = ptrace::getevent(self.pid).expect("it stands at its clone");
+                    let new = Pid::from_raw(i32::try_from(new).expect("a thread's id"));
+                    assert_eq!(wait(new), WaitStatus::Stopped(new, Signal::SIGSTOP));
+                    ptrace::detach(new, None).expect("it stands still");
+                }
+                WaitStatus::Stopped(_, other) => signal = Some(other),
+                WaitStatus::Exited(_, 0) => {
+                    self.has_ended = true;
+                    return None;
+                }
+                ended => panic!("{ended:?}"),
+            }
+        }
+    }
+
+    /// Kills it before the call that it stands before happens.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let _ = kill(self.pid, Signal::SIGKILL);
+        while !self.has_ended {
+            let status = waitpid(self.pid, Some(WaitPidFlag::__WALL));
+            self.has_ended = !matches!(status, Ok(WaitStatus::PtraceEvent(..)));
+        }
+    }
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.end();
+        }
+    }
+}
+
+/// Lets a process go on until it has made another one, which stands still then, as it does.
+fn next_process_of(pid: Pid) -> Pid {
+    let mut signal = None;
+    loop {
+        ptrace::cont(pid, signal).expect("it stands still");
+        match wait(pid) {
+            WaitStatus::PtraceEvent(_, _, libc::PTRACE_EVENT_CLONE) => break,
+            WaitStatus::Stopped(_, other) => signal = Some(other),
+            ended => panic!("nothing stays behind: {ended:?}"),
+        }
+    }
+    let new = ptrace::getevent(pid).expect("it stands at its clone");
+    let new = Pid::from_raw(i32::try_from(new).expect("a process's id"));
+    assert_eq!(wait(new), WaitStatus::Stopped(new, Signal::SIGSTOP));
+    new
 }
 
 fn wait(thread: Pid) -> WaitStatus {

@@ -1,6 +1,6 @@
 //! A user's mail with a version, two backends, and what must never be.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
@@ -41,7 +41,7 @@ pub struct World {
     version: Cell<u32>,
     by_user: bool,
     /// Ids that every login must execute the next program with.
-    ids: Option<String>,
+    ids: OnceCell<String>,
 }
 
 impl World {
@@ -58,12 +58,13 @@ impl World {
             command,
             version: Cell::new(0),
             by_user,
-            ids: None,
+            ids: OnceCell::new(),
         }
     }
 
     /// A user of whom nobody knows anything.
-    pub fn forget(&mut self) {
+    pub fn forget(&self) {
+        self.wait_for_who_stays_behind();
         // A full syslog would take other calls.
         drop(self.lab.log());
         for directory in [self.lab.index(), "/dev/shm".into()] {
@@ -81,7 +82,7 @@ impl World {
     }
 
     /// A login at `host` has claimed and recorded, and its session built a list index.
-    pub fn settle(&mut self, host: &str) {
+    pub fn settle(&self, host: &str) {
         let directory = self.lab.list_index(host);
         fs::create_dir_all(&directory).expect("/dev/shm is the test's");
         let parent = directory.parent().expect("it has one");
@@ -200,6 +201,13 @@ impl World {
         if self.by_user { login.by_user() } else { login }.trace()
     }
 
+    /// A login at `host` that stands still, and whose client stays connected.
+    pub fn start_open(&self, host: &str) -> Traced<'_> {
+        let login = self.lab.login_at(host).with_program(self.wrapper.clone());
+        let login = login.staying_open();
+        if self.by_user { login.by_user() } else { login }.trace()
+    }
+
     /// The administrator's command working on all that `host` has, standing still.
     pub fn start_command(&self, host: &str, command: Cleaning) -> Traced<'_> {
         let directory = self.lab.list_index(host);
@@ -280,12 +288,12 @@ impl World {
     }
 
     /// A login at `host`.
-    pub fn login(&mut self, host: &str, decide: impl FnMut(usize, u64) -> Act) -> End {
+    pub fn login(&self, host: &str, decide: impl FnMut(usize, u64) -> Act) -> End {
         tracer::run(self.start(host), decide)
     }
 
     /// The session that follows: what it finds must be right. It changes the mail if `changes`.
-    pub fn session(&mut self, host: &str, end: &End, changes: bool, what: &str) -> bool {
+    pub fn session(&self, host: &str, end: &End, changes: bool, what: &str) -> bool {
         let End::Executed {
             uses_list_index,
             ids,
@@ -293,7 +301,7 @@ impl World {
         else {
             panic!("{what}: nothing was executed: {end:?}");
         };
-        let expected = self.ids.get_or_insert_with(|| ids.clone());
+        let expected = self.ids.get_or_init(|| ids.clone());
         assert_eq!(ids, expected, "{what}");
         let directory = self.lab.list_index(host);
         if *uses_list_index {
@@ -312,7 +320,7 @@ impl World {
     }
 
     /// Waits until nothing stays behind for a login of this test's.
-    fn wait_for_who_stays_behind(&self) {
+    pub fn wait_for_who_stays_behind(&self) {
         let probe = self.lab.probe();
         let programs = probe.parent().expect("it is in a directory").as_os_str();
         let is_ours = |process: fs::DirEntry| {
@@ -328,7 +336,7 @@ impl World {
 
     /// A login without trouble heals everything, and leaves nothing lying around, and the other backend
     /// notices.
-    pub fn assert_healed(&mut self, what: &str) {
+    pub fn assert_healed(&self, what: &str) {
         self.assert_healed_here(what);
         let end = self.login(THERE, |_, _| Act::Pass);
         self.session(THERE, &end, true, what);
@@ -336,7 +344,7 @@ impl World {
     }
 
     /// The same, without the other backend.
-    pub fn assert_healed_here(&mut self, what: &str) {
+    pub fn assert_healed_here(&self, what: &str) {
         let what = &format!("{what}, then logged in again");
         self.wait_for_who_stays_behind();
         let end = self.login(HERE, |_, _| Act::Pass);

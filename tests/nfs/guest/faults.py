@@ -2,12 +2,13 @@
 
 import os
 import shutil
+import signal
 import time
 from contextlib import contextmanager
 
 from backend import wait_until
 from dovecot import KINDS, MAIL, VMAIL
-from lab import PLUGIN_TOO, case, check
+from lab import PLAIN, PLUGIN_TOO, VMAIL_TOO, case, check, running, serves
 
 APART = 2 * 3600  # seconds
 
@@ -75,6 +76,28 @@ def server_restarts(lab, kind):
     check(lab.trusts(lab.a, kind, user) != lab.trusts(lab.b, kind, user), "not exactly one of them trusts its list index")
     heals(lab, kind, user, truth, lab.a)
     return ""
+
+
+@case("what stays behind for a session ends when it is told to, although the server does not answer", users=VMAIL_TOO, options=(PLAIN,))
+def ends_while_the_server_is_down(lab, kind):
+    user, _ = known(lab, kind)
+    index = lab.path(user, "mdbox")
+    # It cannot claim, and tries again and again.
+    os.chown(index, 0, 0)
+    lab.a.wrapper(kind, user)
+    behind = [pid for pid in running("nfs-hostchange-login") if serves(pid, user)]
+    check(len(behind) == 1, f"{len(behind)} stay behind")
+    lab.server.down()
+    try:
+        lab.wait_for_rpc("nfs-hostchange-login", 1)
+        began = time.monotonic()
+        os.kill(int(behind[0]), signal.SIGTERM)
+        wait_until(lambda: not serves(behind[0], user), "it ends", seconds=20)
+        took = time.monotonic() - began
+    finally:
+        lab.server.up()
+        os.chown(index, VMAIL, VMAIL)
+    return f"after {took:.0f} s"
 
 
 @case("the export becomes read-only", users=PLUGIN_TOO)
