@@ -42,7 +42,7 @@ pub struct Configuration {
 
 impl Default for Configuration {
     fn default() -> Self {
-        Configuration {
+        Self {
             inbox_namespace: Namespace::default(),
             migration: Migration::default(),
             hostname: None,
@@ -137,25 +137,25 @@ impl std::error::Error for ConfigurationError {}
 impl fmt::Display for ConfigurationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ConfigurationError::Unreadable(path, error) => {
+            Self::Unreadable(path, error) => {
                 write!(f, "{}: cannot be read: {error}", path.display())
             }
-            ConfigurationError::NotAFile(path) => write!(
+            Self::NotAFile(path) => write!(
                 f,
                 "{}: must be a regular file of at most {LARGEST} bytes",
                 path.display()
             ),
-            ConfigurationError::Empty(path) => write!(
+            Self::Empty(path) => write!(
                 f,
                 "{}: is empty; remove it if the defaults are wanted",
                 path.display()
             ),
-            ConfigurationError::Untrusted(path) => write!(
+            Self::Untrusted(path) => write!(
                 f,
                 "{}: must belong to root and be writable by nobody else (chown root, chmod go-w)",
                 path.display()
             ),
-            ConfigurationError::Syntax {
+            Self::Syntax {
                 path,
                 line,
                 column,
@@ -167,10 +167,10 @@ impl fmt::Display for ConfigurationError {
 
 impl Configuration {
     /// The settings that hold if the file cannot be used.
-    pub fn of_unusable_file() -> Configuration {
-        Configuration {
+    pub fn of_unusable_file() -> Self {
+        Self {
             migration: Migration::Unknown,
-            ..Configuration::default()
+            ..Self::default()
         }
     }
 
@@ -178,7 +178,7 @@ impl Configuration {
     ///
     /// # Errors
     /// Names the file, and for a mistake in it the line and the column.
-    pub fn read(path: &Path) -> Result<Option<Configuration>, ConfigurationError> {
+    pub fn read(path: &Path) -> Result<Option<Self>, ConfigurationError> {
         let mut file = match open(path) {
             Ok(file) => file,
             Err(Errno::ENOENT) => return Ok(None),
@@ -202,14 +202,14 @@ impl Configuration {
             return Err(ConfigurationError::Untrusted(path.to_owned()));
         }
         let bytes = read_once(&mut file, metadata.len()).map_err(unreadable)?;
-        Configuration::parse(path, &bytes).map(Some)
+        Self::parse(path, &bytes).map(Some)
     }
 
     /// Parses the text of the file `path`.
     ///
     /// # Errors
     /// [`ConfigurationError::Syntax`] for every mistake in it.
-    pub fn parse(path: &Path, text: &[u8]) -> Result<Configuration, ConfigurationError> {
+    pub fn parse(path: &Path, text: &[u8]) -> Result<Self, ConfigurationError> {
         parse(text).map_err(|(offset, message)| syntax_error(path, text, offset, message))
     }
 }

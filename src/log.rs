@@ -27,8 +27,8 @@ pub struct Log {
 
 impl Log {
     /// Lines about `user`, whose name may hold any bytes.
-    pub fn new(user: &[u8]) -> Log {
-        Log {
+    pub fn new(user: &[u8]) -> Self {
+        Self {
             settings: LogSettings::default(),
             user: user.to_vec(),
         }

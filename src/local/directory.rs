@@ -55,8 +55,8 @@ impl std::error::Error for DirectoryError {}
 impl fmt::Display for DirectoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            DirectoryError::Missing(path) => write!(f, "{} does not exist", path.display()),
-            DirectoryError::Unusable(path, errno) => {
+            Self::Missing(path) => write!(f, "{} does not exist", path.display()),
+            Self::Unusable(path, errno) => {
                 write!(
                     f,
                     "cannot open directory {}: {}",
@@ -64,17 +64,17 @@ impl fmt::Display for DirectoryError {
                     errno.desc()
                 )
             }
-            DirectoryError::SymbolicLink(path) => {
+            Self::SymbolicLink(path) => {
                 write!(f, "{} is or passes a symbolic link", path.display())
             }
-            DirectoryError::ForeignOwner(path, owner, expected) => write!(
+            Self::ForeignOwner(path, owner, expected) => write!(
                 f,
                 "{} belongs to uid {}, not to the user's uid {}",
                 path.display(),
                 owner.0,
                 expected.0
             ),
-            DirectoryError::CannotMake(path, errno) => {
+            Self::CannotMake(path, errno) => {
                 write!(
                     f,
                     "cannot make directory {}: {}",
@@ -91,7 +91,7 @@ impl ListIndexDirectory {
     ///
     /// # Errors
     /// [`DirectoryError::Missing`] if it or a parent is not there, others if it cannot be used.
-    pub fn open(path: &Path, owner: UserId) -> Result<ListIndexDirectory, DirectoryError> {
+    pub fn open(path: &Path, owner: UserId) -> Result<Self, DirectoryError> {
         let fd = open_without_links(path)?;
         let unusable = |errno| DirectoryError::Unusable(path.to_owned(), errno);
         let status = fstat(&fd).map_err(unusable)?;
@@ -102,7 +102,7 @@ impl ListIndexDirectory {
                 owner,
             ));
         }
-        Ok(ListIndexDirectory {
+        Ok(Self {
             path: path.to_owned(),
             fd,
             owner,
@@ -110,8 +110,8 @@ impl ListIndexDirectory {
     }
 
     /// An open directory that belongs to `owner`. `path` is its path, for messages.
-    pub fn opened(fd: OwnedFd, owner: UserId, path: PathBuf) -> ListIndexDirectory {
-        ListIndexDirectory { path, fd, owner }
+    pub fn opened(fd: OwnedFd, owner: UserId, path: PathBuf) -> Self {
+        Self { path, fd, owner }
     }
 
     /// Opens the directory `name` of `parent` for listing, whoever owns it: work in it has to be done
@@ -120,22 +120,18 @@ impl ListIndexDirectory {
     ///
     /// # Errors
     /// As [`ListIndexDirectory::open`].
-    pub fn open_in(
-        parent: &OwnedFd,
-        name: &CStr,
-        path: PathBuf,
-    ) -> Result<ListIndexDirectory, DirectoryError> {
+    pub fn open_in(parent: &OwnedFd, name: &CStr, path: PathBuf) -> Result<Self, DirectoryError> {
         let fd = step(parent, name, true, &path)?;
         match fstat(&fd) {
-            Ok(status) => ListIndexDirectory::opened(fd, UserId(status.st_uid), path).for_listing(),
+            Ok(status) => Self::opened(fd, UserId(status.st_uid), path).for_listing(),
             Err(errno) => Err(DirectoryError::Unusable(path, errno)),
         }
     }
 
     /// The same directory, opened for listing.
-    pub fn for_listing(self) -> Result<ListIndexDirectory, DirectoryError> {
+    pub fn for_listing(self) -> Result<Self, DirectoryError> {
         match open_directory(&self.fd, c".") {
-            Ok(fd) => Ok(ListIndexDirectory { fd, ..self }),
+            Ok(fd) => Ok(Self { fd, ..self }),
             Err(errno) => Err(DirectoryError::Unusable(self.path, errno)),
         }
     }
@@ -144,10 +140,10 @@ impl ListIndexDirectory {
     ///
     /// # Errors
     /// As [`ListIndexDirectory::open`], and if something cannot be made.
-    pub fn open_or_make(path: &Path, actor: &Actor) -> Result<ListIndexDirectory, DirectoryError> {
+    pub fn open_or_make(path: &Path, actor: &Actor) -> Result<Self, DirectoryError> {
         // Several first logins at once may remove what the others are making.
         for _ in 0..MOST_ATTEMPTS {
-            match ListIndexDirectory::open(path, actor.user()) {
+            match Self::open(path, actor.user()) {
                 Err(DirectoryError::Missing(_)) => make(path, actor)?,
                 // Another login is making it, or was killed while it did.
                 Err(DirectoryError::ForeignOwner(_, UserId(0), _)) if actor.root().is_some() => {
@@ -156,7 +152,7 @@ impl ListIndexDirectory {
                 result => return result,
             }
         }
-        ListIndexDirectory::open(path, actor.user())
+        Self::open(path, actor.user())
     }
 
     /// Its device number (major, minor) and inode number.
@@ -397,8 +393,8 @@ pub fn is_roots_own(directory: impl AsFd) -> nix::Result<bool> {
 struct UmaskCleared(Mode);
 
 impl UmaskCleared {
-    fn new() -> UmaskCleared {
-        UmaskCleared(umask(Mode::empty()))
+    fn new() -> Self {
+        Self(umask(Mode::empty()))
     }
 }
 

@@ -29,7 +29,7 @@ pub struct Size {
 impl Size {
     /// Adds one file.
     pub fn add(&mut self, status: &FileStat) {
-        *self += Size {
+        *self += Self {
             files: 1,
             bytes: status.st_size.unsigned_abs(),
         };
@@ -37,7 +37,7 @@ impl Size {
 }
 
 impl AddAssign for Size {
-    fn add_assign(&mut self, other: Size) {
+    fn add_assign(&mut self, other: Self) {
         self.files += other.files;
         self.bytes += other.bytes;
     }
@@ -67,13 +67,13 @@ impl std::error::Error for DeleteError {}
 impl fmt::Display for DeleteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            DeleteError::Unreadable(path, errno) => {
+            Self::Unreadable(path, errno) => {
                 write!(f, "cannot list {}: {}", path.display(), errno.desc())
             }
-            DeleteError::Undeletable(path, errno) => {
+            Self::Undeletable(path, errno) => {
                 write!(f, "cannot delete {}: {}", path.display(), errno.desc())
             }
-            DeleteError::NotAFile(path) => {
+            Self::NotAFile(path) => {
                 write!(f, "{} is not a regular file; remove it", path.display())
             }
         }

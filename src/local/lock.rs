@@ -49,26 +49,26 @@ impl std::error::Error for LockError {}
 impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LockError::TimedOut(path) => {
+            Self::TimedOut(path) => {
                 write!(f, "timed out waiting for the lock on {}", path.display())
             }
-            LockError::NotAFile(path) => write!(
+            Self::NotAFile(path) => write!(
                 f,
                 "{} is not a regular file with one name; remove it",
                 path.display()
             ),
-            LockError::Failed(path, errno) => {
+            Self::Failed(path, errno) => {
                 write!(f, "cannot use {}: {}", path.display(), errno.desc())
             }
-            LockError::DirectoryGone(path) => {
+            Self::DirectoryGone(path) => {
                 write!(
                     f,
                     "cannot make {}: its directory was removed",
                     path.display()
                 )
             }
-            LockError::Missing(path) => write!(f, "{} does not exist", path.display()),
-            LockError::Lost(path) => write!(f, "{} was removed while in use", path.display()),
+            Self::Missing(path) => write!(f, "{} does not exist", path.display()),
+            Self::Lost(path) => write!(f, "{} was removed while in use", path.display()),
         }
     }
 }
@@ -83,8 +83,8 @@ pub struct Deadline {
 
 impl Deadline {
     /// `wait` from the first time on.
-    pub fn after(wait: Duration) -> Deadline {
-        Deadline {
+    pub fn after(wait: Duration) -> Self {
+        Self {
             wait,
             end: Cell::new(None),
         }
@@ -153,7 +153,7 @@ impl<'a, K: Kind> Lock<'a, K> {
     pub fn acquire(
         directory: &'a ListIndexDirectory,
         deadline: &Deadline,
-    ) -> Result<Lock<'a, K>, LockError> {
+    ) -> Result<Self, LockError> {
         loop {
             let file = open(directory, OFlag::O_CREAT)?;
             if let Some(lock) = Lock::wait(directory, file, deadline)? {
@@ -167,7 +167,7 @@ impl<'a, K: Kind> Lock<'a, K> {
     ///
     /// # Errors
     /// [`LockError::Missing`] if there is none, [`LockError::TimedOut`] if somebody holds it.
-    pub fn acquire_existing(directory: &'a ListIndexDirectory) -> Result<Lock<'a, K>, LockError> {
+    pub fn acquire_existing(directory: &'a ListIndexDirectory) -> Result<Self, LockError> {
         loop {
             // A cleaner must not make the user's last login look later than it was.
             let file = open(directory, OFlag::O_NOATIME)?;
@@ -183,7 +183,7 @@ impl<'a, K: Kind> Lock<'a, K> {
         directory: &'a ListIndexDirectory,
         file: File,
         deadline: &Deadline,
-    ) -> Result<Option<Lock<'a, K>>, LockError> {
+    ) -> Result<Option<Self>, LockError> {
         wait_in_line::<K>(directory, &file, deadline).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => LockError::TimedOut(path(directory)),
             _ => failed(directory, errno_of(error)),

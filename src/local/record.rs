@@ -50,17 +50,17 @@ pub struct Record {
 
 impl Record {
     /// What is to be recorded of what `look` showed; `None` if nobody has claimed the user.
-    pub fn of(look: &Look) -> Option<Record> {
-        look.claim.map(|claim| Record {
+    pub fn of(look: &Look) -> Option<Self> {
+        look.claim.map(|claim| Self {
             claim,
             index: look.index,
             shared: look.shared_list_index.version(),
         })
     }
 
-    fn parse(fields: &str) -> Option<Record> {
+    fn parse(fields: &str) -> Option<Self> {
         let mut fields = fields.split(' ');
-        let record = Record {
+        let record = Self {
             claim: Identity::parse(fields.next()?, fields.next()?)?,
             index: decimal(fields.next()?.as_bytes())?,
             shared: match fields.next()? {
@@ -92,9 +92,9 @@ struct Origin {
 }
 
 impl Origin {
-    fn of(file: &Attributes, host: HostName) -> Origin {
+    fn of(file: &Attributes, host: HostName) -> Self {
         let (seconds, nanoseconds) = file.born();
-        Origin {
+        Self {
             file: Identity {
                 inode: file.inode(),
                 seconds,
@@ -116,7 +116,7 @@ pub struct Records {
 impl Records {
     /// `2 <length of the whole, 4 digits> <own inode> <born> <host name>`, and for each list index
     /// a line `<claim's inode> <modified> <INDEX's inode> <list index in INDEX, or -> <prefix>`.
-    fn parse(text: &str) -> Option<Records> {
+    fn parse(text: &str) -> Option<Self> {
         let mut lines = text.strip_suffix('\n')?.split('\n');
         let mut fields = lines.next()?.split(' ');
         if fields.next()? != VERSION {
@@ -138,7 +138,7 @@ impl Records {
             let (record, prefix) = line.rsplit_once(' ')?;
             records.push((from_plain(prefix)?, Record::parse(record)?));
         }
-        Some(Records {
+        Some(Self {
             origin,
             lines: records,
         })
@@ -150,7 +150,7 @@ impl Records {
         Some(*record)
     }
 
-    fn without(mut self, prefix: &CStr) -> Records {
+    fn without(mut self, prefix: &CStr) -> Self {
         self.lines.retain(|(name, _)| name != prefix.to_bytes());
         self
     }
@@ -181,30 +181,30 @@ pub enum Content {
 
 impl Content {
     /// What these bytes mean; whatever is not complete means nothing.
-    pub fn parse(content: &[u8]) -> Content {
+    pub fn parse(content: &[u8]) -> Self {
         let Ok(content) = std::str::from_utf8(content) else {
-            return Content::Nothing;
+            return Self::Nothing;
         };
         Records::parse(content)
             .map(Content::Records)
-            .or_else(|| ClaimText::is(content).then_some(Content::Claim))
-            .unwrap_or(Content::Nothing)
+            .or_else(|| ClaimText::is(content).then_some(Self::Claim))
+            .unwrap_or(Self::Nothing)
     }
 
     /// What the lock file `file` says. One that cannot be read says nothing.
-    pub(crate) fn of(file: &File) -> Content {
+    pub(crate) fn of(file: &File) -> Self {
         let mut buffer = [0; LONGEST];
         let length = file.read_at(&mut buffer, 0).unwrap_or_default();
-        Content::parse(&buffer[..length])
+        Self::parse(&buffer[..length])
     }
 
     /// Whether a file called `name` belongs to a list index that is recorded here.
     pub fn lists(&self, name: &CStr) -> bool {
         match self {
-            Content::Records(records) => {
+            Self::Records(records) => {
                 (records.lines.iter()).any(|(prefix, _)| files::belongs(name.to_bytes(), prefix))
             }
-            Content::Claim | Content::Nothing => false,
+            Self::Claim | Self::Nothing => false,
         }
     }
 }
@@ -212,8 +212,8 @@ impl Content {
 impl fmt::Display for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Content::Records(records) => records.fmt(f),
-            Content::Claim | Content::Nothing => f.write_str(NO_RECORD),
+            Self::Records(records) => records.fmt(f),
+            Self::Claim | Self::Nothing => f.write_str(NO_RECORD),
         }
     }
 }

@@ -44,11 +44,11 @@ impl Room {
     ///
     /// # Errors
     /// If the kernel does not say.
-    pub fn of(directory: impl AsFd) -> nix::Result<Room> {
+    pub fn of(directory: impl AsFd) -> nix::Result<Self> {
         let all = fstatfs(directory)?;
         // The type of the size differs between architectures; it is never negative.
         let size = all.block_size() as u64;
-        Ok(Room {
+        Ok(Self {
             bytes: Share {
                 total: all.blocks().saturating_mul(size),
                 free: all.blocks_available().saturating_mul(size),

@@ -30,14 +30,14 @@ impl Seat {
     }
 
     /// Takes a seat, if there is one left.
-    pub fn take(directory: &ListIndexDirectory) -> Option<Seat> {
+    pub fn take(directory: &ListIndexDirectory) -> Option<Self> {
         let Ok(Some(file)) = sign::open(directory, OFlag::O_CREAT) else {
-            return Some(Seat { _file: None });
+            return Some(Self { _file: None });
         };
         let taken = SEATS
             .clone()
             .map(|seat| range_lock::try_exclusive(&file, seat, 1))
             .find(|taken| *taken != Err(Errno::EAGAIN) && *taken != Err(Errno::EACCES));
-        taken.map(|_| Seat { _file: Some(file) })
+        taken.map(|_| Self { _file: Some(file) })
     }
 }

@@ -35,10 +35,10 @@ impl Session {
     /// The session whose login this process is: the client is at descriptor 0, the process that serves
     /// it at the other end of descriptor 3 (Dovecot's script-login). If there is neither, the session
     /// is this process and the program that it executes.
-    pub fn of_login() -> Session {
+    pub fn of_login() -> Self {
         let connection = Connection::of_client();
         let process = Process::at_other_end_of(3);
-        Session {
+        Self {
             boot: boot::identity(),
             process: process.or_else(|| connection.is_none().then(Process::own)),
             connection,
@@ -46,8 +46,8 @@ impl Session {
     }
 
     /// The session that this process serves for as long as it lives.
-    pub fn of_process() -> Session {
-        Session {
+    pub fn of_process() -> Self {
+        Self {
             boot: boot::identity(),
             process: Some(Process::own()),
             connection: None,
@@ -60,8 +60,8 @@ impl Session {
     }
 
     /// Nothing but the boot of its host: one of many.
-    pub fn anonymous(&self) -> Session {
-        Session {
+    pub fn anonymous(&self) -> Self {
+        Self {
             process: None,
             connection: None,
             ..*self
@@ -108,7 +108,7 @@ impl fmt::Display for Session {
 impl FromStr for Session {
     type Err = ();
 
-    fn from_str(text: &str) -> Result<Session, ()> {
+    fn from_str(text: &str) -> Result<Self, ()> {
         fn known<T: FromStr>(text: Option<&str>) -> Result<Option<T>, ()> {
             match text.ok_or(())? {
                 "-" => Ok(None),
@@ -117,7 +117,7 @@ impl FromStr for Session {
         }
         let mut fields = text.split(' ');
         let boot = u64::from_str_radix(fields.next().ok_or(())?, 16).map_err(|_| ())?;
-        let session = Session {
+        let session = Self {
             boot,
             process: known(fields.next())?,
             connection: known(fields.next())?,

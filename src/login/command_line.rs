@@ -34,16 +34,16 @@ impl std::error::Error for UsageError {}
 impl fmt::Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            UsageError::NoProgram => f.write_str("no program to execute"),
-            UsageError::NotAbsolute(program) => write!(
+            Self::NoProgram => f.write_str("no program to execute"),
+            Self::NotAbsolute(program) => write!(
                 f,
                 "the program '{}' must be an absolute path",
                 String::from_utf8_lossy(program)
             ),
-            UsageError::UnknownOption(option) => {
+            Self::UnknownOption(option) => {
                 write!(f, "unknown option '{}'", String::from_utf8_lossy(option))
             }
-            UsageError::EmptyConfiguration => f.write_str("--config=FILE needs a file"),
+            Self::EmptyConfiguration => f.write_str("--config=FILE needs a file"),
         }?;
         f.write_str("; usage: nfs-hostchange-login [--config=FILE] [--] PROGRAM [ARG...]")
     }

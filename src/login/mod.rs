@@ -71,14 +71,14 @@ impl std::error::Error for Failure {}
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Usage(error) => error.fmt(f),
-            Failure::Execute(program, errno) => write!(
+            Self::Usage(error) => error.fmt(f),
+            Self::Execute(program, errno) => write!(
                 f,
                 "cannot execute {}: {}",
                 program.to_string_lossy(),
                 errno.desc()
             ),
-            Failure::Privileges(errno) => {
+            Self::Privileges(errno) => {
                 write!(f, "cannot drop the caller's privileges: {}", errno.desc())
             }
         }
@@ -89,10 +89,10 @@ impl Failure {
     /// The exit status, of sysexits(3).
     fn status(&self) -> i32 {
         match self {
-            Failure::Usage(_) => 64,
-            Failure::Execute(_, Errno::EAGAIN | Errno::ENOMEM | Errno::EIO) => 75,
-            Failure::Execute(_, Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => 72,
-            Failure::Execute(..) | Failure::Privileges(_) => 71,
+            Self::Usage(_) => 64,
+            Self::Execute(_, Errno::EAGAIN | Errno::ENOMEM | Errno::EIO) => 75,
+            Self::Execute(_, Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => 72,
+            Self::Execute(..) | Self::Privileges(_) => 71,
         }
     }
 }
@@ -112,7 +112,7 @@ struct Login<'a> {
 }
 
 impl<'a> Login<'a> {
-    fn new(command: &CommandLine, environment: &'a Environment<'a>, log: &'a mut Log) -> Login<'a> {
+    fn new(command: &CommandLine, environment: &'a Environment<'a>, log: &'a mut Log) -> Self {
         let configuration = match Configuration::read(command.configuration) {
             Ok(configuration) => configuration.unwrap_or_default(),
             Err(error) => {

@@ -63,13 +63,13 @@ const WITHOUT: &str = "without";
 const LONGEST: u64 = 64 * 1024;
 
 impl Without {
-    fn parse(line: &str) -> Option<Without> {
+    fn parse(line: &str) -> Option<Self> {
         let (host, session) = line
             .strip_prefix(WITHOUT)?
             .strip_prefix(' ')?
             .split_once(' ')?;
         let is_plain = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
-        Some(Without {
+        Some(Self {
             host: HostName::try_from(host.to_owned()).ok()?,
             session: Some(session)
                 .filter(|session| session.bytes().all(is_plain))?
@@ -80,7 +80,7 @@ impl Without {
 
 impl ClaimText {
     /// Reads `text`, whatever it is.
-    pub fn parse(text: &[u8]) -> ClaimText {
+    pub fn parse(text: &[u8]) -> Self {
         let text = String::from_utf8_lossy(text);
         let mut lines = text.split_terminator('\n');
         let host = lines.next().unwrap_or_default().to_owned();
@@ -89,7 +89,7 @@ impl ClaimText {
             let mut lines = lines.clone();
             lines.find_map(|line| line.strip_prefix(word)?.strip_prefix(' '))
         };
-        ClaimText {
+        Self {
             host,
             migrating: after(MIGRATING).and_then(Version::parse),
             list_index: after(LIST_INDEX)

@@ -45,8 +45,8 @@ impl SharedListIndex {
     /// The version of the `.log`, if there is one.
     pub fn version(self) -> Option<Version> {
         match self {
-            SharedListIndex::Present(version) => Some(version),
-            SharedListIndex::None | SharedListIndex::Litter => None,
+            Self::Present(version) => Some(version),
+            Self::None | Self::Litter => None,
         }
     }
 }
@@ -82,21 +82,21 @@ impl std::error::Error for IndexError {}
 impl fmt::Display for IndexError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            IndexError::Missing(path) => write!(
+            Self::Missing(path) => write!(
                 f,
                 "{} does not exist (a new user's first login, or NFS is not mounted)",
                 path.display()
             ),
-            IndexError::Unreadable(path, errno) => {
+            Self::Unreadable(path, errno) => {
                 write!(f, "cannot look at {}: {}", path.display(), errno.desc())
             }
-            IndexError::NotAFile(path) => {
+            Self::NotAFile(path) => {
                 write!(f, "{} is not a regular file; move it away", path.display())
             }
-            IndexError::ClaimFailed(path, errno) => {
+            Self::ClaimFailed(path, errno) => {
                 write!(f, "cannot write {}: {}", path.display(), errno.desc())
             }
-            IndexError::Undeletable(path, errno) => {
+            Self::Undeletable(path, errno) => {
                 write!(f, "cannot delete {}: {}", path.display(), errno.desc())
             }
         }
@@ -171,7 +171,7 @@ pub struct IndexDirectory<'a> {
 }
 
 impl<'a> IndexDirectory<'a> {
-    fn open(index: &'a Index) -> Result<IndexDirectory<'a>, IndexError> {
+    fn open(index: &'a Index) -> Result<Self, IndexError> {
         // O_PATH sends nothing to the server by itself; the forced statx on the descriptor is
         // the one question. It also makes the client drop what it believes about names in the
         // directory if the directory changed, so the look-ups that follow are right.

@@ -15,7 +15,7 @@ impl HostName {
     const LONGEST: usize = 64;
 
     /// The system's own host name, uname(2); what does not fit is replaced.
-    pub fn of_system() -> HostName {
+    pub fn of_system() -> Self {
         let name = nix::unistd::gethostname().unwrap_or_default();
         let mut name: String = name
             .as_bytes()
@@ -27,28 +27,28 @@ impl HostName {
                     '_'
                 }
             })
-            .take(HostName::LONGEST)
+            .take(Self::LONGEST)
             .collect();
         if name.is_empty() {
             name.push_str("unknown");
         }
-        HostName(name)
+        Self(name)
     }
 }
 
 impl TryFrom<String> for HostName {
     type Error = String;
 
-    fn try_from(name: String) -> Result<HostName, String> {
+    fn try_from(name: String) -> Result<Self, String> {
         let usable = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
-        if name.is_empty() || name.len() > HostName::LONGEST || !name.bytes().all(usable) {
+        if name.is_empty() || name.len() > Self::LONGEST || !name.bytes().all(usable) {
             return Err(format!(
                 "host name '{}' must be 1 to {} visible ASCII characters without '/'",
                 name.escape_default(),
-                HostName::LONGEST
+                Self::LONGEST
             ));
         }
-        Ok(HostName(name))
+        Ok(Self(name))
     }
 }
 

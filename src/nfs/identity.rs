@@ -24,9 +24,9 @@ pub struct Identity {
 
 impl Identity {
     /// The identity of a file that the server was asked for.
-    pub fn of(attributes: &Attributes) -> Identity {
+    pub fn of(attributes: &Attributes) -> Self {
         let (seconds, nanoseconds) = attributes.modified();
-        Identity {
+        Self {
             inode: attributes.inode(),
             seconds,
             nanoseconds,
@@ -34,8 +34,8 @@ impl Identity {
     }
 
     /// The identity of a file as stat(2) gives it.
-    pub fn of_status(status: &FileStat) -> Identity {
-        Identity {
+    pub fn of_status(status: &FileStat) -> Self {
+        Self {
             inode: status.st_ino,
             seconds: status.st_mtime,
             // The kernel keeps it below 1,000,000,000.
@@ -52,12 +52,12 @@ impl Identity {
 
 impl Identity {
     /// What [`Display`](fmt::Display) writes: an inode number, and `<seconds>.<nanoseconds, 9 digits>`.
-    pub fn parse(inode: &str, time: &str) -> Option<Identity> {
+    pub fn parse(inode: &str, time: &str) -> Option<Self> {
         let (seconds, nanoseconds) = time.split_once('.')?;
         if nanoseconds.len() != 9 {
             return None;
         }
-        Some(Identity {
+        Some(Self {
             inode: decimal(inode.as_bytes())?,
             seconds: seconds.parse().ok()?,
             nanoseconds: decimal(nanoseconds.as_bytes())?,
@@ -82,9 +82,9 @@ pub struct Version {
 
 impl Version {
     /// What [`Display`](fmt::Display) writes.
-    pub fn parse(word: &str) -> Option<Version> {
+    pub fn parse(word: &str) -> Option<Self> {
         let mut parts = word.split('/');
-        let version = Version {
+        let version = Self {
             identity: Identity::parse(parts.next()?, parts.next()?)?,
             size: decimal(parts.next()?.as_bytes())?,
         };

@@ -50,19 +50,19 @@ impl std::error::Error for MigrateError {}
 impl fmt::Display for MigrateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            MigrateError::Index(error) => error.fmt(f),
-            MigrateError::Lock(error) => error.fmt(f),
-            MigrateError::TooLarge(path, bytes) => write!(
+            Self::Index(error) => error.fmt(f),
+            Self::Lock(error) => error.fmt(f),
+            Self::TooLarge(path, bytes) => write!(
                 f,
                 "a list index of {bytes} bytes is more than half of what is free in {}",
                 path.display()
             ),
-            MigrateError::TooMany(path, files) => write!(
+            Self::TooMany(path, files) => write!(
                 f,
                 "{files} files in {} are called like a list index's; delete those that are none",
                 path.display()
             ),
-            MigrateError::CannotCopy(from, to, error) => write!(
+            Self::CannotCopy(from, to, error) => write!(
                 f,
                 "cannot copy {} to {}: {error}",
                 from.display(),
@@ -73,14 +73,14 @@ impl fmt::Display for MigrateError {
 }
 
 impl From<IndexError> for MigrateError {
-    fn from(error: IndexError) -> MigrateError {
-        MigrateError::Index(error)
+    fn from(error: IndexError) -> Self {
+        Self::Index(error)
     }
 }
 
 impl From<LockError> for MigrateError {
-    fn from(error: LockError) -> MigrateError {
-        MigrateError::Lock(error)
+    fn from(error: LockError) -> Self {
+        Self::Lock(error)
     }
 }
 
@@ -117,13 +117,13 @@ impl Owner {
         look: &Look,
         log: Version,
         standing: Option<&ClaimText>,
-    ) -> Result<Owner, IndexError> {
+    ) -> Result<Self, IndexError> {
         let interrupted = standing.is_some_and(|claim| claim.migrating == Some(log));
         if !interrupted && !index.is_unclaimed(look.claim)? || is_map(index)? {
-            return Ok(Owner::Other);
+            return Ok(Self::Other);
         }
         let originals = Originals::find(index, log)?;
-        Ok(originals.map_or(Owner::Other, Owner::User))
+        Ok(originals.map_or(Self::Other, Owner::User))
     }
 }
 
@@ -135,7 +135,7 @@ fn is_map(index: &IndexDirectory<'_>) -> Result<bool, IndexError> {
 
 impl Originals {
     /// Finds the list index's regular files in INDEX; `None` if one of them is not the user's alone.
-    fn find(index: &IndexDirectory<'_>, log: Version) -> Result<Option<Originals>, IndexError> {
+    fn find(index: &IndexDirectory<'_>, log: Version) -> Result<Option<Self>, IndexError> {
         let unreadable = |errno| IndexError::Unreadable(index.path().to_owned(), errno);
         let mut names = Vec::new();
         let mut size = Size::default();
@@ -150,7 +150,7 @@ impl Originals {
                 names.push(name);
             }
         }
-        Ok(Some(Originals { names, size, log }))
+        Ok(Some(Self { names, size, log }))
     }
 
     /// Copies it into the locked LISTINDEX directory, under its local name `prefix`. The directory
@@ -213,7 +213,7 @@ impl Originals {
         if is_map(index)? {
             return Ok(());
         }
-        match Originals::find(index, log)? {
+        match Self::find(index, log)? {
             Some(originals) => originals.delete(index, events),
             None => Ok(()),
         }

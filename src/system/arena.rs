@@ -31,8 +31,8 @@ impl Arena {
         clippy::new_without_default,
         reason = "it belongs in a static, and Default is not const"
     )]
-    pub const fn new() -> Arena {
-        Arena {
+    pub const fn new() -> Self {
+        Self {
             used: AtomicUsize::new(0),
             block: UnsafeCell::new(MaybeUninit::uninit()),
         }

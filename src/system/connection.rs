@@ -87,7 +87,7 @@ const TCP_INODE: usize = 16 + 68;
 impl Connection {
     /// The client's, descriptor 0; `None` if that is no socket, or one of a kind that sock_diag
     /// cannot be asked for here.
-    pub fn of_client() -> Option<Connection> {
+    pub fn of_client() -> Option<Self> {
         let cookie = option::<u64>(0, libc::SO_COOKIE)?;
         let address = match option::<c_int>(0, libc::SO_DOMAIN)? {
             libc::AF_UNIX => {
@@ -105,7 +105,7 @@ impl Connection {
             }
             _ => return None,
         };
-        let connection = Connection {
+        let connection = Self {
             namespace: network_namespace(),
             cookie,
             address,
@@ -200,7 +200,7 @@ impl fmt::Display for Connection {
 impl FromStr for Connection {
     type Err = ();
 
-    fn from_str(text: &str) -> Result<Connection, ()> {
+    fn from_str(text: &str) -> Result<Self, ()> {
         fn number<T: TryFrom<u128>>(text: Option<&str>) -> Result<T, ()> {
             let text = text.ok_or(())?;
             let hexadecimal = text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -227,7 +227,7 @@ impl FromStr for Connection {
             None => return Err(()),
         };
         match fields.next() {
-            None => Ok(Connection {
+            None => Ok(Self {
                 namespace,
                 cookie,
                 address,

@@ -38,7 +38,7 @@ pub struct Identity {
 
 impl Identity {
     /// The effective ids that this thread has now.
-    pub fn current() -> nix::Result<Identity> {
+    pub fn current() -> nix::Result<Self> {
         // SAFETY: with a size of 0 getgroups writes nothing and returns the number of groups.
         let count = Errno::result(unsafe { libc::getgroups(0, std::ptr::null_mut()) })?;
         let mut groups = vec![0; count as usize];
@@ -47,7 +47,7 @@ impl Identity {
             let got = Errno::result(unsafe { libc::getgroups(count, groups.as_mut_ptr()) })?;
             groups.truncate(got as usize);
         }
-        Ok(Identity {
+        Ok(Self {
             user: effective_user(),
             group: GroupId(nix::unistd::getegid().as_raw()),
             groups,
@@ -81,9 +81,9 @@ pub struct Assumed {
 
 impl Assumed {
     /// Takes on the ids of `user`. Needs root.
-    pub fn new(user: Identity) -> nix::Result<Assumed> {
+    pub fn new(user: Identity) -> nix::Result<Self> {
         // Made before the first change: a change that fails half-way is undone by Drop.
-        let assumed = Assumed {
+        let assumed = Self {
             original: Identity::current()?,
             user,
             parent_death_signal: parent_death_signal()?,
@@ -135,7 +135,7 @@ pub struct RootThread {
 
 impl RootThread {
     /// Gives up the groups of this thread, for good; `None` if it is not root's.
-    pub fn new() -> nix::Result<Option<RootThread>> {
+    pub fn new() -> nix::Result<Option<Self>> {
         /// Debian's `nogroup`, to which nothing belongs.
         const NO_GROUP: u32 = 65534;
         if effective_user().0 != 0 {
@@ -143,7 +143,7 @@ impl RootThread {
         }
         set_groups(&[])?;
         set_effective(libc::SYS_setresgid, NO_GROUP)?;
-        Ok(Some(RootThread {
+        Ok(Some(Self {
             _not_send: PhantomData,
         }))
     }

@@ -63,7 +63,7 @@ impl Entries {
     /// Reads the next entries of the open directory in place of those before; `false` at its end. Nothing
     /// else shows the end: the kernel gives less than there is room for when a signal is pending.
     pub fn read(&mut self, directory: impl AsFd) -> nix::Result<bool> {
-        let Entries(buffer) = self;
+        let Self(buffer) = self;
         buffer.clear();
         buffer.reserve(SIZE);
         // SAFETY: the kernel writes at most as many bytes as the buffer has room for.

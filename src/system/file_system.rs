@@ -35,15 +35,15 @@ const MEMORY: [u32; 2] = [
 
 impl FileSystem {
     /// The file system of an open directory.
-    pub fn of(directory: impl AsFd) -> nix::Result<FileSystem> {
+    pub fn of(directory: impl AsFd) -> nix::Result<Self> {
         // The type of the number differs between architectures; it always has 32 bits.
         let number = fstatfs(directory)?.filesystem_type().0 as u32;
         Ok(if NETWORK.contains(&number) {
-            FileSystem::Network
+            Self::Network
         } else if MEMORY.contains(&number) {
-            FileSystem::Memory
+            Self::Memory
         } else {
-            FileSystem::Disk
+            Self::Disk
         })
     }
 }

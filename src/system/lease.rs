@@ -40,9 +40,9 @@ pub struct Leases(());
 
 impl Leases {
     /// Ignores SIGIO for good.
-    pub fn prepare() -> Leases {
+    pub fn prepare() -> Self {
         ignore_for_good(libc::SIGIO);
-        Leases(())
+        Self(())
     }
 
     /// Takes a lease on `file`, so that nobody else has it open until it is dropped; `None` if somebody

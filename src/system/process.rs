@@ -19,13 +19,13 @@ pub struct Process {
 
 impl Process {
     /// This one. The program that it executes is the same process.
-    pub fn own() -> Process {
-        Process::with_id(nix::unistd::getpid().as_raw())
+    pub fn own() -> Self {
+        Self::with_id(nix::unistd::getpid().as_raw())
     }
 
     /// The one at the other end of the UNIX socket `descriptor`; `None` if that is something else,
     /// or the process is not to be seen from here.
-    pub fn at_other_end_of(descriptor: RawFd) -> Option<Process> {
+    pub fn at_other_end_of(descriptor: RawFd) -> Option<Self> {
         let mut peer = libc::ucred {
             pid: 0,
             uid: 0,
@@ -42,11 +42,11 @@ impl Process {
                 &raw mut length,
             )
         };
-        (result == 0 && peer.pid > 0).then(|| Process::with_id(peer.pid))
+        (result == 0 && peer.pid > 0).then(|| Self::with_id(peer.pid))
     }
 
-    fn with_id(pid: i32) -> Process {
-        Process {
+    fn with_id(pid: i32) -> Self {
+        Self {
             pid,
             began: began(pid).unwrap_or(0),
         }
@@ -87,10 +87,10 @@ impl fmt::Display for Process {
 impl FromStr for Process {
     type Err = ();
 
-    fn from_str(text: &str) -> Result<Process, ()> {
+    fn from_str(text: &str) -> Result<Self, ()> {
         let (pid, began) = text.split_once('.').ok_or(())?;
         match (pid.parse(), began.parse()) {
-            (Ok(pid), Ok(began)) if pid > 0 => Ok(Process { pid, began }),
+            (Ok(pid), Ok(began)) if pid > 0 => Ok(Self { pid, began }),
             _ => Err(()),
         }
     }

@@ -18,8 +18,8 @@ pub struct WriteSignalsIgnored {
 
 impl WriteSignalsIgnored {
     /// Starts ignoring both signals.
-    pub fn new() -> WriteSignalsIgnored {
-        WriteSignalsIgnored {
+    pub fn new() -> Self {
+        Self {
             previous: [ignore(libc::SIGPIPE), ignore(libc::SIGXFSZ)],
         }
     }
@@ -27,7 +27,7 @@ impl WriteSignalsIgnored {
 
 impl Default for WriteSignalsIgnored {
     fn default() -> Self {
-        WriteSignalsIgnored::new()
+        Self::new()
     }
 }
 

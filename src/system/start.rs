@@ -22,10 +22,10 @@ impl Start {
     ///
     /// # Safety
     /// `argv` and `envp` must be the vectors that `main` was called with, untouched.
-    pub unsafe fn from_main(argv: *const *const c_char, envp: *const *const c_char) -> Start {
+    pub unsafe fn from_main(argv: *const *const c_char, envp: *const *const c_char) -> Self {
         // SAFETY: the caller promises NULL-terminated vectors of C strings that are never freed.
         unsafe {
-            Start {
+            Self {
                 arguments: strings(argv),
                 environment: strings(envp),
             }

@@ -20,37 +20,37 @@ pub struct Attributes(libc::statx);
 
 impl Attributes {
     /// Asks the file server for the attributes of the open file `fd`.
-    pub fn of(fd: impl AsFd) -> nix::Result<Attributes> {
-        Attributes::ask(fd, c"", libc::AT_EMPTY_PATH)
+    pub fn of(fd: impl AsFd) -> nix::Result<Self> {
+        Self::ask(fd, c"", libc::AT_EMPTY_PATH)
     }
 
     /// Asks the file server for the attributes of `name` in `directory`; a symbolic link is
     /// not followed.
-    pub fn of_name(directory: impl AsFd, name: &CStr) -> nix::Result<Attributes> {
-        Attributes::ask(directory, name, libc::AT_SYMLINK_NOFOLLOW)
+    pub fn of_name(directory: impl AsFd, name: &CStr) -> nix::Result<Self> {
+        Self::ask(directory, name, libc::AT_SYMLINK_NOFOLLOW)
     }
 
     /// Asks the file server for the attributes of `path`.
-    pub fn of_path(path: &Path) -> nix::Result<Attributes> {
-        path.with_nix_path(|path| Attributes::ask(AT_FDCWD, path, 0))?
+    pub fn of_path(path: &Path) -> nix::Result<Self> {
+        path.with_nix_path(|path| Self::ask(AT_FDCWD, path, 0))?
     }
 
     /// The attributes of the open file `fd`, which is on this host: there is no server to ask.
-    pub fn of_local(fd: impl AsFd) -> nix::Result<Attributes> {
+    pub fn of_local(fd: impl AsFd) -> nix::Result<Self> {
         let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
-        Attributes::ask_for(mask, fd, c"", libc::AT_EMPTY_PATH)
+        Self::ask_for(mask, fd, c"", libc::AT_EMPTY_PATH)
     }
 
     /// What the kernel knows of `name` in `directory` by itself: no file server is asked, and no
     /// program that serves a file system, which may never answer.
-    pub fn known(directory: impl AsFd, name: &CStr) -> nix::Result<Attributes> {
+    pub fn known(directory: impl AsFd, name: &CStr) -> nix::Result<Self> {
         let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT | libc::AT_STATX_DONT_SYNC;
-        Attributes::ask_for(libc::STATX_BASIC_STATS, directory, name, flags)
+        Self::ask_for(libc::STATX_BASIC_STATS, directory, name, flags)
     }
 
-    fn ask(fd: impl AsFd, name: &CStr, flags: libc::c_int) -> nix::Result<Attributes> {
+    fn ask(fd: impl AsFd, name: &CStr, flags: libc::c_int) -> nix::Result<Self> {
         let flags = flags | libc::AT_STATX_FORCE_SYNC;
-        Attributes::ask_for(libc::STATX_BASIC_STATS, fd, name, flags)
+        Self::ask_for(libc::STATX_BASIC_STATS, fd, name, flags)
     }
 
     fn ask_for(
@@ -58,7 +58,7 @@ impl Attributes {
         fd: impl AsFd,
         name: &CStr,
         flags: libc::c_int,
-    ) -> nix::Result<Attributes> {
+    ) -> nix::Result<Self> {
         let mut buffer = MaybeUninit::<libc::statx>::zeroed();
         // By number: the musl of Debian 12 (1.2.3) has no function for it.
         // SAFETY: `name` is a C string and `buffer` has room for one struct statx.
@@ -74,7 +74,7 @@ impl Attributes {
         };
         Errno::result(result)?;
         // SAFETY: zeroed is a valid struct statx, and the kernel filled it in.
-        Ok(Attributes(unsafe { buffer.assume_init() }))
+        Ok(Self(unsafe { buffer.assume_init() }))
     }
 
     /// Device number (major, minor) and inode number: what tells one file from another.

@@ -32,7 +32,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    fn add(&mut self, other: &Totals) {
+    fn add(&mut self, other: &Self) {
         self.users += other.users;
         self.cleaned += other.cleaned;
         self.recent += other.recent;

@@ -104,8 +104,8 @@ pub fn forget(options: &Forget) -> Exit {
 }
 
 impl From<&Unused> for Rules {
-    fn from(unused: &Unused) -> Rules {
-        Rules {
+    fn from(unused: &Unused) -> Self {
+        Self {
             min_age: unused.min_age,
             prefix: unused.prefix.clone(),
             dry_run: unused.dry_run,

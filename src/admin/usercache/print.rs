@@ -146,7 +146,7 @@ pub struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    pub fn of(path: &'a Path, outcome: &'a Result<Outcome, CleanError>) -> Line<'a> {
+    pub fn of(path: &'a Path, outcome: &'a Result<Outcome, CleanError>) -> Self {
         Line { path, outcome }
     }
 }
