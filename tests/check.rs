@@ -18,75 +18,138 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{mkdtemp, sethostname};
 use serde_json::Value;
 
+use common::dovecot::{Dovecot, Location, Version};
 use common::scratch::{Run, Scratch, is_root};
 use common::{close, copy_program};
 
 const BASE: &str = "/dev/shm/dovecot-listindex";
-const LISTINDEX: &str = "LISTINDEX=/dev/shm/dovecot-listindex/%2.256Nu/%u/dovecot.list.index";
+const LIST_INDEX: &str = "/dev/shm/dovecot-listindex/@HASH@/@USER@/dovecot.list.index";
 const AT_BOOT: &str = "/etc/tmpfiles.d/list-indexes.conf";
 const OWN: &str = "/etc/dovecot/nfs-hostchange.toml";
 const VMAIL: u32 = 5000;
 
 /// What a backend's administrator has written, but for the location nothing that needs a word.
+#[derive(Clone)]
 struct Configuration {
-    /// mail_location in Dovecot's configuration, where the userdb does not return any.
-    location: String,
-    /// Dovecot's, after the first lines.
-    dovecot: String,
+    /// What the userdb returns.
+    location: Location,
+    /// Where the users' home directories are.
+    homes: &'static str,
+    /// Whose all mail is, if not each user's own.
+    owner: Option<&'static str>,
+    /// The directories of list indexes are made for users with uids of their own.
+    many: bool,
+    wrapper: bool,
+    plugin: bool,
+    /// Lines of Dovecot's that the two versions write differently.
+    more: fn(Version) -> &'static str,
     /// The wrapper's configuration file.
     own: String,
-    /// Each mail user has a uid of his own.
-    many: bool,
 }
-
-const ONE_UID: &str = "
-userdb {
-  driver = static
-  args = uid=vmail gid=vmail home=/srv/mail/%u
-  default_fields = mail_location=@LOCATION@
-}
-service imap {
-  executable = imap imap-postlogin
-  process_limit = 200
-}
-service imap-postlogin {
-  executable = script-login nfs-hostchange-login
-  process_limit = 200
-  user = vmail
-  unix_listener imap-postlogin {
-  }
-}
-";
 
 impl Configuration {
     /// The userdb returns that location.
-    fn at(location: impl AsRef<str>) -> Configuration {
+    fn at(location: Location) -> Configuration {
         Configuration {
-            location: "mdbox:~/mdbox".to_owned(),
-            own: "migration = false\n".to_owned(),
-            dovecot: ONE_UID.replace("@LOCATION@", location.as_ref()),
+            location,
+            homes: "/srv/mail",
+            owner: Some("vmail"),
             many: false,
+            wrapper: true,
+            plugin: false,
+            more: |_| "",
+            own: "migration = false\n".to_owned(),
         }
     }
 
     fn good() -> Configuration {
-        Configuration::at(format!("mdbox:~/mdbox:{LISTINDEX}"))
+        Configuration::at(Location::new(LIST_INDEX))
     }
 
     fn of_many_uids() -> Configuration {
-        let mut configuration = Configuration::good();
-        configuration.many = true;
-        configuration
-            .but("driver = static", "driver = passwd")
-            .but("args = uid=vmail gid=vmail home=/srv/mail/%u", "")
-            .but("user = vmail", "")
+        Configuration {
+            owner: None,
+            many: true,
+            ..Configuration::good()
+        }
     }
 
-    /// With something else in Dovecot's configuration.
-    fn but(mut self, from: &str, to: &str) -> Configuration {
-        assert!(self.dovecot.contains(from), "{from}");
-        self.dovecot = self.dovecot.replace(from, to);
-        self
+    /// Dovecot's.
+    fn lines(&self, version: Version) -> String {
+        let mut lines = match version {
+            Version::V2_3 => self.lines_of_2_3(),
+            Version::V2_4 => self.lines_of_2_4(),
+        };
+        lines += (self.more)(version);
+        let executable = if self.wrapper {
+            "imap imap-postlogin"
+        } else {
+            "imap"
+        };
+        let user = self
+            .owner
+            .map_or_else(String::new, |owner| format!("\n  user = {owner}"));
+        lines += &format!(
+            "service imap {{
+  executable = {executable}
+  process_limit = 200
+}}
+service imap-postlogin {{
+  executable = script-login nfs-hostchange-login
+  process_limit = 200{user}
+  unix_listener imap-postlogin {{
+  }}
+}}
+"
+        );
+        lines
+    }
+
+    fn lines_of_2_3(&self) -> String {
+        let users = match self.owner {
+            Some(owner) => format!(
+                "driver = static\n  args = uid={owner} gid={owner} home={}/%u",
+                self.homes
+            ),
+            None => "driver = passwd".to_owned(),
+        };
+        let plugins = if self.plugin {
+            "mail_plugins = acl nfs_hostchange\n"
+        } else {
+            ""
+        };
+        let location = self.location.lines(Version::V2_3);
+        format!(
+            "mail_location = mdbox:~/mdbox
+{plugins}userdb {{
+  {users}
+  default_fields = {}}}
+",
+            location.replacen(" = ", "=", 1)
+        )
+    }
+
+    fn lines_of_2_4(&self) -> String {
+        let users = match self.owner {
+            Some(owner) => format!(
+                "static {{\n  fields {{\n    uid = {owner}\n    gid = {owner}\n    home = {}/%{{user}}\n  }}\n}}",
+                self.homes
+            ),
+            None => "passwd {\n}".to_owned(),
+        };
+        let plugins = if self.plugin {
+            "mail_plugins {\n  acl = yes\n  nfs_hostchange = yes\n}\n"
+        } else {
+            ""
+        };
+        let location = self.location.lines(Version::V2_4);
+        let fields = self.location.fields(Version::V2_4).into_iter();
+        let fields: String = fields
+            .map(|(name, _)| format!("  {name} = $SET:{name}\n"))
+            .collect();
+        format!(
+            "{location}{plugins}userdb {users}\nuserdb_fields {{\n{fields}}}\nnamespace inbox {{\n  inbox = yes\n}}\n"
+        )
     }
 }
 
@@ -103,7 +166,7 @@ const NOBODY_ASKED: &str = "hint: nobody can be asked where users' list indexes 
 type Found<'a> = &'a [(&'a str, &'a str)];
 
 impl Backend {
-    fn new(configuration: &Configuration) -> Backend {
+    fn new(configuration: &Configuration, dovecot: Dovecot) -> Backend {
         let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS;
         unshare(flags).expect("root may have namespaces");
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -136,23 +199,21 @@ impl Backend {
             Path::new("/bin/true"),
             &backend.path().join("nfs-hostchange-login"),
         );
+        dovecot.put_into(&backend.scratch);
         let text = format!(
-            "protocols = imap\nssl = no\nlibexec_dir = {0}\nmail_plugin_dir = {0}/modules\nmail_location = {1}\n{2}\n",
+            "{0}protocols = imap\nssl = no\nlibexec_dir = {1}\nmail_plugin_dir = {1}/modules\n{2}",
+            dovecot.version.first_lines(),
             backend.path().display(),
-            configuration.location,
-            configuration
-                .dovecot
-                .replace("@LOCATION@", &configuration.location)
+            configuration.lines(dovecot.version)
         );
         backend.write_lines("dovecot.conf", &text);
         // An empty one is not one.
         write(OWN, &format!("{}\n", configuration.own));
         // With the directories of a good location, whatever the case has.
         let good = if configuration.many {
-            let text = format!(
-                "userdb {{\n driver = passwd\n default_fields = mail_location=mdbox:~/mdbox:{LISTINDEX}\n}}\n"
-            );
-            backend.write_lines("good.conf", &text);
+            let text = Configuration::of_many_uids().lines(dovecot.version);
+            let first_lines = dovecot.version.first_lines();
+            backend.write_lines("good.conf", &format!("{first_lines}{text}"));
             backend
                 .run("nfs-hostchange check --dovecot-config good.conf --tmpfiles")
                 .stdout
@@ -278,12 +339,15 @@ fn mode(path: &str, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
 }
 
-/// Runs `test` on a backend, in a thread of its own since it leaves this one's namespaces.
-fn on_backend(configuration: Configuration, test: impl FnOnce(&Backend) + Send) {
+/// Runs `test` on a backend with a Dovecot of each version, in a thread of its own since it leaves
+/// this one's namespaces.
+fn on_backend(configuration: Configuration, test: impl Fn(&Backend) + Sync) {
     if is_root() {
-        thread::scope(|scope| {
-            scope.spawn(|| test(&Backend::new(&configuration)));
-        });
+        for dovecot in Dovecot::both() {
+            thread::scope(|scope| {
+                scope.spawn(|| test(&Backend::new(&configuration, dovecot)));
+            });
+        }
     }
 }
 
@@ -301,7 +365,7 @@ fn finds_and_mends(configuration: Configuration, expected: Found) {
 /// On a good backend to which that was done, one thing is found, and nothing when it is mended.
 fn finds_after(
     configuration: Configuration,
-    spoil: impl FnOnce(&Backend) + Send,
+    spoil: impl Fn(&Backend) + Sync,
     id: &str,
     severity: &str,
 ) {
@@ -330,11 +394,8 @@ fn a_backend_that_is_as_it_should_be_has_no_findings() {
         backend.finds(&[]);
     });
     // Nothing to hash.
-    let mut configuration = Configuration::at(format!("mdbox:~/mdbox:LISTINDEX={BASE}/%u/list"));
-    configuration = configuration
-        .but("driver = static", "driver = passwd")
-        .but("args = uid=vmail gid=vmail home=/srv/mail/%u", "")
-        .but("user = vmail", "");
+    let mut configuration = Configuration::at(Location::new(&format!("{BASE}/@USER@/list")));
+    configuration.owner = None;
     on_backend(configuration, |backend| {
         mode(BASE, 0o1733);
         chown(BASE, Some(0), Some(0)).expect("chown");
@@ -367,7 +428,7 @@ fn a_configuration_file_that_is_not_used_is_found() {
 fn list_indexes_on_a_disk_are_found() {
     let disk = mkdtemp("/var/tmp/nfs-hostchange-check.XXXXXX").expect("mkdtemp");
     chown(&disk, Some(VMAIL), None).unwrap_or(());
-    let location = format!("mdbox:~/mdbox:LISTINDEX={}/%u/list", disk.display());
+    let location = Location::new(&format!("{}/@USER@/list", disk.display()));
     finds_and_mends(
         Configuration::at(location),
         &[("disk_list_index", "warning")],
@@ -377,10 +438,11 @@ fn list_indexes_on_a_disk_are_found() {
 
 #[test]
 fn an_index_that_other_backends_may_not_see_is_a_hint() {
-    for configuration in [
-        Configuration::good().but("/srv/mail/%u", "/usr/share/%u"),
-        Configuration::at(format!("mdbox:~/mdbox:INDEX=/usr/share/%u:{LISTINDEX}")),
-    ] {
+    let mut homes = Configuration::good();
+    homes.homes = "/usr/share";
+    let mut index = Configuration::good();
+    index.location.index = Some("/usr/share/@USER@".to_owned());
+    for configuration in [homes, index] {
         on_backend(configuration, |backend| {
             backend.finds(&[("index_not_shared", "hint")]);
         });
@@ -476,12 +538,15 @@ fn the_lines_for_tmpfiles_are_those_that_dovecots_hash_needs() {
     });
     // mbox has a directory of its own in the user's.
     let mut mbox = Configuration::of_many_uids();
-    mbox.dovecot = mbox.dovecot.replace("mdbox:~/mdbox", "mbox:~/mail");
+    mbox.location.driver = "mbox";
+    mbox.location.path = "~/mail";
     on_backend(mbox, |backend| {
         let run = backend.run("nfs-hostchange check --dovecot-config dovecot.conf --tmpfiles");
         assert_eq!(run.stdout.lines().count(), 257, "{run:?}");
     });
-    on_backend(Configuration::at("mdbox:~/mdbox"), |backend| {
+    let mut none = Configuration::good();
+    none.location.list_index = None;
+    on_backend(none, |backend| {
         let run = backend.run("nfs-hostchange check --dovecot-config dovecot.conf --tmpfiles");
         assert_eq!((run.status, run.stdout.as_str()), (Some(78), ""));
         assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
@@ -542,7 +607,9 @@ fn a_logind_that_wipes_the_mail_users_files_is_found() {
         backend.finds(&[]);
     });
     // A system user's files are left alone.
-    on_backend(Configuration::good().but("vmail", "system"), |backend| {
+    let mut system_user = Configuration::good();
+    system_user.owner = Some("system");
+    on_backend(system_user, |backend| {
         chown(BASE, Some(600), Some(600)).expect("chown");
         write(AT_BOOT, &format!("d {BASE} 0700 system - -\n"));
         systemd();
@@ -597,8 +664,8 @@ fn a_host_that_nothing_sweeps_is_a_hint() {
 
 #[test]
 fn people_read_what_to_write_and_what_to_run() {
-    let configuration =
-        Configuration::good().but("executable = imap imap-postlogin", "executable = imap");
+    let mut configuration = Configuration::good();
+    configuration.wrapper = false;
     on_backend(configuration, |backend| {
         mode(BASE, 0o770);
         let run = backend.run("nfs-hostchange check --dovecot-config dovecot.conf");
@@ -640,13 +707,17 @@ fn module(backend: &Backend, name: &str, abi: &str) {
 
 #[test]
 fn a_plugin_that_is_missing_or_for_another_dovecot_or_not_for_all_is_found() {
-    let plugin = || {
-        Configuration::good()
-            .but("imap imap-postlogin", "imap")
-            .but("userdb {", "mail_plugins = acl nfs_hostchange\nuserdb {")
+    let mut plugin = Configuration::good();
+    plugin.plugin = true;
+    let both = plugin.clone();
+    plugin.wrapper = false;
+    let mut not_everywhere = plugin.clone();
+    not_everywhere.more = |version| match version {
+        Version::V2_3 => "protocol lmtp {\n  mail_plugins = sieve\n}\n",
+        Version::V2_4 => "protocol lmtp {\n  mail_plugins {\n    nfs_hostchange = no\n  }\n}\n",
     };
     const OURS: &str = "lib90_nfs_hostchange_plugin.so";
-    on_backend(plugin(), |backend| {
+    on_backend(plugin, |backend| {
         backend.finds(&[("no_plugin", "critical")]);
         module(backend, "lib01_acl_plugin.so", "2.3.ABIv19(2.3.19.1)");
         module(backend, OURS, "2.3.ABIv18(2.3.18)");
@@ -655,15 +726,10 @@ fn a_plugin_that_is_missing_or_for_another_dovecot_or_not_for_all_is_found() {
         // No post-login service is needed, and no field of the userdb.
         backend.finds(&[]);
     });
-    let both = plugin().but("executable = imap\n", "executable = imap imap-postlogin\n");
     on_backend(both, |backend| {
         module(backend, OURS, "2.3.ABIv19(2.3.19.1)");
         backend.finds(&[("both_front_ends", "hint")]);
     });
-    let not_everywhere = plugin().but(
-        "userdb {",
-        "protocol lmtp {\n  mail_plugins = sieve\n}\nuserdb {",
-    );
     on_backend(not_everywhere, |backend| {
         module(backend, OURS, "2.3.ABIv19(2.3.19.1)");
         let findings = backend.finds(&[("plugin_protocols", "error")]);

@@ -5,6 +5,7 @@ mod common;
 use std::fs::{self, File};
 use std::process::{Command, Stdio};
 
+use common::dovecot::{Dovecot, Location};
 use common::scratch::{ALICE, DAY, Run, Scratch, user_directory};
 
 /// Exit status, standard output and standard error.
@@ -173,11 +174,10 @@ fn printing(scratch: &Scratch) -> Vec<Vec<String>> {
     let base = scratch.hash_directory("list-indexes");
     let user = user_directory(&base.join("alice"), ALICE, 8 * DAY);
     let configuration = scratch.path().join("dovecot.conf");
-    let location = format!(
-        "mail_location = mdbox:~/mdbox:LISTINDEX={}/%u/dovecot.list.index\n",
-        base.display()
-    );
-    fs::write(&configuration, location).expect("write");
+    let list_index = format!("{}/@USER@/dovecot.list.index", base.display());
+    let version = Dovecot::machine().version;
+    let lines = version.first_lines().to_owned() + &Location::new(&list_index).lines(version);
+    fs::write(&configuration, lines).expect("write");
     [
         "--help",
         "--version",

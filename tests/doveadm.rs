@@ -15,45 +15,62 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use common::dovecot::{Dovecot, Location, Version};
 use common::scratch::{ALICE, DAY, Run, Scratch, give, is_root, lock, start, user_directory};
 
-/// A Dovecot that knows one user, and has the command in its libexec directory.
-struct Dovecot {
+/// A running Dovecot that knows one user, and has the command in its libexec directory.
+struct Running {
     scratch: Scratch,
+    dovecot: Dovecot,
     process: Option<Child>,
 }
 
-impl Dovecot {
-    fn new() -> Dovecot {
+impl Running {
+    fn new(dovecot: Dovecot) -> Running {
         let scratch = Scratch::new();
+        dovecot.put_into(&scratch);
         let directory = scratch.path().display();
         let libexec = scratch.path().join("libexec");
         fs::create_dir(&libexec).expect("mkdir");
         // Dovecot's own programs, and ours.
-        for program in fs::read_dir("/usr/lib/dovecot").expect("Dovecot is installed") {
-            let program = program.expect("readdir");
-            symlink(program.path(), libexec.join(program.file_name())).expect("symlink");
+        const LIBEXEC: &str = "/usr/lib/dovecot";
+        for program in fs::read_dir(dovecot.place(LIBEXEC)).expect("Dovecot is installed") {
+            let name = program.expect("readdir").file_name();
+            symlink(Path::new(LIBEXEC).join(&name), libexec.join(&name)).expect("symlink");
         }
         symlink(scratch.program(), libexec.join("nfs-hostchange")).expect("symlink");
+        let users = match dovecot.version {
+            Version::V2_3 => format!(
+                "passdb {{\n driver = passwd-file\n args = {directory}/users\n}}\n\
+                 userdb {{\n driver = passwd-file\n args = {directory}/users\n}}\n"
+            ),
+            Version::V2_4 => format!(
+                "passdb passwd-file {{\n passwd_file_path = {directory}/users\n}}\n\
+                 userdb passwd-file {{\n passwd_file_path = {directory}/users\n}}\n"
+            ),
+        };
         fs::write(
             scratch.path().join("dovecot.conf"),
             format!(
-                "protocols =\nssl = no\nbase_dir = {directory}/run\nstate_dir = {directory}/state\n\
-                 libexec_dir = {directory}/libexec\nlog_path = {directory}/log\n\
-                 passdb {{\n driver = passwd-file\n args = {directory}/users\n}}\n\
-                 userdb {{\n driver = passwd-file\n args = {directory}/users\n}}\n"
+                "{}protocols =\nssl = no\nbase_dir = {directory}/run\nstate_dir = {directory}/state\n\
+                 libexec_dir = {directory}/libexec\nlog_path = {directory}/log\n{users}",
+                dovecot.version.first_lines()
             ),
         )
         .expect("write");
         let index = scratch.path().join("index");
         fs::create_dir(&index).expect("mkdir");
         give(&index, ALICE);
-        let location = format!(
-            "mdbox:~/mdbox:INDEX={directory}/index:LISTINDEX={directory}/00/%u/dovecot.list.index"
-        );
+        let mut location = Location::new(&format!("{directory}/00/@USER@/dovecot.list.index"));
+        location.index = Some(format!("{directory}/index"));
+        let fields: Vec<_> = location
+            .fields(dovecot.version)
+            .into_iter()
+            .map(|(name, value)| format!("userdb_{name}={value}"))
+            .collect();
         fs::write(
             scratch.path().join("users"),
-            format!("alice::{ALICE}:{ALICE}::/nowhere::userdb_mail_location={location}\n"),
+            format!("alice::{ALICE}:{ALICE}::/nowhere::{}\n", fields.join(" ")),
         )
         .expect("write");
         scratch.hash_directory("00");
@@ -62,17 +79,18 @@ impl Dovecot {
             "hostname = \"a.example.org\"\n[log]\ntarget = \"stderr\"\n",
         )
         .expect("write");
-        let mut dovecot = Dovecot {
+        let mut running = Running {
             scratch,
+            dovecot,
             process: None,
         };
-        dovecot.start();
-        dovecot
+        running.start();
+        running
     }
 
     fn start(&mut self) {
-        let child = start(Command::new("dovecot").arg("-F").args(self.configuration()));
-        self.process = Some(child);
+        let mut dovecot = self.dovecot.command("dovecot");
+        self.process = Some(start(dovecot.arg("-F").args(self.configuration())));
         let socket = self.path().join("run/auth-userdb");
         let deadline = Instant::now() + Duration::from_secs(60);
         while UnixStream::connect(&socket).is_err() {
@@ -104,7 +122,8 @@ impl Dovecot {
     /// With the fields that doveadm has of the user, as script-login hands them over.
     fn log_in(&self) {
         let fields = Run::of(
-            Command::new("doveadm")
+            self.dovecot
+                .command("doveadm")
                 .args(self.configuration())
                 .args(["user", "alice"]),
         );
@@ -116,7 +135,12 @@ impl Dovecot {
             // doveadm's own addition: the location that Dovecot uses in the end.
             .filter(|(field, _)| *field != "mail")
             .collect();
-        assert_eq!(fields.len(), 4, "{fields:?}");
+        // Identity and home, and the location.
+        let expected = match self.dovecot.version {
+            Version::V2_3 => 3 + 1,
+            Version::V2_4 => 3 + 4,
+        };
+        assert_eq!(fields.len(), expected, "{fields:?}");
         let own = self.path().join("nfs-hostchange.toml");
         let run = Run::of(
             Command::new(env!("CARGO_BIN_EXE_nfs-hostchange-login"))
@@ -148,7 +172,8 @@ impl Dovecot {
     /// The command as doveadm executes it.
     fn exec(&self, arguments: &[&str]) -> Run {
         Run::of(
-            Command::new("doveadm")
+            self.dovecot
+                .command("doveadm")
                 .args(self.configuration())
                 .args(["exec", "nfs-hostchange"])
                 .args(arguments),
@@ -156,7 +181,7 @@ impl Dovecot {
     }
 }
 
-impl Drop for Dovecot {
+impl Drop for Running {
     fn drop(&mut self) {
         self.stop();
     }
@@ -171,7 +196,12 @@ fn the_userdb_says_where_a_users_list_index_is() {
     if !is_root() {
         return;
     }
-    let mut dovecot = Dovecot::new();
+    for dovecot in Dovecot::both() {
+        says_where(Running::new(dovecot));
+    }
+}
+
+fn says_where(mut dovecot: Running) {
     dovecot.log_in();
     let run = dovecot.status("alice", &["--json"]);
     assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""));
@@ -209,7 +239,12 @@ fn another_backend_of_the_same_name_is_noticed() {
     if !is_root() {
         return;
     }
-    let dovecot = Dovecot::new();
+    for dovecot in Dovecot::both() {
+        notices_the_other(&Running::new(dovecot));
+    }
+}
+
+fn notices_the_other(dovecot: &Running) {
     dovecot.log_in();
     let claim = dovecot.path().join("index/.lasthost");
     for (host, expected) in [
@@ -234,7 +269,8 @@ fn doveadm_executes_the_command() {
     if !is_root() {
         return;
     }
-    let dovecot = Dovecot::new();
+    // In another root, the program of this build may lack a library.
+    let dovecot = Running::new(Dovecot::machine());
     let user = user_directory(&dovecot.list_index(), ALICE, 8 * DAY);
     let path = user.to_str().expect("UTF-8");
     let login = lock(&user);

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use serde_json::Value;
 
+use common::dovecot::Dovecot;
 use common::scratch::{ALICE, DAY, Run, Scratch, is_root, user_directory};
 
 /// The fields that docs/json.md names under a heading.
@@ -69,7 +70,9 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
     };
     tell(&location);
     let dovecots = scratch.path().join("dovecot.conf");
-    fs::write(&dovecots, "protocols = imap\nssl = no\n").expect("write");
+    let first_lines = Dovecot::machine().version.first_lines();
+    let lines = format!("{first_lines}protocols = imap\nssl = no\n");
+    fs::write(&dovecots, lines).expect("write");
     let [root, user, own, dovecots] =
         [root, user, own, dovecots].map(|path| path.to_str().expect("UTF-8").to_owned());
 

@@ -8,6 +8,7 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub mod dovecot;
 #[path = "../lib/record.rs"]
 pub mod record;
 pub mod scratch;

@@ -62,10 +62,15 @@ impl Scratch {
 
     /// A doveadm that answers this, in place of the machine's own.
     pub fn doveadm(&self, answer: &str) {
-        let program = self.0.join("doveadm");
-        fs::write(program.with_extension("answer"), answer).expect("write");
+        fs::write(self.0.join("doveadm.answer"), answer).expect("write");
+        self.script("doveadm", "cat \"$0.answer\"");
+    }
+
+    /// A program that comes before the machine's own.
+    pub fn script(&self, name: &str, lines: &str) {
+        let program = self.0.join(name);
         let _nobody_is_started = starting();
-        fs::write(&program, "#!/bin/sh\ncat \"$0.answer\"\n").expect("write");
+        fs::write(&program, format!("#!/bin/sh\n{lines}\n")).expect("write");
         fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("chmod");
     }
 
