@@ -209,22 +209,26 @@ pub unsafe extern "C" fn nfs_hostchange_list_new(
     caller: Caller,
     use_: *mut c_int,
 ) -> *mut Handle {
-    let nothing = (std::ptr::null_mut(), WITHOUT);
-    let (handle, answer) = guarded(caller, nothing, |log| {
+    let list = guarded(caller, None, |log| {
         // SAFETY: the caller promises one.
-        let Some(place) = place(unsafe { &*where_ }, log) else {
-            return nothing;
-        };
-        let list = List::new(place, log);
-        let answer = match list.using() {
-            Use::NothingLocal => return (std::ptr::null_mut(), USE),
-            Use::Used | Use::Unrecorded => USE,
-            Use::ToTakeOver => TAKE_OVER,
-            Use::Without => WITHOUT,
-        };
-        let list = RefCell::new(list);
-        (Box::into_raw(Box::new(Handle { list, caller })), answer)
+        place(unsafe { &*where_ }, log).map(List::new)
     });
+    let (handle, answer) = match list {
+        None => (std::ptr::null_mut(), WITHOUT),
+        Some(mut list) => {
+            // Should it break off here, the session goes without, and its changes are claimed.
+            guarded(caller, (), |log| list.begin(log));
+            let answer = match list.using() {
+                Use::NothingLocal | Use::Used | Use::Unrecorded => USE,
+                Use::ToTakeOver => TAKE_OVER,
+                Use::Without => WITHOUT,
+            };
+            let is_local = list.using() != Use::NothingLocal;
+            let list = RefCell::new(list);
+            let handle = is_local.then(|| Box::into_raw(Box::new(Handle { list, caller })));
+            (handle.unwrap_or(std::ptr::null_mut()), answer)
+        }
+    };
     // SAFETY: the caller promises one.
     unsafe { *use_ = answer };
     handle

@@ -112,24 +112,29 @@ pub struct List {
 const LOOKS_EVERY: Duration = Duration::from_secs(1);
 
 impl List {
-    /// Looks at both sides before Dovecot opens the list index.
-    pub fn new(place: Place, events: &dyn Events) -> Self {
-        let actor = Actor::current();
-        let mut list = Self {
+    /// What a session knows that has not looked yet: nothing, so that it goes without.
+    pub fn new(place: Place) -> Self {
+        Self {
             place,
-            user: actor.as_ref().ok().map(Actor::user),
+            user: None,
             using: Use::Without,
             known: None,
             sign: None,
             waits_for_index: false,
             changed: false,
             looked: Instant::now(),
-        };
-        match actor {
-            Ok(actor) => list.waiting(|list| list.begin(&actor, events)),
+        }
+    }
+
+    /// Looks at both sides before Dovecot opens the list index.
+    pub fn begin(&mut self, events: &dyn Events) {
+        match Actor::current() {
+            Ok(actor) => {
+                self.user = Some(actor.user());
+                self.waiting(|list| list.look(&actor, events));
+            }
             Err(error) => without(events, Level::Error, &error),
         }
-        list
     }
 
     /// The user, if the process still has the rights that it had when the session began: it may have
@@ -147,7 +152,7 @@ impl List {
         self.place.lock_timeout = left;
     }
 
-    fn begin(&mut self, actor: &Actor, events: &dyn Events) {
+    fn look(&mut self, actor: &Actor, events: &dyn Events) {
         let reconciliation = self.place.with(actor, events);
         let serves = self.place.role == Role::Serves;
         let missing = if serves {
