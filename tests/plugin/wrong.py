@@ -38,7 +38,7 @@ WRONG = (
                 "        (waits && !files::is_in_use(&directory, &self.prefix)).then(|| self.run())",
                 "        let _ = waits;\n        Some(self.run())",
             ),
-            ("src/reconcile/mod.rs", "        if self.is_in_use(lock) {", "        if false && self.is_in_use(lock) {"),
+            ("src/reconcile/mod.rs", "        if self.is_in_use(lock, deadline) {", "        if false && self.is_in_use(lock, deadline) {"),
         ),
     ),
     Wrong(
