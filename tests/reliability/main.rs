@@ -424,8 +424,8 @@ fn whoever_opens_the_log_while_it_is_cleaned_waits_until_it_is_gone() {
     world.assert_healed("the log was opened while it was cleaned");
 }
 
-/// Calls for memory, threads and random numbers. Rust's library and the C library give up where there
-/// are none.
+/// Calls for memory, threads and random numbers, and for the end. Rust's library and the C library give
+/// up where there are none.
 fn is_the_library_s(number: u64) -> bool {
     [
         libc::SYS_mmap,
@@ -437,6 +437,7 @@ fn is_the_library_s(number: u64) -> bool {
         libc::SYS_rt_sigprocmask,
         libc::SYS_sigaltstack,
         libc::SYS_getrandom,
+        libc::SYS_exit_group,
     ]
     .contains(&(number as i64))
 }
