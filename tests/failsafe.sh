@@ -216,7 +216,7 @@ remote 127.0.0.0/8 {
 }
 
 # Of the roots, those that are there; tests/setup.sh makes them.
-for name in machine bookworm bookworm-backports trixie; do
+for name in machine bookworm bookworm-backports trixie forky; do
     # The machine's own is one of them.
     if [ "$name" != machine ] && has_dovecot machine && has_dovecot "$name" &&
         [ "$(version_of "$name")" = "$(version_of machine)" ]; then

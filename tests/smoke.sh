@@ -5,7 +5,7 @@
 #   tests/smoke.sh [--wrapper PATH] [--command PATH] [--dovecot NAME] [--only REGEX] [--list] [--quick]
 #
 # --dovecot is the Dovecot of all cases that do not name another: "machine" (this one's, unless
-# said otherwise) or a root that tests/setup.sh made (bookworm, bookworm-backports, trixie).
+# said otherwise) or a root that tests/setup.sh made (bookworm, bookworm-backports, trixie, forky).
 # Without --wrapper (or WRAPPER in the environment) both programs are built. With
 # it, an installed one is tested and nothing is built; --command (COMMAND) is
 # the administrator's command, whose cases are left out without it. --quick leaves
@@ -1124,6 +1124,68 @@ the_command_asks_dovecot() {
     ask_command b status --json | grep -F '"claimed_by":"a.example.org"' || die "$(ask_command b status --json)"
 }
 
+# through_doveadm HOST SUBCOMMAND [ARG...]: the command as doveadm executes it.
+through_doveadm() {
+    [ -n "$COMMAND" ] || skip "no nfs-hostchange given"
+    install -m 0755 "$COMMAND" "$SITE/bin/nfs-hostchange"
+    { cat "$SITE/$1/dovecot.conf" && printf 'libexec_dir = %s\n' "$SITE/bin"; } >"$SITE/$1/exec.conf"
+    on "$1" doveadm -c "$SITE/$1/exec.conf" exec nfs-hostchange "${@:2}"
+}
+
+doveadm_executes_the_command() {
+    local dir root status=0 log about
+    new_user "mdbox:~/mdbox:LISTINDEX=@LOCAL@/exec$CASE/%2.256Nu/%u/dovecot.list.index"
+    about=(--user "$WHO" --config "$SITE/a/hostchange.toml" --dovecot-config "$SITE/a/dovecot.conf")
+    settle
+    root=$SITE_SHM/a/exec$CASE
+    dir=$(local_dir a "$WHO")
+    log=$dir/dovecot.list.index.log
+    [[ $dir == "$root"/[0-9a-f][0-9a-f]/"$WHO" ]] || die "not in a hash directory: $dir"
+    equal "LISTINDEX" "$(through_doveadm a locate "${about[@]}" | sed -n 's/^LISTINDEX *//p')" "$dir"
+    through_doveadm a status "${about[@]}" | grep -E '^in step +yes: ' || die "not in step"
+    wait_until 10 "the end of the last session" nobody_has_it_open
+    through_doveadm a usercache clean 7days "$dir" 2>&1 | grep -F 'left: last used' || die "not a word"
+    through_doveadm a usercache sweep 7days "$root" | grep -F ' 0 cleaned,' || die "cleaned"
+    [ -e "$log" ] || die "a list index in use today was deleted"
+    # Nothing is vouched for any more, and nothing is lost.
+    through_doveadm a usercache forget "$root"
+    through_doveadm a status "${about[@]}" | grep -E '^in step +no: ' || die "still in step"
+    look a
+    look a
+    wait_until 10 "the end of the last session" nobody_has_it_open
+    through_doveadm a usercache clean 0 "$dir"
+    [ ! -e "$dir" ] || die "still there: $(ls -A "$dir")"
+    through_doveadm a usercache clean 0 "$dir" || status=$?
+    equal "exit status without a directory" "$status" 66
+    look a
+    look a
+    wait_until 10 "the end of the last session" nobody_has_it_open
+    through_doveadm a usercache sweep 0 "$root" | grep -F ' 1 cleaned,' || die "not cleaned"
+    [ ! -e "$dir" ] || die "still there: $(ls -A "$dir")"
+    look a
+    move b Other
+    look a
+    all_looks_were_right
+}
+
+# Each with an own uid, so everybody may make his directory in them.
+hash_directories_are_those_of_the_setting() {
+    local location="mdbox:~/mdbox:${HASHED//@LOCAL@/$SITE_SHM/a}" configuration=$SITE/a/hashed.conf
+    # Users cannot be listed here.
+    expect_errors 'passwd-file'
+    {
+        cat "$SITE/a/dovecot.conf"
+        if is_2_4 "$(dovecot_of a)"; then
+            fields_of_2_4 "$location" | sed 's/=/ = /'
+        else
+            printf 'mail_location = %s\n' "$location"
+        fi
+    } >"$configuration"
+    equal "lines for the hash directories" "$(through_doveadm a check --tmpfiles --dovecot-config "$configuration" |
+        grep -F "d $SITE_SHM/a/" | cut -d ' ' -f 1-4 | md5sum)" \
+        "$(printf "d $SITE_SHM/a/%02x 1733 root\\n" {0..255} | md5sum)"
+}
+
 # --- many at once -----------------------------------------------------------------
 
 many_parallel_logins() {
@@ -1422,7 +1484,13 @@ fi
 scenario many "usercache clean is not noticed by the user" cleaning_is_not_noticed
 scenario many "usercache clean spares a list index that a session has open" cleaning_spares_a_live_session
 scenario many "locate and status ask Dovecot" the_command_asks_dovecot
-[ -z "$OTHER" ] || scenario other_many "locate and status ask Dovecot on $OTHER" the_command_asks_dovecot
+scenario many "doveadm executes the command" doveadm_executes_the_command
+scenario many "check --tmpfiles knows the hash directories" hash_directories_are_those_of_the_setting
+if [ -n "$OTHER" ]; then
+    scenario other_many "locate and status ask Dovecot on $OTHER" the_command_asks_dovecot
+    scenario other_many "doveadm executes the command on $OTHER" doveadm_executes_the_command
+    scenario other_many "check --tmpfiles knows the hash directories on $OTHER" hash_directories_are_those_of_the_setting
+fi
 scenario many "200 parallel logins of 20 users" many_parallel_logins
 scenario vmail "200 parallel logins of 20 users, all of one uid" many_parallel_logins
 scenario many "migration: mdbox" migrates mdbox:~/mdbox mdbox

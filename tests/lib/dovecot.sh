@@ -159,7 +159,7 @@ start_backend() {
     {
         # Where a block has a setting too, the global one comes before it.
         if is_2_4 "$(dovecot_of "$host")"; then
-            printf 'dovecot_config_version = 2.4.1\ndovecot_storage_version = 2.4.1\n'
+            printf 'dovecot_config_version = 2.4.1\n'
             settings_of_both
             settings_of_2_4
         else
@@ -220,8 +220,12 @@ END
 }
 
 settings_of_2_4() {
-    local userdb=${SITE_USERDB_2_4:-} protocol
+    local userdb=${SITE_USERDB_2_4:-} protocol storage=2.4.1
+    # As docs/installation.md says.
+    # shellcheck disable=SC2154 # from the site's settings
+    is_2_4 "$DOVECOT_OF_a" && is_2_4 "$DOVECOT_OF_b" || storage=2.3.19
     cat <<END
+dovecot_storage_version = $storage
 protocols {
 $(for protocol in imap pop3 lmtp ${SITE_PROTOCOLS:-}; do printf '  %s = yes\n' "$protocol"; done)
 }

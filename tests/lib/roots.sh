@@ -5,6 +5,8 @@
 #   bookworm             Debian 12, Dovecot 2.3.19.1
 #   bookworm-backports   Debian 12 with backports, Dovecot 2.3.21.1
 #   trixie               Debian 13, Dovecot 2.4.1, Rust 1.85.1
+#   forky                Debian 13 with the Dovecot of testing, 2.4.5 or later. What is in testing
+#                        changes, and may not fit: then there is none.
 #
 # Nothing changes them once they are made: in-root.sh throws away what a command writes there.
 
@@ -20,7 +22,7 @@ in_root() { "$REPO/tests/lib/in-root.sh" "$@"; }
 # absent: it is made beside its place and moved.
 make_roots() {
     local name
-    [ "$#" -gt 0 ] || set -- "${ALL_ROOTS[@]}"
+    [ "$#" -gt 0 ] || set -- "${ALL_ROOTS[@]}" forky
     mkdir -p "$ROOTS"
     (
         flock 9
@@ -29,6 +31,8 @@ make_roots() {
         for name in "$@"; do
             if has_root "$name"; then
                 note "already there: $ROOTS/$name"
+            elif [ "$name" = forky ]; then
+                (make_root "$name") || note "without $name"
             else
                 make_root "$name"
             fi
@@ -44,7 +48,7 @@ make_root() {
     case $name in
         bookworm)
             bootstrap bookworm "$making/root"
-            install_in_root "$making/root" "${DOVECOT_IN_ROOT[@]}"
+            install_in_root "$making/root" "${DOVECOT_IN_ROOT[@]}" "${TOOLS_IN_ROOT[@]}"
             ;;
         bookworm-backports)
             has_root bookworm || make_root bookworm
@@ -54,7 +58,14 @@ make_root() {
             ;;
         trixie)
             bootstrap trixie "$making/root"
-            install_in_root "$making/root" "${DOVECOT_IN_ROOT[@]}" cargo rustc rust-clippy rustfmt
+            install_in_root "$making/root" "${DOVECOT_IN_ROOT[@]}" "${TOOLS_IN_ROOT[@]}" cargo rustc rust-clippy rustfmt
+            ;;
+        forky)
+            has_root trixie || make_root trixie
+            cp -a "$ROOTS/trixie" "$making/root"
+            # A mirror that stands still does no harm.
+            printf 'deb [check-valid-until=no] %s forky main\n' "$(mirror)" >"$making/root/etc/apt/sources.list.d/forky.list"
+            install_in_root "$making/root" --target-release forky "${DOVECOT_IN_ROOT[@]}"
             ;;
         *) die "no root is called $name" ;;
     esac
@@ -64,8 +75,8 @@ make_root() {
 
 DOVECOT_IN_ROOT=(
     dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd dovecot-managesieved dovecot-submissiond dovecot-sieve dovecot-dev
-    gcc libc6-dev procps python3 strace
 )
+TOOLS_IN_ROOT=(gcc libc6-dev procps python3 strace)
 
 # Where this machine gets its own Debian from.
 mirror() {
