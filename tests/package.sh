@@ -2,7 +2,8 @@
 # The packages: built twice and compared, read by lintian, and then used in a clean
 # Debian 12 and a clean Debian 13: installed, configured as their README says, logged in
 # through, upgraded, removed and purged. One package is for both. The cases inside are
-# those of tests/package/*.sh. Installs what it needs. The last line counts.
+# those of tests/package/*.sh. Installs what it needs. With NFS_HOSTCHANGE_TESTS=long one
+# more Debian 12 becomes a Debian 13. The last line counts.
 #
 #   tests/package.sh [--packages DIR]
 #
@@ -129,13 +130,17 @@ under_systemd() {
     cat "$DEBIAN/root/systemd.out"
 }
 
-# make_debian NAME: a Debian with nothing of ours, but with what the package depends on and with
-# what looks at it.
-make_debian() {
-    DEBIAN=$WORK/$1
+# copy_debian NAME [AS]: with nothing of ours, but with what the package depends on.
+copy_debian() {
+    DEBIAN=$WORK/${2:-$1}
     cp -a "$ROOTS/$1" "$DEBIAN"
     mkdir "$DEBIAN/project" "$DEBIAN/packages"
     cp /etc/resolv.conf "$DEBIAN/etc/resolv.conf"
+}
+
+# make_debian NAME: the same, with what looks at the package.
+make_debian() {
+    copy_debian "$1"
     printf 'path-include=/usr/share/man/*\n' >"$DEBIAN/etc/dpkg/dpkg.cfg.d/manual-pages"
     in_debian apt-get -q update
     in_debian apt-get -q install -y --no-install-recommends \
@@ -149,6 +154,14 @@ tests_in() {
     count_cases in_debian --no-network /project/tests/package/inside.sh
     count_cases under_systemd /project/tests/package/systemd.sh
     scenario - "lintian of $1 has neither errors nor warnings" no_lintian_tags "$1"
+}
+
+release_upgrade() {
+    step "a Debian 12 that becomes a Debian 13"
+    copy_debian bookworm upgraded
+    logged in_debian sh -c 'sed -i s/bookworm/trixie/g /etc/apt/sources.list && apt-get -q update &&
+        apt-get -q full-upgrade -y --no-install-recommends --download-only'
+    count_cases in_debian --no-network /project/tests/package/release-upgrade.sh
 }
 
 # The maintainers' address is an example. Each package is for both releases: what one calls the
@@ -220,6 +233,7 @@ fi
 for release in "${RELEASES[@]}"; do
     tests_in "$release"
 done
+[ "${NFS_HOSTCHANGE_TESTS:-}" != long ] || release_upgrade
 scenario - "The SELinux module compiles" selinux_module_compiles
 run_scenarios
 print_result
