@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs in a stock Debian: inside.sh VERSION HOW DIST WORK. Writes WORK/block and WORK/userdb where
-# the documents say, and lets alice move between two backends. HOW: system, vmail, plugin, example.
+# the documents say, and lets alice move between two backends. HOW: system, plugin (the same users),
+# vmail, example (WORK/block has the userdb), users (WORK/users has them, WORK/userdb all about them).
 set -euo pipefail
 
 VERSION=$1 HOW=$2 DIST=$3 WORK=$4
@@ -34,26 +35,14 @@ case $VERSION-$HOW in
         printf 'alice:%s\n' "$PASSWORD" | chpasswd
         [ ! -s "$WORK/userdb" ] || sed -i "/^userdb {/r $WORK/userdb" "$system"
         ;;
-    2.3-vmail)
+    *-vmail | *-example)
         one_uid
         { passdb && cat "$WORK/userdb"; } >"$system"
         ;;
-    2.3-example)
+    *-users)
         one_uid
-        passdb >"$system"
-        ;;
-    2.4-vmail | 2.4-example)
-        one_uid
-        passdb >"$system"
-        cat >>"$system" <<'END'
-userdb static {
-  fields {
-    uid = vmail
-    gid = vmail
-    home = /srv/mail/%{user}
-  }
-}
-END
+        cp "$WORK/userdb" "$system"
+        install -m 0640 -o root -g dovecot "$WORK/users" /etc/dovecot/users
         ;;
 esac
 
@@ -141,3 +130,15 @@ fi
 
 # And check has nothing to say but hints.
 nsenter --target "${PIDS[0]}" --mount --uts --root nfs-hostchange check --user alice
+
+# When the wrapper is broken, what docs/troubleshooting.md says lets everybody in again.
+if [ "$HOW" = vmail ]; then
+    rm /usr/lib/dovecot/nfs-hostchange-login
+    if client "$A" alice names >/dev/null 2>&1; then
+        echo "a login without the program succeeds" >&2
+        exit 1
+    fi
+    cp "$WORK/without" /etc/dovecot/conf.d/96-without.conf
+    kill -HUP "${PIDS[0]}"
+    wait_for "$A"
+fi
