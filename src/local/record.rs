@@ -311,3 +311,48 @@ impl Lock<'_, Exclusive> {
         self.confirm()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Content;
+
+    /// A file with these lines, and the length that it says it has.
+    fn text(lines: &str) -> String {
+        let rest = format!(" 7 1700000000.000000001 a.example.org\n{lines}");
+        format!("2 {:04}{rest}", "2 0000".len() + rest.len())
+    }
+
+    const LINES: &str = "17 1700000000.000000123 4711 - dovecot.list.index\n\
+                         18 1700000000.000000124 4711 19/1700000000.000000125/96 a%20b%25\n";
+
+    #[test]
+    fn records_are_written_as_they_were_read() {
+        for text in [text(""), text(LINES)] {
+            let content = Content::parse(text.as_bytes());
+            assert!(matches!(content, Content::Records(_)), "{text}");
+            assert_eq!(content.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn whatever_is_not_whole_is_no_record() {
+        let whole = text(LINES);
+        for length in 0..whole.len() {
+            let cut = Content::parse(&whole.as_bytes()[..length]);
+            assert_eq!(cut, Content::Nothing, "{length} bytes");
+        }
+        let of_another_version = whole.replacen('2', "3", 1);
+        for text in [of_another_version, format!("{whole}\n"), whole + "x"] {
+            assert_eq!(Content::parse(text.as_bytes()), Content::Nothing, "{text}");
+        }
+        assert_eq!(Content::parse(b"\xff\n"), Content::Nothing);
+        assert_eq!(Content::parse(b"a.example.org\n"), Content::Claim);
+    }
+
+    #[test]
+    fn files_of_recorded_list_indexes_are_known_by_any_name() {
+        let content = Content::parse(text(LINES).as_bytes());
+        assert!(content.lists(c"dovecot.list.index.log") && content.lists(c"a b%.cache"));
+        assert!(!content.lists(c"a%20b%25") && !content.lists(c"dovecot.list.index.old"));
+    }
+}

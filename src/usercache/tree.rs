@@ -50,17 +50,17 @@ pub enum RootError {
 impl fmt::Display for RootError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            RootError::Shared(path) => write!(
+            Self::Shared(path) => write!(
                 f,
                 "{} belongs to other programs too: name the directory in it that LISTINDEX begins with",
                 path.display()
             ),
-            RootError::Network(path) => write!(
+            Self::Network(path) => write!(
                 f,
                 "{} is on a network file system: list indexes that may be thrown away are local",
                 path.display()
             ),
-            RootError::Directory(error) => error.fmt(f),
+            Self::Directory(error) => error.fmt(f),
         }
     }
 }
@@ -122,7 +122,7 @@ impl Tree {
     ///
     /// # Errors
     /// If it cannot be the root.
-    pub fn new(path: &Path, prefix: &CStr) -> Result<Tree, RootError> {
+    pub fn new(path: &Path, prefix: &CStr) -> Result<Self, RootError> {
         let unusable =
             |errno| RootError::Directory(DirectoryError::Unusable(path.to_owned(), errno));
         let directory = open_without_links(path).map_err(RootError::Directory)?;
@@ -147,7 +147,7 @@ impl Tree {
             depth: 0,
         };
         let log = [prefix.to_bytes(), b".log"].concat();
-        Ok(Tree {
+        Ok(Self {
             root: Arc::new(root),
             device: attributes.device(),
             // Made of C strings, so there is no NUL byte in it.
@@ -411,8 +411,8 @@ struct Open {
 }
 
 impl Work {
-    fn new(root: &Arc<Searched>) -> Work {
-        Work {
+    fn new(root: &Arc<Searched>) -> Self {
+        Self {
             open: Mutex::new(Open {
                 untouched: vec![Arc::clone(root)],
                 ..Open::default()
@@ -491,4 +491,61 @@ impl Drop for Held<'_> {
 /// What a panic in another thread left is counters and directories, and right as it is.
 pub fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::{Arc, MOST_WAITING, PathBuf, Place, Searched, UserId, Work};
+
+    fn directory() -> Arc<Searched> {
+        Arc::new(Searched {
+            place: Place::Root(PathBuf::from("/")),
+            fd: File::open("/").expect("there is a root").into(),
+            owner: UserId(0),
+            depth: 0,
+        })
+    }
+
+    #[test]
+    fn what_is_found_is_kept_for_others_up_to_a_limit() {
+        let work = Work::new(&directory());
+        let root = work.take().expect("the root").directory.clone();
+        for _ in 0..MOST_WAITING {
+            assert!(work.offer(directory()).is_none());
+        }
+        let beyond = work.offer(directory()).expect("enough are waiting");
+        work.is_read(&beyond);
+        work.is_read(&root);
+        for _ in 0..MOST_WAITING {
+            let held = work.take().expect("it was kept");
+            work.is_read(&held.directory);
+        }
+        assert!(work.take().is_none());
+    }
+
+    #[test]
+    fn whoever_has_nothing_to_do_helps_with_what_is_being_read() {
+        let work = Work::new(&directory());
+        let reading = work.take().expect("the root");
+        let helping = work.take().expect("the same");
+        assert!(Arc::ptr_eq(&reading.directory, &helping.directory));
+    }
+
+    #[test]
+    fn a_thread_that_waits_gets_what_another_finds_or_ends_with_it() {
+        let work = Work::new(&directory());
+        let root = work.take().expect("the root");
+        work.is_read(&root.directory);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                let found = work.take().map(|held| work.is_read(&held.directory));
+                (found.is_some(), work.take().is_none())
+            });
+            assert!(work.offer(directory()).is_none());
+            drop(root);
+            assert_eq!(waiting.join().expect("no panic"), (true, true));
+        });
+    }
 }
