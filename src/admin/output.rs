@@ -49,13 +49,13 @@ pub enum Exit {
 impl From<Errno> for Exit {
     fn from(errno: Errno) -> Self {
         match errno {
-            Errno::ENOENT => Exit::NoInput,
-            Errno::ENOTDIR | Errno::ELOOP => Exit::Data,
-            Errno::EACCES | Errno::EPERM => Exit::Permission,
+            Errno::ENOENT => Self::NoInput,
+            Errno::ENOTDIR | Errno::ELOOP => Self::Data,
+            Errno::EACCES | Errno::EPERM => Self::Permission,
             // Somebody holds a lease on the file.
-            Errno::EAGAIN => Exit::TryAgain,
-            Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => Exit::System,
-            _ => Exit::InputOutput,
+            Errno::EAGAIN => Self::TryAgain,
+            Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => Self::System,
+            _ => Self::InputOutput,
         }
     }
 }
@@ -63,81 +63,81 @@ impl From<Errno> for Exit {
 impl From<&DoveadmError> for Exit {
     fn from(error: &DoveadmError) -> Self {
         match error {
-            DoveadmError::NoSuchUser => Exit::NoInput,
-            DoveadmError::Missing(_) | DoveadmError::Refused(_) => Exit::Unavailable,
-            DoveadmError::Nul(_) => Exit::Data,
+            DoveadmError::NoSuchUser => Self::NoInput,
+            DoveadmError::Missing(_) | DoveadmError::Refused(_) => Self::Unavailable,
+            DoveadmError::Nul(_) => Self::Data,
         }
     }
 }
 
 impl From<&Result<Outcome, CleanError>> for Exit {
-    fn from(outcome: &Result<Outcome, CleanError>) -> Exit {
+    fn from(outcome: &Result<Outcome, CleanError>) -> Self {
         match outcome {
-            Ok(Outcome::Cleaned(..) | Outcome::WouldClean(_) | Outcome::Recent(_)) => Exit::Ok,
-            Ok(Outcome::InUse | Outcome::LoggingIn) => Exit::TryAgain,
-            Ok(Outcome::Nothing) => Exit::NoInput,
+            Ok(Outcome::Cleaned(..) | Outcome::WouldClean(_) | Outcome::Recent(_)) => Self::Ok,
+            Ok(Outcome::InUse | Outcome::LoggingIn) => Self::TryAgain,
+            Ok(Outcome::Nothing) => Self::NoInput,
             Err(error) => error.into(),
         }
     }
 }
 
 impl From<&RootError> for Exit {
-    fn from(error: &RootError) -> Exit {
+    fn from(error: &RootError) -> Self {
         match error {
-            RootError::Shared(_) => Exit::Usage,
-            RootError::Network(_) => Exit::Permission,
+            RootError::Shared(_) => Self::Usage,
+            RootError::Network(_) => Self::Permission,
             RootError::Directory(error) => error.into(),
         }
     }
 }
 
 impl From<&DirectoryError> for Exit {
-    fn from(error: &DirectoryError) -> Exit {
+    fn from(error: &DirectoryError) -> Self {
         match error {
-            DirectoryError::Missing(_) => Exit::NoInput,
-            DirectoryError::SymbolicLink(_) | DirectoryError::ForeignOwner(..) => Exit::Permission,
+            DirectoryError::Missing(_) => Self::NoInput,
+            DirectoryError::SymbolicLink(_) | DirectoryError::ForeignOwner(..) => Self::Permission,
             DirectoryError::Unusable(_, errno) | DirectoryError::CannotMake(_, errno) => {
-                Exit::from(*errno)
+                Self::from(*errno)
             }
         }
     }
 }
 
 impl From<&ForgetError> for Exit {
-    fn from(error: &ForgetError) -> Exit {
+    fn from(error: &ForgetError) -> Self {
         match error {
             ForgetError::Clean(error) => error.into(),
             ForgetError::TooDeep(_) | ForgetError::Mounted(_) | ForgetError::Doubtful(_) => {
-                Exit::Data
+                Self::Data
             }
         }
     }
 }
 
 impl From<&CleanError> for Exit {
-    fn from(error: &CleanError) -> Exit {
+    fn from(error: &CleanError) -> Self {
         match error {
             CleanError::Directory(error) => error.into(),
             CleanError::Network(_)
             | CleanError::Index(_)
             | CleanError::Store(_)
-            | CleanError::OfRoot(_) => Exit::Permission,
-            CleanError::Refused(..) => Exit::System,
+            | CleanError::OfRoot(_) => Self::Permission,
+            CleanError::Refused(..) => Self::System,
             CleanError::Lock(error) => match error {
-                LockError::TimedOut(_) | LockError::Lost(_) => Exit::TryAgain,
-                LockError::NotAFile(_) => Exit::Data,
-                LockError::Failed(_, errno) => Exit::from(*errno),
-                LockError::DirectoryGone(_) | LockError::Missing(_) => Exit::NoInput,
+                LockError::TimedOut(_) | LockError::Lost(_) => Self::TryAgain,
+                LockError::NotAFile(_) => Self::Data,
+                LockError::Failed(_, errno) => Self::from(*errno),
+                LockError::DirectoryGone(_) | LockError::Missing(_) => Self::NoInput,
             },
             CleanError::Delete(error) => match error {
-                DeleteError::NotAFile(_) => Exit::Data,
+                DeleteError::NotAFile(_) => Self::Data,
                 DeleteError::Unreadable(_, errno) | DeleteError::Undeletable(_, errno) => {
-                    Exit::from(*errno)
+                    Self::from(*errno)
                 }
             },
-            CleanError::Sign(SignError::NotAFile(_)) => Exit::Data,
+            CleanError::Sign(SignError::NotAFile(_)) => Self::Data,
             CleanError::Sign(SignError::Failed(_, errno)) | CleanError::Lease(_, errno) => {
-                Exit::from(*errno)
+                Self::from(*errno)
             }
         }
     }

@@ -170,7 +170,7 @@ impl ListIndexDirectory {
     ///
     /// # Errors
     /// If nobody knows.
-    pub fn is_same_as(&self, other: &ListIndexDirectory) -> Result<bool, DirectoryError> {
+    pub fn is_same_as(&self, other: &Self) -> Result<bool, DirectoryError> {
         Ok(self.device_and_inode()? == other.device_and_inode()?)
     }
 

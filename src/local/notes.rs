@@ -38,7 +38,7 @@ struct Note {
 impl Note {
     fn to_slot(self) -> [u8; SLOT] {
         let mut slot = [b' '; SLOT];
-        let Note {
+        let Self {
             place,
             since,
             lingers_since,
@@ -51,7 +51,7 @@ impl Note {
     }
 
     /// `None` for a slot that is free.
-    fn of_slot(slot: &[u8]) -> Result<Option<Note>, ()> {
+    fn of_slot(slot: &[u8]) -> Result<Option<Self>, ()> {
         let text = std::str::from_utf8(slot).map_err(|_| ())?;
         // A file system that lost the last write returns zeros.
         let text = text.trim_end_matches(['\n', ' ', '\0']);
@@ -63,7 +63,7 @@ impl Note {
         if next()? != "1" {
             return Err(());
         }
-        Ok(Some(Note {
+        Ok(Some(Self {
             place: u64::from_str_radix(next()?, 16).map_err(|_| ())?,
             since: next()?.parse().map_err(|_| ())?,
             lingers_since: next()?.parse().map_err(|_| ())?,
@@ -192,8 +192,8 @@ struct Notes {
 }
 
 impl Notes {
-    fn read(file: &File) -> io::Result<Notes> {
-        let mut notes = Notes::default();
+    fn read(file: &File) -> io::Result<Self> {
+        let mut notes = Self::default();
         let mut slot = [0; SLOT];
         while notes.end < LONGEST {
             let length = file.read_at(&mut slot, notes.end)?;
@@ -226,7 +226,7 @@ struct Turn<'a>(&'a File);
 
 impl<'a> Turn<'a> {
     /// `None` if somebody else has it for so long.
-    fn take(file: &'a File, patience: Duration) -> Option<Turn<'a>> {
+    fn take(file: &'a File, patience: Duration) -> Option<Self> {
         let began = Instant::now();
         loop {
             match range_lock::try_exclusive(file, SLOTS, 1) {

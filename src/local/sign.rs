@@ -61,10 +61,10 @@ pub enum SignError {
 impl fmt::Display for SignError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SignError::Failed(path, errno) => {
+            Self::Failed(path, errno) => {
                 write!(f, "cannot use {}: {}", path.display(), errno.desc())
             }
-            SignError::NotAFile(path) => write!(
+            Self::NotAFile(path) => write!(
                 f,
                 "{} is not a regular file with one name; remove it",
                 path.display()
@@ -98,7 +98,7 @@ impl Sign {
         prefix: &CStr,
         session: Session,
         patience: Duration,
-    ) -> Result<Sign, SignError> {
+    ) -> Result<Self, SignError> {
         let place = place_of(prefix);
         let began = Instant::now();
         loop {
@@ -106,7 +106,7 @@ impl Sign {
                 open(directory, OFlag::O_CREAT)?.ok_or_else(|| failed(directory, Errno::ENOENT))?;
             match range_lock::try_shared(&file, place) {
                 Ok(()) if is_current(directory, &file)? => {
-                    let sign = Sign {
+                    let sign = Self {
                         file,
                         place,
                         slot: Cell::new(None),

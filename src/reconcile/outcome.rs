@@ -81,45 +81,45 @@ impl std::error::Error for Doubt {}
 impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Doubt::Index(error) => error.fmt(f),
-            Doubt::Directory(error) => error.fmt(f),
-            Doubt::Lock(error) => error.fmt(f),
-            Doubt::Delete(error) => error.fmt(f),
-            Doubt::Migrate(error) => error.fmt(f),
-            Doubt::OpenSession => {
+            Self::Index(error) => error.fmt(f),
+            Self::Directory(error) => error.fmt(f),
+            Self::Lock(error) => error.fmt(f),
+            Self::Delete(error) => error.fmt(f),
+            Self::Migrate(error) => error.fmt(f),
+            Self::OpenSession => {
                 f.write_str("an earlier session without list index is still open")
             }
-            Doubt::Sessions(error) => write!(
+            Self::Sessions(error) => write!(
                 f,
                 "cannot tell whether an earlier session without list index is still open: {error}"
             ),
-            Doubt::InUse => f.write_str(
+            Self::InUse => f.write_str(
                 "an earlier session still has the list index open, and the user was served without it since",
             ),
-            Doubt::OtherListIndex(path) => write!(
+            Self::OtherListIndex(path) => write!(
                 f,
                 "this backend keeps {} for the same mailbox: two user names lead to it, or LISTINDEX \
                  was changed (then run \"nfs-hostchange usercache forget\" where it was)",
                 path.display()
             ),
-            Doubt::UnreadableClaim(path) => write!(
+            Self::UnreadableClaim(path) => write!(
                 f,
                 "cannot read {}: another user of this mailbox may have made it",
                 path.display()
             ),
-            Doubt::NoRoom(path, room) => write!(
+            Self::NoRoom(path, room) => write!(
                 f,
                 "no list index is begun in {}, where only {room}: the rest is for those that are in use",
                 path.display()
             ),
-            Doubt::UnknownConfiguration => f.write_str(
+            Self::UnknownConfiguration => f.write_str(
                 "a new list index is needed, but the configuration cannot be used",
             ),
-            Doubt::OriginalsChanged => f.write_str(
+            Self::OriginalsChanged => f.write_str(
                 "the list index changed while it was migrated: another backend still serves the user",
             ),
-            Doubt::NotForgotten => f.write_str("the list index cannot be written to"),
-            Doubt::Overtaken => f.write_str("another backend claimed the user at the same moment"),
+            Self::NotForgotten => f.write_str("the list index cannot be written to"),
+            Self::Overtaken => f.write_str("another backend claimed the user at the same moment"),
         }
     }
 }
@@ -129,7 +129,7 @@ impl Doubt {
     pub fn level(&self) -> Level {
         match self {
             // Every user has these: the first session, and those beside it.
-            Doubt::Index(IndexError::Missing(_)) | Doubt::OpenSession | Doubt::InUse => Level::Info,
+            Self::Index(IndexError::Missing(_)) | Self::OpenSession | Self::InUse => Level::Info,
             _ => Level::Error,
         }
     }

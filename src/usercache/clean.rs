@@ -97,39 +97,39 @@ pub enum CleanError {
 impl fmt::Display for CleanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CleanError::Directory(error) => error.fmt(f),
-            CleanError::Network(path) => write!(
+            Self::Directory(error) => error.fmt(f),
+            Self::Network(path) => write!(
                 f,
                 "{} is on a network file system: a local list index is not",
                 path.display()
             ),
-            CleanError::Index(path) => write!(
+            Self::Index(path) => write!(
                 f,
                 "{} is an INDEX directory (its .lasthost is a claim), not a LISTINDEX",
                 path.display()
             ),
-            CleanError::Store(path) => write!(
+            Self::Store(path) => write!(
                 f,
                 "{} holds mail or its indexes: it is no LISTINDEX",
                 path.display()
             ),
-            CleanError::OfRoot(path) => {
+            Self::OfRoot(path) => {
                 write!(
                     f,
                     "{} belongs to root, not to a mail user: it is no user's directory",
                     path.display()
                 )
             }
-            CleanError::Refused(path, errno) => write!(
+            Self::Refused(path, errno) => write!(
                 f,
                 "cannot take on the rights of the owner of {}: {}",
                 path.display(),
                 errno.desc()
             ),
-            CleanError::Lock(error) => error.fmt(f),
-            CleanError::Sign(error) => error.fmt(f),
-            CleanError::Delete(error) => error.fmt(f),
-            CleanError::Lease(path, errno) => write!(
+            Self::Lock(error) => error.fmt(f),
+            Self::Sign(error) => error.fmt(f),
+            Self::Delete(error) => error.fmt(f),
+            Self::Lease(path, errno) => write!(
                 f,
                 "cannot find out whether a session has {} open: {}",
                 path.display(),
@@ -142,26 +142,26 @@ impl fmt::Display for CleanError {
 impl std::error::Error for CleanError {}
 
 impl From<DirectoryError> for CleanError {
-    fn from(error: DirectoryError) -> CleanError {
-        CleanError::Directory(error)
+    fn from(error: DirectoryError) -> Self {
+        Self::Directory(error)
     }
 }
 
 impl From<LockError> for CleanError {
-    fn from(error: LockError) -> CleanError {
-        CleanError::Lock(error)
+    fn from(error: LockError) -> Self {
+        Self::Lock(error)
     }
 }
 
 impl From<SignError> for CleanError {
-    fn from(error: SignError) -> CleanError {
-        CleanError::Sign(error)
+    fn from(error: SignError) -> Self {
+        Self::Sign(error)
     }
 }
 
 impl From<DeleteError> for CleanError {
-    fn from(error: DeleteError) -> CleanError {
-        CleanError::Delete(error)
+    fn from(error: DeleteError) -> Self {
+        Self::Delete(error)
     }
 }
 
@@ -194,8 +194,8 @@ pub struct Survey {
 impl Surveyor {
     /// The one of this thread.
     #[must_use]
-    pub fn prepare() -> Surveyor {
-        Surveyor {
+    pub fn prepare() -> Self {
+        Self {
             leases: Leases::prepare(),
             entries: Entries::default(),
         }
@@ -364,8 +364,8 @@ pub struct Rights {
 
 impl Rights {
     /// Prepares this thread: as root it has no groups from now on.
-    pub fn new() -> nix::Result<Rights> {
-        Ok(Rights {
+    pub fn new() -> nix::Result<Self> {
+        Ok(Self {
             root: RootThread::new()?,
             user: effective_user(),
         })
@@ -404,7 +404,7 @@ pub struct Cleaner<'a> {
 
 impl<'a> Cleaner<'a> {
     /// Prepares this thread: as root it has no groups from now on.
-    pub fn new(rules: &'a Rules) -> nix::Result<Cleaner<'a>> {
+    pub fn new(rules: &'a Rules) -> nix::Result<Self> {
         Ok(Cleaner {
             rules,
             rights: Rights::new()?,
@@ -522,11 +522,11 @@ fn clean_as_owner(
 }
 
 impl From<nix::Result<()>> for Directory {
-    fn from(removed: nix::Result<()>) -> Directory {
+    fn from(removed: nix::Result<()>) -> Self {
         match removed {
-            Ok(()) | Err(Errno::ENOENT) => Directory::Removed,
-            Err(Errno::ENOTEMPTY | Errno::EEXIST) => Directory::NotEmpty,
-            Err(errno) => Directory::Kept(errno),
+            Ok(()) | Err(Errno::ENOENT) => Self::Removed,
+            Err(Errno::ENOTEMPTY | Errno::EEXIST) => Self::NotEmpty,
+            Err(errno) => Self::Kept(errno),
         }
     }
 }

@@ -57,16 +57,16 @@ pub enum ForgetError {
 impl fmt::Display for ForgetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ForgetError::Clean(error) => error.fmt(f),
-            ForgetError::TooDeep(path) => write!(
+            Self::Clean(error) => error.fmt(f),
+            Self::TooDeep(path) => write!(
                 f,
                 "{} is too deep below the root: name it itself",
                 path.display()
             ),
-            ForgetError::Mounted(path) => {
+            Self::Mounted(path) => {
                 write!(f, "{} is a mount point: name it itself", path.display())
             }
-            ForgetError::Doubtful(path) => write!(
+            Self::Doubtful(path) => write!(
                 f,
                 "{} has a second name, or does not belong to the user whose directory it is in: remove it",
                 path.display()
@@ -76,14 +76,14 @@ impl fmt::Display for ForgetError {
 }
 
 impl From<CleanError> for ForgetError {
-    fn from(error: CleanError) -> ForgetError {
-        ForgetError::Clean(error)
+    fn from(error: CleanError) -> Self {
+        Self::Clean(error)
     }
 }
 
 impl From<DirectoryError> for ForgetError {
-    fn from(error: DirectoryError) -> ForgetError {
-        ForgetError::Clean(error.into())
+    fn from(error: DirectoryError) -> Self {
+        Self::Clean(error.into())
     }
 }
 

@@ -53,7 +53,7 @@ impl Local {
         directory: &ListIndexDirectory,
         prefix: &CStr,
         host: Option<&HostName>,
-    ) -> Result<Option<Local>, CleanError> {
+    ) -> Result<Option<Self>, CleanError> {
         let lock = match Lock::<Shared>::acquire_existing(directory) {
             Ok(lock) => Some(lock),
             Err(LockError::Missing(_)) => None,
@@ -71,7 +71,7 @@ impl Local {
             None if survey.has_sign => sign::open_session(directory, Some(prefix))?,
             _ => None,
         };
-        Ok(Some(Local {
+        Ok(Some(Self {
             record,
             size: survey.size,
             age: age(last_login.unwrap_or(UNIX_EPOCH).max(survey.last_written)),
@@ -146,11 +146,11 @@ impl std::error::Error for StatusError {}
 impl fmt::Display for StatusError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StatusError::Location(error) => error.fmt(f),
-            StatusError::NotTracked(tracking) => tracking.fmt(f),
-            StatusError::User(error) => error.fmt(f),
-            StatusError::Index(error) => error.fmt(f),
-            StatusError::Local(error) => error.fmt(f),
+            Self::Location(error) => error.fmt(f),
+            Self::NotTracked(tracking) => tracking.fmt(f),
+            Self::User(error) => error.fmt(f),
+            Self::Index(error) => error.fmt(f),
+            Self::Local(error) => error.fmt(f),
         }
     }
 }
@@ -334,8 +334,8 @@ pub struct Looker {
 
 impl Looker {
     /// Prepares this thread: as root it has no groups from now on.
-    pub fn new() -> nix::Result<Looker> {
-        Ok(Looker {
+    pub fn new() -> nix::Result<Self> {
+        Ok(Self {
             rights: Rights::new()?,
             surveyor: Surveyor::prepare(),
         })
