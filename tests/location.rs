@@ -391,6 +391,44 @@ fn only_maildir_plus_plus_keeps_its_claim_under_another_name() {
     }
 }
 
+#[test]
+fn fields_that_only_newer_versions_of_dovecot_2_4_take_are_never_guessed_about() {
+    let fields = [
+        ("home", "/h"),
+        ("mail_driver", "mdbox"),
+        ("mail_path", "~/m"),
+        ("mailbox_list_index_prefix", "/dev/shm/li/u/l"),
+    ];
+    let with = |others: &[(&str, &str)]| tracking("u", &[&fields[..], others].concat());
+    let is_in = |answer: Result<Tracking, String>, index: &str| match answer {
+        Ok(Tracking::Tracked(tracked)) => tracked.index_dir() == std::path::Path::new(index),
+        _ => false,
+    };
+    // Dovecot 2.4.1 ignores them, and 2.4.5 prefers them.
+    for (name, value) in [
+        ("set/mail_path", "~/n"),
+        ("set/namespace/inbox/mail_index_path", "~/ix"),
+        ("set/mailbox_list_index_prefix", "/dev/shm/li/u/other"),
+        ("set/mail_home", "/elsewhere"),
+        ("set/mail_driver", "mbox"),
+    ] {
+        let answer = with(&[(name, value)]);
+        assert!(
+            matches!(&answer, Ok(Tracking::Unvouchable(why)) if why.to_string().contains("different places")),
+            "{name}: {answer:?}"
+        );
+    }
+    let layout = with(&[("set/mailbox_list_layout", "index")]);
+    assert!(matches!(layout, Ok(Tracking::LayoutIndex)), "{layout:?}");
+    let chroot = with(&[("set/mail_chroot", "/jail")]);
+    assert!(matches!(chroot, Ok(Tracking::Unvouchable(_))), "{chroot:?}");
+    assert!(is_in(with(&[("set/mail_path", "~/m")]), "/h/m"));
+    assert!(is_in(with(&[("set/x_unknown", "y")]), "/h/m"));
+    // Who has no other was not meant for 2.4.1.
+    let alone = [fields[0], fields[1], fields[3], ("set/mail_path", "~/n")];
+    assert!(is_in(tracking("u", &alone), "/h/n"));
+}
+
 /// Logins that went by something no post-login script sees, by their notes: what the program says,
 /// and what it does not see.
 const UNSEEN: [(&str, &str, &str); 2] = [

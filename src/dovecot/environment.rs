@@ -49,6 +49,15 @@ impl TryFrom<String> for Namespace {
     }
 }
 
+/// What Dovecot 2.4 makes of fields called `set/<setting>`. Nothing tells which version it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetFields {
+    /// Before 2.4.2.
+    Ignored,
+    /// Since then they win over those without `set/`.
+    Preferred,
+}
+
 /// The environment as it came, in order and byte for byte.
 #[derive(Debug, Clone, Copy)]
 pub struct Environment<'a>(&'a [&'a CStr]);
@@ -87,13 +96,30 @@ impl<'a> Environment<'a> {
             })
     }
 
-    /// The value that Dovecot 2.4 gives to a setting of the namespace `inbox`. Since 2.4.2 a field
-    /// may be called `set/<setting>`, and wins over one without `set/`.
-    pub fn setting(&self, inbox: &Namespace, name: &[u8]) -> Option<&'a [u8]> {
-        let own = inbox.field(name);
-        [own.as_slice(), name]
-            .into_iter()
-            .find_map(|key| self.userdb_field(&set(key)).or(self.userdb_field(key)))
+    /// The value that Dovecot 2.4 gives to a setting of no namespace.
+    pub fn global_setting(&self, name: &[u8], set_fields: SetFields) -> Option<&'a [u8]> {
+        let preferred = match set_fields {
+            SetFields::Ignored => None,
+            SetFields::Preferred => self.userdb_field(&set(name)),
+        };
+        preferred.or_else(|| self.userdb_field(name))
+    }
+
+    /// The value that Dovecot 2.4 gives to a setting of the namespace `inbox`.
+    pub fn setting(
+        &self,
+        inbox: &Namespace,
+        name: &[u8],
+        set_fields: SetFields,
+    ) -> Option<&'a [u8]> {
+        self.global_setting(&inbox.field(name), set_fields)
+            .or_else(|| self.global_setting(name, set_fields))
+    }
+
+    /// Whether a field is called `set/<setting>`.
+    pub fn has_set_fields(&self) -> bool {
+        let mut entries = self.0.iter();
+        entries.any(|entry| entry.to_bytes().starts_with(&set(b"")))
     }
 
     /// Whether the fields are those of Dovecot 2.4. Nothing else in the environment tells its
@@ -107,7 +133,7 @@ impl<'a> Environment<'a> {
         ];
         settings
             .into_iter()
-            .any(|name| self.setting(inbox, name).is_some())
+            .any(|name| self.setting(inbox, name, SetFields::Preferred).is_some())
     }
 
     /// The same environment for a session that must not use the list index of the namespace

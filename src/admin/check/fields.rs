@@ -145,7 +145,7 @@ fn clients(settings: &Settings, findings: &mut Findings) {
     }
 }
 
-/// A prefetch userdb has no fields of its own: the passdb has to return them.
+/// A prefetch userdb knows only what the passdb found, and with Dovecot 2.3 its own default fields.
 fn prefetch(settings: &Settings, findings: &mut Findings) {
     let is_prefetch = |name: &&str| {
         *name == "prefetch" || settings.get(&format!("userdb/{name}/driver")) == "prefetch"
@@ -158,8 +158,17 @@ fn prefetch(settings: &Settings, findings: &mut Findings) {
         Generation::V2_3 => &["mail_location"],
         Generation::V2_4 => &REQUIRED,
     };
+    let is_default = |field: &str| {
+        ["default_fields", "override_fields"].iter().any(|setting| {
+            let key = format!("userdb/{userdb}/{setting}");
+            settings.get(&key).contains(&format!("{field}="))
+        })
+    };
     let passdbs = settings.names("passdb");
     let has = |field: &str| {
+        if is_default(field) {
+            return true;
+        }
         let field = format!("userdb_{field}");
         !settings.get(&format!("passdb_fields/{field}")).is_empty()
             || passdbs.iter().any(|passdb| {

@@ -16,7 +16,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::dovecot::environment::{Environment, Namespace};
+use crate::dovecot::environment::{Environment, Namespace, SetFields};
 use crate::names::LOCK_FILE;
 
 pub use expanded::ParseError;
@@ -48,7 +48,7 @@ pub struct Location {
     pub list_index: ListIndex,
     /// Every file in INDEX shows up as a mailbox (mbox with ITERINDEX).
     lists_index_files: bool,
-    /// The other spelling says something else.
+    /// Fields for other versions of Dovecot say something else.
     is_contradicted: bool,
 }
 
@@ -248,14 +248,18 @@ impl Location {
         if !environment.is_of_2_4(inbox) {
             return of_2_3().ok_or(LocationError::Nowhere)?;
         }
-        let mut location = settings::read(environment, inbox)?;
-        // Which of the two Dovecot takes depends on its version. What 2.3 would refuse was not meant
-        // for it: `mail` may be somebody's address.
-        if let Some(Ok(other)) = of_2_3() {
-            location.is_contradicted = other != location;
-            if other.layout == Layout::Index {
-                location.layout = other.layout;
-            }
+        let read = |set_fields| settings::read(environment, inbox, set_fields);
+        let mut location = read(SetFields::Preferred)?;
+        let without_set = environment
+            .has_set_fields()
+            .then(|| read(SetFields::Ignored).ok());
+        // Which of these Dovecot takes depends on its version. What a version would refuse was not
+        // meant for it: `mail` may be somebody's address.
+        let others = [of_2_3().and_then(Result::ok), without_set.flatten()];
+        let mut others = others.iter().flatten();
+        location.is_contradicted = others.clone().any(|other| *other != location);
+        if others.any(|other| other.layout == Layout::Index) {
+            location.layout = Layout::Index;
         }
         Ok(location)
     }
@@ -322,7 +326,9 @@ fn is_chrooted(environment: &Environment<'_>) -> bool {
             .userdb_field(key)
             .is_some_and(|home| home.windows(3).any(|part| part == b"/./"))
     };
-    is_set(b"CHROOT") || is_set(b"MAIL_CHROOT") || has_root(b"HOME") || has_root(b"MAIL_HOME")
+    let directories: [&[u8]; 3] = [b"CHROOT", b"MAIL_CHROOT", b"SET/MAIL_CHROOT"];
+    let homes: [&[u8]; 3] = [b"HOME", b"MAIL_HOME", b"SET/MAIL_HOME"];
+    directories.into_iter().any(is_set) || homes.into_iter().any(has_root)
 }
 
 fn has_parent(path: &[u8]) -> bool {
@@ -529,8 +535,9 @@ impl fmt::Display for Unvouchable {
                  ('.lasthost...')"
             }
             Self::Contradiction => {
-                "the userdb returns fields of Dovecot 2.3 (mail_location, mail) and of 2.4 \
-                 (mail_driver, mail_path, ...) that lead to different places"
+                "the userdb returns fields for several versions of Dovecot that lead to different \
+                 places: mail_location or mail for 2.3, mail_driver, mail_path and others for 2.4, \
+                 set/... since 2.4.2"
             }
         })
     }

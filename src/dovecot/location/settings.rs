@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::{Driver, Given, Layout, ListIndex, Location, Shown, in_home, without_slash};
-use crate::dovecot::environment::{Environment, Namespace};
+use crate::dovecot::environment::{Environment, Namespace, SetFields};
 
 const DRIVER: &str = "mail_driver";
 const PATH: &str = "mail_path";
@@ -24,15 +24,17 @@ const SWITCH: &str = "mailbox_list_index";
 pub(super) fn read(
     environment: &Environment<'_>,
     inbox: &Namespace,
+    set_fields: SetFields,
 ) -> Result<Location, SettingError> {
-    let setting = |name: &str| environment.setting(inbox, name.to_ascii_uppercase().as_bytes());
+    let setting =
+        |name: &str| environment.setting(inbox, name.to_ascii_uppercase().as_bytes(), set_fields);
     let needed = [DRIVER, PATH, LIST_INDEX];
     let [Some(driver), Some(mail_path), Some(list_index)] = needed.map(setting) else {
         let missing = needed.into_iter().filter(|name| setting(name).is_none());
         return Err(SettingError::Missing(missing.collect()));
     };
     let home = environment
-        .userdb_field(b"MAIL_HOME")
+        .global_setting(b"MAIL_HOME", set_fields)
         .or_else(|| environment.userdb_field(b"HOME"))
         .filter(|home| !home.is_empty());
     if let Some(relative) = home.filter(|home| !home.starts_with(b"/")) {
