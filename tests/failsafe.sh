@@ -77,6 +77,24 @@ refused() {
     [ -f "$SITE_SHM/a/alice" ] || die "the file is gone"
 }
 
+# keeps_its_store STORE FOLDER DOVECOT LOCATION SETTINGS: what the session puts into FOLDER is in STORE, and
+# nothing anywhere else but in the inbox's, which is ~/real or ~/mdbox.
+keeps_its_store() {
+    local store=$1 folder=$2 home
+    start_case "$3" wrapper "$5"
+    configure_wrapper a
+    mark_logs
+    : >"$SITE_SHM/a/alice"
+    add_user_on a alice "$4"
+    imap a alice "create:$folder" "append:$folder" append:INBOX look >"$WORK/saw" || die "$(new_log_lines)"
+    equal "folders" "$(grep -E "^(INBOX|$folder) " "$WORK/saw" | tr '\n' ' ')" "INBOX 1 $folder 1 "
+    wrapper_lines | grep -F 'session without list index' >/dev/null || die "the session had its list index: $(new_log_lines)"
+    check_logs
+    home=$SITE/store/alice
+    find "$home/$store" -path "*/${folder##*/}/*" | grep . >/dev/null || die "the folder is not in $store: $(find "$home")"
+    [ "$store" != real ] || [ ! -e "$home/mdbox" ] || die "the session used another store: $(find "$home")"
+}
+
 crashes_without() {
     start_case "$1" none "$3"
     mark_logs
@@ -110,16 +128,29 @@ declare_2_3() {
     scenario - "$on: the location is mail" field mail refused "$1" "$location" "$INBOX"
     scenario - "$on: the location is namespace/inbox/location" \
         field namespace/inbox/location refused "$1" "$location" "$INBOX"
-    scenario - "$on: the block of the namespace has a location too" refused "$1" "$location" "namespace inbox {
+    scenario - "$on: the block of the namespace has a location too, and the userdb's is the namespace's" \
+        field namespace/inbox/location refused "$1" "$location" "namespace inbox {
   inbox = yes
   separator = /
   location = $location
 }
 $ARCHIVE"
+    scenario - "$on: the block of the namespace has another store than the userdb's location" \
+        keeps_its_store real One "$1" "$location" "namespace inbox {
+  inbox = yes
+  separator = /
+  location = mdbox:~/real
+}"
+    scenario - "$on: the userdb's mail_location is another namespace's store" \
+        field namespace/inbox/location more 'mail_location=mdbox:~/other' keeps_its_store other other/One "$1" "$location" "$INBOX
+namespace other {
+  prefix = other/
+  separator = /
+}"
     scenario - "$on: there is no namespace" refused "$1" "$location" ""
     scenario - "$on: the namespace is called main" refused "$1" "$location" "${INBOX/ inbox/ main}"
     scenario - "$on: the namespace is called main, and the configuration file says so" \
-        refused "$1" "$location" "namespace main {
+        field namespace/main/location refused "$1" "$location" "namespace main {
   inbox = yes
   separator = /
   location = $location
@@ -136,6 +167,12 @@ protocol imap {
 
 # field NAME COMMAND...: the userdb returns the location by that name.
 field() { USERDB_FIELD=$1 "${@:2}"; }
+
+# more FIELD COMMAND...: the userdb returns this as well.
+more() { USERDB_MORE=$1 "${@:2}"; }
+
+# own_prefix COMMAND...: it returns the list index for the inbox's namespace alone.
+own_prefix() { USERDB_FIELD_2_4=namespace/inbox/mailbox_list_index_prefix "$@"; }
 
 # both COMMAND...: the userdb returns what Dovecot 2.3 calls it, and what 2.4 does.
 both() { USERDB_HAS_BOTH=true "$@"; }
@@ -209,6 +246,10 @@ remote 127.0.0.0/8 {
 remote 127.0.0.0/8 {
   $prefix
 }"
+    scenario - "$on: the block of the namespace has another store than the userdb's" \
+        keeps_its_store real One "$1" "$location" "$(inbox_2_4 'mail_path = ~/real')"
+    scenario - "$on: the list index is the namespace's own, and another namespace has the global name" \
+        own_prefix refused "$1" "$location" "$(inbox_2_4 | grep -v mailbox_list_index_prefix)"
     case_2_4 "there is no namespace" "$1" ""
     case_2_4 "the namespace is called main" "$1" "$(inbox_2_4 '' main)"
     case_2_4 "the namespace is called main, has the prefix, and the configuration file says so" "$1" \

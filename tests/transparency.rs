@@ -295,6 +295,11 @@ fn a_session_without_list_index_keeps_everything_else_of_its_environment() {
         session.assert_not_vouched();
         let own = login().set_field("NAMESPACE/INBOX/LOCATION", &location);
         own.entry("MAIL_LOCATION=x").run().assert_not_vouched();
+        // The store of other namespaces.
+        let own = login().set_field("NAMESPACE/INBOX/LOCATION", &location);
+        own.set_field("MAIL_LOCATION", "mdbox:~/other:LISTINDEX=/x/y")
+            .run()
+            .assert_not_vouched();
         // getenv(3) finds the first of two, and so does script-login.
         login()
             .entry("USERDB_KEYS=SECOND ")
@@ -333,15 +338,25 @@ fn the_list_index_is_switched_off_in_the_words_of_the_dovecot_that_the_fields_ar
             .run()
             .assert_not_vouched();
     }
+    // The global one may be all that another namespace has.
+    let own = of_2_4().without_field("MAILBOX_LIST_INDEX_PREFIX");
+    let own = own.set_field("NAMESPACE/INBOX/MAILBOX_LIST_INDEX_PREFIX", &prefix);
+    let session = own.run();
+    session.assert_not_vouched();
+    let environment = session.report().all("environment");
+    let is_global = |entry: &String| entry.starts_with("MAILBOX_LIST_INDEX_PREFIX=");
+    assert!(!environment.iter().any(is_global), "{environment:?}");
 }
 
 #[test]
 fn the_namespace_may_have_another_name() {
     let lab = Situation::IndexMissing.lab();
     lab.configure("inbox_namespace = \"Main\"\n");
-    let sessions = [lab.login().run(), lab.login().of_2_4().run()];
+    let location = lab.location(HERE);
+    let own = lab.login().set_field("NAMESPACE/MAIN/LOCATION", &location);
+    let sessions = [own.run(), lab.login().of_2_4().run()];
     let expected = [
-        "NAMESPACE/MAIN/LOCATION=",
+        &format!("NAMESPACE/MAIN/LOCATION={location}:LISTINDEX="),
         "NAMESPACE/MAIN/MAILBOX_LIST_INDEX=no",
     ];
     for (session, expected) in sessions.iter().zip(expected) {
@@ -352,7 +367,6 @@ fn the_namespace_may_have_another_name() {
     }
     lab.configure("");
     let login = lab.login().without_field("MAIL_LOCATION");
-    let location = lab.location(HERE);
     let login = login.set_field("NAMESPACE/MAIN/LOCATION", &location);
     login
         .run()
@@ -379,31 +393,41 @@ fn fields_of_two_dovecots_that_lead_to_different_places_vouch_for_neither() {
 }
 
 #[test]
-fn userdb_keys_gets_the_key_at_its_end_whatever_it_was() {
+fn no_field_says_where_mails_are_that_the_userdb_did_not_return() {
     let lab = Situation::IndexMissing.lab();
-    for (keys, expected) in [
-        (
-            "HOME UID GID MAIL_LOCATION ",
-            "HOME UID GID MAIL_LOCATION NAMESPACE/INBOX/LOCATION ",
-        ),
-        (
-            " MAIL HOME UID GID ",
-            " MAIL HOME UID GID NAMESPACE/INBOX/LOCATION MAIL_LOCATION ",
-        ),
-        // Another script of the chain may have trimmed the space that Dovecot puts there.
-        (
-            "HOME UID GID MAIL",
-            "HOME UID GID MAIL NAMESPACE/INBOX/LOCATION MAIL_LOCATION ",
-        ),
-    ] {
+    for keys in ["HOME UID GID MAIL_LOCATION ", " MAIL HOME UID GID "] {
         let login = lab.login().set("MAIL", lab.location(HERE));
         let session = login.set("USERDB_KEYS", keys).run();
         let environment = session.report().all("environment");
-        let keys: Vec<_> = environment
-            .iter()
-            .filter_map(|entry| entry.strip_prefix("USERDB_KEYS="))
-            .collect();
-        assert_eq!(keys, [expected], "{}", session.told());
+        assert!(
+            environment.contains(&format!("USERDB_KEYS={keys}")),
+            "{}",
+            session.told()
+        );
+        assert!(common::is_switched_off(&environment), "{environment:?}");
+    }
+}
+
+#[test]
+fn userdb_keys_gets_the_keys_at_its_end_whatever_it_was() {
+    let lab = Situation::IndexMissing.lab();
+    const ADDED: &str =
+        "NAMESPACE/INBOX/MAILBOX_LIST_INDEX NAMESPACE/INBOX/MAILBOX_LIST_INDEX_PREFIX ";
+    for (keys, separator) in [
+        (
+            "HOME UID GID MAIL_DRIVER MAIL_PATH MAILBOX_LIST_INDEX_PREFIX ",
+            "",
+        ),
+        // Another script of the chain may have trimmed the space that Dovecot puts there.
+        (
+            " MAIL_DRIVER MAIL_PATH MAILBOX_LIST_INDEX_PREFIX HOME UID GID",
+            " ",
+        ),
+    ] {
+        let session = lab.login().of_2_4().set("USERDB_KEYS", keys).run();
+        let environment = session.report().all("environment");
+        let keys = format!("USERDB_KEYS={keys}{separator}{ADDED}");
+        assert!(environment.contains(&keys), "{}", session.told());
         assert!(common::is_switched_off(&environment), "{environment:?}");
     }
 }

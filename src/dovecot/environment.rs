@@ -88,12 +88,10 @@ impl<'a> Environment<'a> {
 
     /// The location that Dovecot 2.3 gives to the namespace `inbox`, and the field's name.
     pub fn location(&self, inbox: &Namespace) -> Option<(String, &'a [u8])> {
-        [&inbox.field(b"LOCATION"), MAIL_LOCATION, b"MAIL"]
-            .into_iter()
-            .find_map(|key| {
-                let location = self.userdb_field(key)?;
-                Some((String::from_utf8_lossy(key).into_owned(), location))
-            })
+        location_fields(inbox).into_iter().find_map(|key| {
+            let location = self.userdb_field(&key)?;
+            Some((String::from_utf8_lossy(&key).into_owned(), location))
+        })
     }
 
     /// The value that Dovecot 2.4 gives to a setting of no namespace.
@@ -137,26 +135,31 @@ impl<'a> Environment<'a> {
     }
 
     /// The same environment for a session that must not use the list index of the namespace
-    /// `inbox`. Other namespaces keep theirs.
+    /// `inbox`. Other namespaces keep theirs, and every namespace keeps its store: of a location only
+    /// the list index is taken away, in the very field that the userdb gave it in. No field is added
+    /// that says where mails are, since dovecot.conf may say something else for its namespace.
     ///
-    /// Dovecot 2.3 ignores what is for 2.4, and 2.4 ignores MAIL_LOCATION; but since 2.4.2 a
-    /// location of a namespace ends the login, so it is sent only where 2.3 alone can be meant.
+    /// Dovecot 2.3 ignores what is for 2.4, and 2.4 ignores MAIL_LOCATION.
     pub fn without_list_index(&self, inbox: &Namespace) -> Vec<CString> {
-        let own_location = inbox.field(b"LOCATION");
-        let location = self.location(inbox);
-        let is_of_2_4 = self.is_of_2_4(inbox) || location.is_none();
+        let location = self.location(inbox).map(|(_, location)| location);
         let mut fields = Vec::new();
-        if let Some((_, location)) = location {
-            let location = switched_off(location);
-            if !is_of_2_4 || self.userdb_field(&own_location).is_some() {
-                fields.push((own_location, location.clone()));
-            }
-            fields.push((MAIL_LOCATION.to_vec(), location));
+        if let Some(location) = location {
+            let same = location_fields(inbox).into_iter();
+            let same = same.filter(|key| self.userdb_field(key) == Some(location));
+            fields.extend(same.map(|key| (key, switched_off(location))));
         }
-        if is_of_2_4 {
+        if self.is_of_2_4(inbox) || location.is_none() {
             fields.push((inbox.field(LIST_INDEX), b"no".to_vec()));
-            fields.push((inbox.field(LIST_INDEX_PREFIX), Vec::new()));
-            fields.push((LIST_INDEX_PREFIX.to_vec(), Vec::new()));
+            let own = inbox.field(LIST_INDEX_PREFIX);
+            let is_given = |key: &[u8]| {
+                let fields = [set(key), key.to_vec()];
+                fields.iter().any(|key| self.userdb_field(key).is_some())
+            };
+            // Another namespace's may be the global one, and all that it has.
+            if is_given(LIST_INDEX_PREFIX) || !is_given(&own) {
+                fields.push((LIST_INDEX_PREFIX.to_vec(), Vec::new()));
+            }
+            fields.push((own, Vec::new()));
         }
         self.with_fields(&fields)
     }
@@ -182,6 +185,13 @@ impl<'a> Environment<'a> {
         }));
         entries
     }
+}
+
+/// The fields in which Dovecot 2.3 looks for the location of the namespace `inbox`, in turn.
+fn location_fields(inbox: &Namespace) -> [Vec<u8>; 3] {
+    let of_all: [&[u8]; 2] = [MAIL_LOCATION, b"MAIL"];
+    let [mail_location, mail] = of_all.map(<[u8]>::to_vec);
+    [inbox.field(b"LOCATION"), mail_location, mail]
 }
 
 /// The environment that script-login would make of these userdb fields.

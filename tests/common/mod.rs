@@ -889,11 +889,8 @@ impl Session<'_> {
 /// The only difference that the wrapper makes, for the namespace called inbox.
 fn without_list_index(given: &[Vec<u8>]) -> Vec<String> {
     const OWN: &str = "NAMESPACE/INBOX/LOCATION";
-    const OF_2_4: [&str; 3] = [
-        "NAMESPACE/INBOX/MAILBOX_LIST_INDEX=no",
-        "NAMESPACE/INBOX/MAILBOX_LIST_INDEX_PREFIX=",
-        "MAILBOX_LIST_INDEX_PREFIX=",
-    ];
+    const OWN_PREFIX: &str = "NAMESPACE/INBOX/MAILBOX_LIST_INDEX_PREFIX";
+    const PREFIX: &str = "MAILBOX_LIST_INDEX_PREFIX";
     let given: Vec<String> = given.iter().map(|entry| escaped(entry)).collect();
     let value = |key: &str| {
         let mut values = given.iter().filter_map(|entry| entry.strip_prefix(key));
@@ -904,18 +901,24 @@ fn without_list_index(given: &[Vec<u8>]) -> Vec<String> {
         let named = keys.is_none_or(|keys| keys.split(' ').any(|name| name == key));
         value(key).filter(|_| named)
     };
-    let location = [OWN, "MAIL_LOCATION", "MAIL"].into_iter().find_map(field);
-    let of_2_4 = ["MAIL_DRIVER", "MAIL_PATH", "MAILBOX_LIST_INDEX_PREFIX"];
+    let location_fields = [OWN, "MAIL_LOCATION", "MAIL"];
+    let location = location_fields.into_iter().find_map(field);
+    let of_2_4 = ["MAIL_DRIVER", "MAIL_PATH", PREFIX];
     let is_of_2_4 = of_2_4.into_iter().any(|key| field(key).is_some());
     let mut added = Vec::new();
     if let Some(location) = location {
-        if !is_of_2_4 || field(OWN).is_some() {
-            added.push(format!("{OWN}={location}:LISTINDEX="));
-        }
-        added.push(format!("MAIL_LOCATION={location}:LISTINDEX="));
+        let same = location_fields
+            .iter()
+            .filter(|key| field(key) == Some(location));
+        added.extend(same.map(|key| format!("{key}={location}:LISTINDEX=")));
     }
     if is_of_2_4 || location.is_none() {
-        added.extend(OF_2_4.map(str::to_owned));
+        added.push("NAMESPACE/INBOX/MAILBOX_LIST_INDEX=no".to_owned());
+        let is_given = |key| field(key).or(field(&format!("SET/{key}"))).is_some();
+        if is_given(PREFIX) || !is_given(OWN_PREFIX) {
+            added.push(format!("{PREFIX}="));
+        }
+        added.push(format!("{OWN_PREFIX}="));
     }
     let names: Vec<&str> = added
         .iter()
@@ -950,7 +953,8 @@ fn without_list_index(given: &[Vec<u8>]) -> Vec<String> {
 pub fn is_switched_off(environment: &[String]) -> bool {
     environment.iter().any(|entry| {
         entry == "NAMESPACE/INBOX/MAILBOX_LIST_INDEX=no"
-            || (entry.starts_with("MAIL_LOCATION=") && entry.ends_with(":LISTINDEX="))
+            || (entry.starts_with("MAIL") || entry.starts_with("NAMESPACE/INBOX/LOCATION="))
+                && entry.ends_with(":LISTINDEX=")
     })
 }
 

@@ -356,6 +356,7 @@ add_user_on() {
     else
         fields=${USERDB_FIELD:-mail_location}=$location
     fi
+    fields+=" ${USERDB_MORE:-}"
     # A database that serves backends of both versions.
     if ${USERDB_HAS_BOTH:-false}; then
         # Each has variables of its own; there is no need for any.
@@ -363,7 +364,7 @@ add_user_on() {
         fields=$(printf 'mail_location=%s\n' "$location" && fields_of_2_4 "$location")
     fi
     # shellcheck disable=SC2086 # there are no blanks in a field
-    [ -z "$fields" ] || fields=$(printf 'userdb_%s ' $fields)
+    [ -z "${fields// }" ] || fields=$(printf 'userdb_%s ' $fields)
     printf '%s:{PLAIN}pw:%s:%s::%s::%s\n' "$user" "$uid" "$uid" "$SITE/store/$user" "$fields" >"$file.new"
     chmod 0644 "$file.new"
     mv "$file.new" "$file"
@@ -387,14 +388,14 @@ fields_of_2_4() {
         esac
     done
     list_index=${list_index//%2.256Nu/'%{user|md5|substr(0,8)%256|hex(2)}'}
-    printf 'mailbox_list_index_prefix=%s\n' "${list_index//%u/'%{user}'}"
+    printf '%s=%s\n' "${USERDB_FIELD_2_4:-mailbox_list_index_prefix}" "${list_index//%u/'%{user}'}"
 }
 
 userdb_says() {
     local host=$1 user=$2 expected=$3 value field=${USERDB_FIELD:-mail_location}
     if is_2_4 "$(dovecot_of "$host")"; then
-        field=mailbox_list_index_prefix
-        expected=$(fields_of_2_4 "$expected" | sed -n "s/^$field=//p")
+        field=${USERDB_FIELD_2_4:-mailbox_list_index_prefix}
+        expected=$(fields_of_2_4 "$expected" | sed -n "s,^$field=,,p")
     fi
     value=$(on "$host" doveadm -c "$SITE/$host/dovecot.conf" user -f "$field" "$user") || return
     [ "$value" = "$expected" ] || [[ $expected == *%* && $value == "${expected%%\%*}"* ]]
