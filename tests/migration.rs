@@ -398,6 +398,61 @@ fn what_an_interrupted_migration_left_is_deleted_and_nothing_else_follows_from_i
     }
 }
 
+#[test]
+fn nobody_is_vouched_for_while_originals_that_were_moved_are_still_there() {
+    let interrupted = || {
+        let lab = unmigrated_user();
+        let mut login = lab.login().trace();
+        let log = format!("{PREFIX}.log");
+        let deletes = login.run_to(|login, call| {
+            call.number == libc::SYS_unlinkat && login.string(call.arguments[1]) == log
+        });
+        deletes.expect("the originals go last");
+        drop(login);
+        assert_eq!((in_index(&lab), here(&lab)), (original(), original()));
+        lab
+    };
+    // Whatever the configuration says by then: another backend would take over what is there as well.
+    for configuration in ["migration = true\n", "migration = false\n"] {
+        let lab = interrupted();
+        let claim = lab.claim();
+        lab.configure(configuration);
+        let session = lab.login().run();
+        assert_migrated(&lab, &session);
+        assert_eq!(lab.claim(), claim);
+        // The session changes folders.
+        lab.plant_list_index(HERE);
+        assert_migrated_nothing(&lab);
+    }
+    // Nobody knows what is wanted.
+    let lab = interrupted();
+    lab.configure("migration = maybe\n");
+    lab.login().run().assert_not_vouched();
+    assert_eq!(in_index(&lab), original());
+    lab.configure("migration = true\n");
+    assert_migrated_nothing(&lab);
+    // Another Dovecot has written to them meanwhile.
+    for configuration in ["migration = true\n", "migration = false\n"] {
+        let lab = interrupted();
+        lab.configure(configuration);
+        let log = lab.index().join(format!("{PREFIX}.log"));
+        let mut log = File::options().append(true).open(log).expect("it is there");
+        log.write_all(b"one more record").expect("root may");
+        lab.login().run().assert_vouched();
+        assert_eq!(here(&lab), ListIndex::new());
+        assert_eq!(in_index(&lab).len(), original().len());
+    }
+}
+
+/// A login elsewhere finds nothing to take over.
+#[track_caller]
+fn assert_migrated_nothing(lab: &Lab) {
+    lab.configure("migration = true\n");
+    lab.login_at(THERE).run().assert_vouched();
+    let there = list_index_in(&lab.list_index(THERE), PREFIX);
+    assert_eq!(there, ListIndex::new());
+}
+
 /// The standing claim says that it was made for a migration.
 fn say_migrating(lab: &Lab) {
     let claim = lab.claim_file();

@@ -33,7 +33,7 @@ const LONGEST: usize = 4096;
 /// How many digits the length has that a file of records begins with.
 const LENGTH_DIGITS: usize = 4;
 
-/// There is no list index in INDEX.
+/// There is no list index in INDEX; before a version: none but that one, which was moved here.
 const NO_SHARED: &str = "-";
 
 /// What a list index belongs to.
@@ -43,9 +43,20 @@ pub struct Record {
     pub claim: Identity,
     /// The inode number of INDEX.
     pub index: u64,
-    /// A list index in INDEX that is somebody else's, as it was then: who writes to it may change
-    /// the mail without claiming the user.
-    pub shared: Option<Version>,
+    /// The list index in INDEX, as it was then.
+    pub shared: Shared,
+}
+
+/// What a record says of the list index in INDEX.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shared {
+    /// There was none, or it was ignored.
+    Nothing,
+    /// Somebody else's: who writes to it may change the mail without claiming the user.
+    Foreign(Version),
+    /// The user's own, which was copied here and is to be deleted. Nobody is vouched for while it is
+    /// there: another backend would take it over as well.
+    Moved(Version),
 }
 
 impl Record {
@@ -54,7 +65,7 @@ impl Record {
         look.claim.map(|claim| Self {
             claim,
             index: look.index,
-            shared: look.shared_list_index.version(),
+            shared: (look.shared_list_index.version()).map_or(Shared::Nothing, Shared::Foreign),
         })
     }
 
@@ -64,8 +75,11 @@ impl Record {
             claim: Identity::parse(fields.next()?, fields.next()?)?,
             index: decimal(fields.next()?.as_bytes())?,
             shared: match fields.next()? {
-                NO_SHARED => None,
-                version => Some(Version::parse(version)?),
+                NO_SHARED => Shared::Nothing,
+                word => match word.strip_prefix(NO_SHARED) {
+                    Some(version) => Shared::Moved(Version::parse(version)?),
+                    None => Shared::Foreign(Version::parse(word)?),
+                },
             },
         };
         fields.next().is_none().then_some(record)
@@ -76,8 +90,9 @@ impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} ", self.claim, self.index)?;
         match self.shared {
-            Some(version) => version.fmt(f),
-            None => f.write_str(NO_SHARED),
+            Shared::Nothing => f.write_str(NO_SHARED),
+            Shared::Foreign(version) => version.fmt(f),
+            Shared::Moved(version) => write!(f, "{NO_SHARED}{version}"),
         }
     }
 }

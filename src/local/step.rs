@@ -4,8 +4,9 @@
 use std::fmt;
 
 use crate::local::directory::{DirectoryError, ListIndexDirectory};
-use crate::local::record::Record;
+use crate::local::record::{Record, Shared};
 use crate::nfs::directory::{IndexDirectory, Look, SharedListIndex};
+use crate::nfs::identity::Version;
 
 /// What the record here is to the claim in INDEX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,9 @@ pub enum Comparison {
     Behind,
     /// Nobody has, but somebody has written to the list index in INDEX.
     OtherListIndex,
+    /// Nobody has, but the list index that was moved here from INDEX, in this version, may still be
+    /// there, too.
+    Unfinished(Version),
     /// There is no record, or an empty one.
     NoRecord,
     /// No backend has claimed the user.
@@ -26,16 +30,22 @@ impl Comparison {
     /// Compares the record of this backend with what a look at INDEX showed.
     #[must_use]
     pub fn of(look: &Look, record: Option<Record>) -> Self {
-        match (Record::of(look), record) {
-            (None, _) => Self::NoClaim,
-            (_, None) => Self::NoRecord,
-            (Some(now), Some(recorded)) if now == recorded => Self::Equal,
-            (Some(Record { claim, index, .. }), Some(recorded))
-                if (claim, index) == (recorded.claim, recorded.index) =>
-            {
-                Self::OtherListIndex
+        let (now, recorded) = match (Record::of(look), record) {
+            (None, _) => return Self::NoClaim,
+            (_, None) => return Self::NoRecord,
+            (Some(now), Some(recorded)) => (now, recorded),
+        };
+        if (now.claim, now.index) != (recorded.claim, recorded.index) {
+            return Self::Behind;
+        }
+        match (recorded.shared, look.shared_list_index) {
+            (Shared::Moved(log), SharedListIndex::Ignored) => Self::Unfinished(log),
+            (Shared::Moved(log), SharedListIndex::Present(there)) if there == log => {
+                Self::Unfinished(log)
             }
-            _ => Self::Behind,
+            (Shared::Moved(_), SharedListIndex::None | SharedListIndex::Litter) => Self::Equal,
+            (shared, _) if shared == now.shared => Self::Equal,
+            _ => Self::OtherListIndex,
         }
     }
 
@@ -58,6 +68,10 @@ impl fmt::Display for Comparison {
                 "the list index in INDEX was written to since: another user, or a backend without \
                  this program, changes the mail"
             }
+            Self::Unfinished(_) => {
+                "the record here equals the claim in INDEX, and a migration is to be finished by the \
+                 next login"
+            }
             Self::NoRecord => "there is no record here: the next login begins a new list index",
             Self::NoClaim => "no backend has claimed the user",
         })
@@ -79,7 +93,7 @@ pub fn is_index(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nfs::identity::{Identity, Version};
+    use crate::nfs::identity::Identity;
 
     #[test]
     fn only_an_equal_record_is_in_step() {
@@ -100,6 +114,19 @@ mod tests {
             size: 100,
         });
         let litter = SharedListIndex::Litter;
+        let beside = |shared_list_index| Look {
+            shared_list_index,
+            ..claimed
+        };
+        let log = Version {
+            identity: identity(1),
+            size: 100,
+        };
+        let moved = record.map(|record| Record {
+            shared: Shared::Moved(log),
+            ..record
+        });
+        let written = SharedListIndex::Present(Version { size: 101, ..log });
         for (look, record, expected, is_settled) in [
             (claimed, record, Comparison::Equal, true),
             (look(Some(identity(10))), record, Comparison::Behind, false),
@@ -124,6 +151,23 @@ mod tests {
                 record,
                 Comparison::OtherListIndex,
                 false,
+            ),
+            // Where nobody looks, the originals of a migration may still be there.
+            (
+                beside(SharedListIndex::Ignored),
+                moved,
+                Comparison::Unfinished(log),
+                false,
+            ),
+            (beside(foreign), moved, Comparison::Unfinished(log), false),
+            (beside(written), moved, Comparison::OtherListIndex, false),
+            (claimed, moved, Comparison::Equal, true),
+            (beside(litter), moved, Comparison::Equal, false),
+            (
+                beside(SharedListIndex::Ignored),
+                record,
+                Comparison::Equal,
+                true,
             ),
             // What an interrupted migration left has to be deleted, but the record counts.
             (

@@ -33,7 +33,9 @@ pub enum Migration {
 /// that another namespace, another user or a backend without this program writes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SharedListIndex {
-    /// There is none, or it is ignored.
+    /// Nobody looked: it is ignored.
+    Ignored,
+    /// There is none.
     None,
     /// `dovecot.list.index` without its `.log`: what an interrupted migration leaves.
     Litter,
@@ -46,7 +48,7 @@ impl SharedListIndex {
     pub fn version(self) -> Option<Version> {
         match self {
             Self::Present(version) => Some(version),
-            Self::None | Self::Litter => None,
+            Self::Ignored | Self::None | Self::Litter => None,
         }
     }
 }
@@ -232,7 +234,7 @@ impl<'a> IndexDirectory<'a> {
 
     fn shared_list_index(&self) -> Result<SharedListIndex, IndexError> {
         if self.index.migration == Migration::Off {
-            return Ok(SharedListIndex::None);
+            return Ok(SharedListIndex::Ignored);
         }
         let is_file = |name| Ok(self.status_of(name)?.as_ref().is_some_and(is_regular));
         // Files that Dovecot appends to do not change their directory, so a look at that is not enough.

@@ -6,7 +6,9 @@
 //!
 //! The order is what makes it safe to be killed anywhere: the copies are complete before the
 //! claim, the claim stands before the record, and the originals go only when the record is
-//! written. Until then all originals are on NFS; afterwards the copy is complete and recorded.
+//! written. Until then all originals are on NFS; afterwards the copy is complete and recorded. The
+//! record says that they are to go, and counts when they are gone: so nothing has changed since they
+//! were copied for whoever finds them under such a claim, whatever the configuration says by then.
 
 use std::ffi::{CStr, CString};
 use std::fmt;
@@ -135,7 +137,7 @@ fn is_map(index: &IndexDirectory<'_>) -> Result<bool, IndexError> {
 
 impl Originals {
     /// Finds the list index's regular files in INDEX; `None` if one of them is not the user's alone.
-    fn find(index: &IndexDirectory<'_>, log: Version) -> Result<Option<Self>, IndexError> {
+    pub fn find(index: &IndexDirectory<'_>, log: Version) -> Result<Option<Self>, IndexError> {
         let unreadable = |errno| IndexError::Unreadable(index.path().to_owned(), errno);
         let mut names = Vec::new();
         let mut size = Size::default();

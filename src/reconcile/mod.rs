@@ -17,16 +17,16 @@ use crate::event::Events;
 use crate::local::directory::ListIndexDirectory;
 use crate::local::files;
 use crate::local::lock::{Deadline, Exclusive, Kind, Lock, LockError, Shared};
-use crate::local::record::Record;
+use crate::local::record::{self, Record};
 use crate::local::room::Room;
 use crate::local::session::Session;
 use crate::local::sign::{self, Sign};
 use crate::local::step::{Comparison, is_index};
-use crate::names::SHARED_PREFIX;
+use crate::names::{SHARED_LOG, SHARED_PREFIX};
 use crate::nfs::claim::ClaimText;
 use crate::nfs::directory::{Index, IndexDirectory, Look, Migration, SharedListIndex};
 use crate::nfs::host::HostName;
-use crate::nfs::identity::Identity;
+use crate::nfs::identity::{Identity, Version};
 use crate::reconcile::migration::{Originals, Owner};
 use crate::reconcile::outcome::{Doubt, Outcome, Unvouched};
 
@@ -159,7 +159,13 @@ impl Reconciliation<'_> {
     ) -> Result<Sides<'s>, Doubt> {
         let (index, look) = self.index.look()?;
         lock.confirm()?;
-        let is_equal = self.compared(&look, lock) == Comparison::Equal;
+        let is_equal = match self.compared(&look, lock) {
+            Comparison::Equal => true,
+            Comparison::Unfinished(log) if self.index.migration != Migration::Unknown => {
+                self.finish_migration(lock, &index, &look, log)?
+            }
+            _ => false,
+        };
         if let Some(claim) = look.claim.filter(|_| is_equal) {
             self.delete_litter(&index, &look);
             self.mark_used(lock);
@@ -247,16 +253,53 @@ impl Reconciliation<'_> {
         claim: Identity,
         difference: &Difference<'_>,
     ) -> Result<(), Doubt> {
-        let is_foreign = matches!(difference.shared, Some(Owner::Other));
+        let log = difference.look.shared_list_index.version();
+        let shared = match (&difference.shared, log) {
+            (Some(Owner::User(_)), Some(log)) => record::Shared::Moved(log),
+            (Some(Owner::Other), Some(log)) => record::Shared::Foreign(log),
+            _ => record::Shared::Nothing,
+        };
         let record = Record {
             claim,
             index: difference.look.index,
-            shared: (difference.look.shared_list_index.version()).filter(|_| is_foreign),
+            shared,
         };
         sign::prepare(lock.directory())?;
         lock.write_record(&self.prefix, record, &self.host())?;
         // A session that could not wait for this lock may have left its sign meanwhile.
         self.confirm_no_open_session(lock, deadline)
+    }
+
+    /// Deletes what was moved here from INDEX, if it still is there as it was: then nobody has been
+    /// vouched for since, and the copy is as good. `false` if it is not known to be.
+    #[cold]
+    fn finish_migration(
+        &self,
+        lock: &Lock<'_, Exclusive>,
+        index: &IndexDirectory<'_>,
+        look: &Look,
+        log: Version,
+    ) -> Result<bool, Doubt> {
+        let there = index.version_of(SHARED_LOG)?;
+        lock.confirm()?;
+        match there {
+            None => {}
+            Some(there) if there == log => match Originals::find(index, log)? {
+                Some(originals) => originals.delete(index, self.events)?,
+                None => return Ok(false),
+            },
+            Some(_) => return Ok(false),
+        }
+        let Some(claim) = look.claim else {
+            return Ok(false);
+        };
+        let record = Record {
+            claim,
+            index: look.index,
+            shared: record::Shared::Nothing,
+        };
+        lock.write_record(&self.prefix, record, &self.host())?;
+        Ok(true)
     }
 
     fn confirm_no_open_session<K: Kind>(
@@ -307,7 +350,7 @@ impl Reconciliation<'_> {
         standing: Option<&ClaimText>,
     ) -> Result<Option<Owner>, Doubt> {
         match look.shared_list_index {
-            SharedListIndex::None | SharedListIndex::Litter => Ok(None),
+            SharedListIndex::Ignored | SharedListIndex::None | SharedListIndex::Litter => Ok(None),
             SharedListIndex::Present(log) => Ok(Some(Owner::find(index, look, log, standing)?)),
         }
     }

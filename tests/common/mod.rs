@@ -281,7 +281,8 @@ impl Lab {
         let record = self.record(host);
         record.is_some_and(|text| {
             text.split_once('\n').is_some_and(|(_, lines)| {
-                lines.ends_with(line) && text == record::text(&self.record_file(host), host, lines)
+                record::without_moved(lines).ends_with(line)
+                    && text == record::text(&self.record_file(host), host, lines)
             })
         })
     }

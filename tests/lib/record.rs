@@ -29,6 +29,20 @@ pub fn line_of(claim: &Path, prefix: &str) -> String {
     line(identity, index.ino(), prefix)
 }
 
+/// The same lines without what they say of originals that were moved from INDEX.
+pub fn without_moved(lines: &str) -> String {
+    let plain = |word: &str| match word.strip_prefix('-') {
+        Some(version) if version.contains('/') => "-".to_owned(),
+        _ => word.to_owned(),
+    };
+    let of_line = |line: &str| line.split(' ').map(plain).collect::<Vec<_>>().join(" ");
+    lines
+        .split('\n')
+        .map(of_line)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
 /// What `host` writes into `file`, which must be there: a first line, and `lines`.
 pub fn text(file: &Path, host: &str, lines: &str) -> String {
     let status = fs::metadata(file).expect("the lock file is there");

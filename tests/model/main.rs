@@ -21,6 +21,7 @@ fn protocol(processes: &[(usize, bool)]) -> Protocol {
     Protocol {
         processes: processes.to_vec(),
         migration: false,
+        switched: false,
         failures: false,
         timeouts: false,
         unmounts: false,
@@ -131,6 +132,31 @@ fn copied_directories_and_a_restored_store_are_never_trusted() {
         Protocol {
             copies: true,
             ..protocol(&[A, B])
+        },
+    );
+}
+
+#[test]
+fn a_migration_that_is_switched_off_and_on_trusts_no_old_copy() {
+    check(
+        "a login, migration on or off",
+        Protocol {
+            migration: true,
+            switched: true,
+            ..protocol(&[A])
+        },
+    );
+}
+
+#[test]
+fn forgetting_that_originals_were_to_go_is_found() {
+    find(
+        "no stale list index is trusted",
+        Protocol {
+            mistake: Mistake::ForgetMoved,
+            migration: true,
+            switched: true,
+            ..protocol(&[A])
         },
     );
 }

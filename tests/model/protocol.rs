@@ -60,6 +60,8 @@ pub enum Mistake {
     SilentWithout,
     /// A session without list index leaves originals in INDEX, which it makes stale.
     KeepOriginals,
+    /// A record counts although the originals that were moved may still be in INDEX.
+    ForgetMoved,
     /// A list index in INDEX is taken over whoever wrote it, and whenever.
     TakeOverAgain,
     /// The record does not say what the list index of somebody else in INDEX looked like.
@@ -144,6 +146,8 @@ pub struct LockFile {
     record: Option<Identity>,
     /// The record says that this was in INDEX, and somebody else's.
     beside: Option<Version>,
+    /// The record says that this was moved here, and is to be deleted in INDEX.
+    moved: Option<Version>,
 }
 
 /// What a login does next.
@@ -236,6 +240,8 @@ pub struct Process {
     cleaner: bool,
     backend: Backend,
     step: Step,
+    /// Migration is on: it looks for a list index in INDEX.
+    looks: bool,
     /// The change had happened when it began.
     began_after_change: bool,
     /// Another Dovecot, without this program, served the user since it began.
@@ -264,6 +270,7 @@ impl Process {
             cleaner,
             backend,
             step: Step::Idle,
+            looks: false,
             began_after_change: false,
             overtaken: false,
             file: None,
@@ -406,6 +413,8 @@ pub enum Turn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
     Begin(usize),
+    /// With migration switched off.
+    BeginBlind(usize),
     Step(usize, Turn),
     Crash(usize),
     /// The sessions of a backend end, and who stayed behind for them claims.
@@ -430,6 +439,8 @@ pub struct Protocol {
     /// Backend and whether it is a cleaner.
     pub processes: Vec<(Backend, bool)>,
     pub migration: bool,
+    /// Migration may be on for one login and off for the next.
+    pub switched: bool,
     /// Logins may fail: NFS full or read-only, tmpfs full.
     pub failures: bool,
     pub timeouts: bool,
@@ -446,7 +457,7 @@ impl Protocol {
 }
 
 impl State {
-    fn begin(&mut self, slot: usize) -> Option<()> {
+    fn begin(&mut self, slot: usize, looks: bool) -> Option<()> {
         let Process {
             cleaner, backend, ..
         } = self.processes[slot];
@@ -455,6 +466,7 @@ impl State {
         }
         let file = self.linked(backend);
         let process = &mut self.processes[slot];
+        process.looks = looks;
         // Whatever is not claimed for yet is of a session that has not ended.
         process.began_after_change = self.changed && self.unclaimed_change.is_none();
         if cleaner {
@@ -660,6 +672,9 @@ impl State {
             }
         }
         self.lock_files = kept;
+        for file in &mut self.lock_files {
+            file.moved = file.moved.filter(|_| file.record.is_some());
+        }
 
         let mut order: Vec<Identity> = Vec::new();
         for identity in self.identities() {
@@ -699,6 +714,7 @@ impl State {
         }
         for file in &mut self.lock_files {
             versions.extend(&mut file.beside);
+            versions.extend(&mut file.moved);
         }
         for process in &mut self.processes {
             versions.extend(&mut process.seen_version);
@@ -717,7 +733,8 @@ impl State {
     /// A version that nothing has, for canonical states.
     fn new_version(&self) -> Version {
         let claim = self.claim.and_then(|claim| claim.migrating);
-        let records = self.lock_files.iter().filter_map(|file| file.beside);
+        let of_record = |file: &LockFile| [file.beside, file.moved];
+        let records = self.lock_files.iter().flat_map(of_record).flatten();
         let processes = self
             .processes
             .iter()
@@ -822,7 +839,8 @@ impl Protocol {
 
     /// Claimed first: as long as the originals' `.log` is there, no record counts.
     fn after_claim_without(&self, state: &mut State, slot: usize, waiting: bool) -> Step {
-        if self.migration && waiting && !self.makes(Mistake::KeepOriginals) {
+        let looks = state.processes[slot].looks;
+        if looks && waiting && !self.makes(Mistake::KeepOriginals) {
             state.processes[slot].waiting = true;
             Step::WithoutDeleteOriginal
         } else {
@@ -835,6 +853,10 @@ impl Protocol {
         let process = &state.processes[slot];
         let record = file.record;
         let shared = process.seen_version.filter(|_| process.seen_log);
+        let may_be_there = file.moved.is_some() && (!process.looks || shared.is_some());
+        if may_be_there && !self.makes(Mistake::ForgetMoved) {
+            return false;
+        }
         if shared != file.beside && !(self.makes(Mistake::ForgetShared) && shared.is_some()) {
             return false;
         }
@@ -880,7 +902,7 @@ impl Protocol {
                     return None;
                 }
                 state.processes[slot].seen_claim = host.cached_claim;
-                match (self.migration, again) {
+                match (process.looks, again) {
                     (true, false) => Step::ReadLog,
                     (true, true) => Step::ReadLogAgain,
                     (false, false) => Step::Open,
@@ -909,6 +931,7 @@ impl Protocol {
                 let file = state.linked(backend).unwrap_or_else(|| {
                     state.lock_files.push(LockFile {
                         beside: None,
+                        moved: None,
                         backend,
                         linked: true,
                         record: None,
@@ -976,9 +999,26 @@ impl Protocol {
                     // Litter of an interrupted migration.
                     state.originals.index = None;
                 }
+                let standing = state.claim.map(|claim| claim.identity);
+                let there = state
+                    .originals_version
+                    .filter(|_| state.originals.log.is_some());
+                let is_unfinished = file.moved.is_some()
+                    && file.record.is_some()
+                    && file.record == process.seen_claim
+                    && !self.makes(Mistake::ForgetMoved);
                 if !file.linked && first_waiting_check {
                     Step::CleanUp
                 } else if self.is_settled(state, slot, file) {
+                    self.vouch(state, slot)
+                } else if is_unfinished && there == file.moved {
+                    state.processes[slot].claim = standing;
+                    state.processes[slot].seen_log = true;
+                    state.processes[slot].seen_version = there;
+                    self.vouch(state, slot);
+                    Step::DeleteOriginalLog
+                } else if is_unfinished && there.is_none() {
+                    state.lock_files[process.file?].moved = None;
                     self.vouch(state, slot)
                 } else if state.has_open_note(backend) && !self.makes(Mistake::IgnoreNotes) {
                     Step::CleanUp
@@ -992,6 +1032,7 @@ impl Protocol {
                 let file = &mut state.lock_files[process.file?];
                 let standing = state.claim.map(|claim| claim.identity);
                 if file.linked
+                    && process.looks
                     && file.record.is_some()
                     && file.record == standing
                     && file.beside == state.originals_version
@@ -1108,6 +1149,7 @@ impl Protocol {
                 let file = &mut state.lock_files[process.file?];
                 file.record = process.claim;
                 file.beside = process.seen_version.filter(|_| !process.seen_log);
+                file.moved = process.seen_version.filter(|_| process.seen_log);
                 Step::CheckRecord
             }
             Step::CheckRecord => {
@@ -1344,6 +1386,7 @@ impl Protocol {
             backend: to,
             record: file.record.filter(|_| is_believed),
             beside: file.beside.filter(|_| is_believed),
+            moved: file.moved.filter(|_| is_believed),
             ..file
         });
         state.hosts[to].list_index = state.hosts[from].list_index;
@@ -1378,6 +1421,10 @@ impl Protocol {
                 )
         };
         if !self.migration || (changes && state.changed) || state.processes.iter().any(deletes) {
+            return None;
+        }
+        // Whoever does not look does not see what somebody else writes either.
+        if self.switched && !state.is_unclaimed() {
             return None;
         }
         let mut originals = state.originals;
@@ -1445,6 +1492,9 @@ impl Model for Protocol {
         for (slot, process) in state.processes.iter().enumerate() {
             if process.step == Step::Idle {
                 actions.push(Action::Begin(slot));
+                if self.switched {
+                    actions.push(Action::BeginBlind(slot));
+                }
                 continue;
             }
             for turn in [Turn::Normal, Turn::Other, Turn::Fails, Turn::TimesOut] {
@@ -1477,7 +1527,8 @@ impl Model for Protocol {
         }
         let mut state = last.clone();
         match action {
-            Action::Begin(slot) => state.begin(slot)?,
+            Action::Begin(slot) => state.begin(slot, self.migration)?,
+            Action::BeginBlind(slot) => state.begin(slot, false)?,
             Action::Step(slot, turn) => self.step(&mut state, slot, turn)?,
             Action::Crash(slot) => state.end(slot),
             Action::Close(backend) => {
