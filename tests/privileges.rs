@@ -118,7 +118,7 @@ fn started_as_the_user_other_ids_in_the_environment_do_not_matter() {
         .set_field("UID", "0")
         .set_field("GID", "0");
     login.run().assert_vouched();
-    assert_eq!(owner_and_mode(&lab.claim_file()), (UID, GID, 0o600));
+    assert_eq!(owner_and_mode(&lab.claim_file()), (UID, GID, 0o644));
 }
 
 #[test]
@@ -459,7 +459,7 @@ fn a_set_uid_copy_works_for_its_caller_s_own_mail() {
     let session = login.run();
     session.assert_vouched();
     assert_ids(&session, UID, GID);
-    assert_eq!(owner_and_mode(&lab.claim_file()), (UID, GID, 0o600));
+    assert_eq!(owner_and_mode(&lab.claim_file()), (UID, GID, 0o644));
 }
 
 #[test]

@@ -38,7 +38,13 @@ fn the_first_login_claims_the_user_and_records_the_claim() {
                 "{}",
                 file.display()
             );
-            assert_eq!(status.mode() & 0o7777, 0o600, "{}", file.display());
+            // Another user whose mailbox it is too must be able to read the claim.
+            let mode = if file == lab.claim_file() {
+                0o644
+            } else {
+                0o600
+            };
+            assert_eq!(status.mode() & 0o7777, mode, "{}", file.display());
         }
         assert_eq!(names_in(&lab.index()), [".lasthost"]);
         assert_eq!(
@@ -454,6 +460,91 @@ fn a_claim_that_another_user_made_leads_to_no_list_index() {
     assert!(!lab.is_recorded(HERE));
     // If there is none any more, it is over with that.
     lab.login().run().assert_vouched();
+}
+
+#[test]
+fn a_list_index_of_another_name_or_path_heals_by_itself() {
+    let lab = Lab::with_settled_user();
+    let directory = lab.list_index(HERE);
+    let location = |list_index: &Path| {
+        format!(
+            "mdbox:~/mdbox:INDEX={}:LISTINDEX={}",
+            lab.index().display(),
+            list_index.display()
+        )
+    };
+    let by_another_path = lab.path("link").join(PREFIX);
+    let parent = directory.parent().expect("it has one");
+    symlink(parent, lab.path("link")).expect("the lab's own");
+    let name = directory.file_name().expect("it has one");
+    let by_another_path = by_another_path.with_file_name(name).join(PREFIX);
+    // It is the same one, whose record was lost.
+    fs::write(lab.record_file(HERE), " \n").expect("it is there");
+    let login = || lab.login().location(location(&by_another_path));
+    login().run().assert_vouched();
+    login().run().assert_vouched().assert_silent();
+    fs::write(lab.record_file(HERE), " \n").expect("it is there");
+    lab.login().run().assert_vouched();
+    // Another name in the same directory, and another directory: the old one counts as long as it is
+    // in step.
+    let elsewhere = directory.with_file_name("elsewhere");
+    for place in [directory.join("list"), elsewhere.join(PREFIX)] {
+        let login = || lab.login().location(location(&place));
+        let session = login().run();
+        session.assert_not_vouched();
+        session.assert_logged(&["for the same mailbox"]);
+        login().run().assert_vouched();
+        login().run().assert_vouched().assert_silent();
+    }
+}
+
+#[test]
+fn a_list_index_that_a_session_of_another_name_has_open_counts() {
+    let lab = Lab::with_settled_user();
+    let other = lab.list_index(HERE).with_file_name("alice@example.org");
+    let location = format!(
+        "mdbox:~/mdbox:INDEX={}:LISTINDEX={}/{PREFIX}",
+        lab.index().display(),
+        other.display()
+    );
+    let log = lab.list_index(HERE).join(format!("{PREFIX}.log"));
+    let open = File::open(log).expect("it is there");
+    for _ in 0..2 {
+        lab.login().location(&location).run().assert_not_vouched();
+    }
+    drop(open);
+    lab.login().location(&location).run().assert_vouched();
+}
+
+#[test]
+fn two_uids_with_one_mailbox_are_not_both_vouched_for() {
+    let lab = Lab::new();
+    set_owner_and_mode(&lab.index(), UID, 0o2777);
+    set_owner_and_mode(&lab.home(), UID, 0o755);
+    lab.login().run().assert_vouched();
+    let other = lab.list_index(HERE).with_file_name("bob");
+    let location = format!(
+        "mdbox:~/mdbox:INDEX={}:LISTINDEX={}/{PREFIX}",
+        lab.index().display(),
+        other.display()
+    );
+    let login = || {
+        lab.login()
+            .set_field("UID", OTHER_UID.to_string())
+            .location(&location)
+    };
+    let first = lab.list_index(HERE).join(PREFIX).display().to_string();
+    for _ in 0..2 {
+        let session = login().run();
+        session.assert_not_vouched();
+        session.assert_logged(&["session without list index: ", &first, "two user names"]);
+    }
+    // A claim as earlier versions made it.
+    lab.login().run().assert_vouched();
+    set_owner_and_mode(&lab.claim_file(), UID, 0o600);
+    let session = login().run();
+    session.assert_not_vouched();
+    session.assert_logged(&["cannot read", &lab.claim_file().display().to_string()]);
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn what_could_not_be_claimed_at_the_beginning_is_claimed_as_soon_as_it_can_be() 
         make_index(&lab);
         wait_until("claimed", || lab.claim_file().exists());
         let status = fs::metadata(lab.claim_file()).expect("it is there");
-        assert_eq!((status.uid(), status.mode() & 0o7777), (UID, 0o600));
+        assert_eq!((status.uid(), status.mode() & 0o7777), (UID, 0o644));
         assert!(!lab.is_recorded(HERE));
         close(session);
     }

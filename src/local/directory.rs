@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
-use nix::sys::stat::{Mode, SFlag, fstat, fstatat, mkdirat, umask};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{Gid, Uid, fchown};
 
 use crate::actor::Actor;
@@ -16,6 +16,7 @@ use crate::system::credentials::{GroupId, UserId};
 use crate::system::entries::{Entries, open_directory};
 use crate::system::file_status::file_type;
 use crate::system::statx::Attributes;
+use crate::system::umask::UmaskCleared;
 
 /// Directories on the way to LISTINDEX: everybody may pass, nobody may look or write.
 const PARENT: u32 = 0o711;
@@ -287,7 +288,7 @@ fn make(path: &Path, actor: &Actor) -> Result<(), DirectoryError> {
     };
     // script-login's umask is 0077: the parents' modes must not depend on it, and must be right
     // from the first moment, since another login may come in between.
-    let _umask = UmaskCleared::new();
+    let _umask = UmaskCleared::clear();
     let mut directory = open_root(path)?;
     for (position, name) in parents.iter().enumerate() {
         let mode = if position + 1 == parents.len() {
@@ -387,19 +388,4 @@ pub fn is_roots_own(directory: impl AsFd) -> nix::Result<bool> {
     let mode = Mode::from_bits_truncate(status.st_mode);
     let writable_by_others = mode.intersects(Mode::S_IWGRP | Mode::S_IWOTH);
     Ok(status.st_uid == 0 && (!writable_by_others || mode.contains(Mode::S_ISVTX)))
-}
-
-/// While this lives the umask is 0.
-struct UmaskCleared(Mode);
-
-impl UmaskCleared {
-    fn new() -> Self {
-        Self(umask(Mode::empty()))
-    }
-}
-
-impl Drop for UmaskCleared {
-    fn drop(&mut self) {
-        umask(self.0);
-    }
 }

@@ -24,6 +24,7 @@ use crate::nfs::host::HostName;
 use crate::nfs::identity::{Identity, Version, seconds_of};
 use crate::system::credentials::effective_user;
 use crate::system::file_status::is_regular;
+use crate::system::umask::UmaskCleared;
 
 /// The text of a claim. Nothing is compared with it: it is for people, for a migration that has to
 /// be finished, and for sessions that have no other place for their sign.
@@ -58,6 +59,10 @@ const LIST_INDEX: &str = "list-index";
 
 /// How the line of a session begins.
 const WITHOUT: &str = "without";
+
+/// Who can look into INDEX may know who has claimed it: a user of another uid whose mailbox it is too
+/// must find out that there is somebody else.
+const MODE: Mode = Mode::from_bits_truncate(0o644);
 
 /// A claim that is longer is not ours.
 const LONGEST: u64 = 64 * 1024;
@@ -183,7 +188,7 @@ impl IndexDirectory<'_> {
             )
         };
         let file = open(OFlag::O_RDWR).or_else(|errno| match errno {
-            Errno::EROFS => open(OFlag::O_RDONLY),
+            Errno::EROFS | Errno::EACCES => open(OFlag::O_RDONLY),
             errno => Err(errno),
         });
         let file = file.ok()?;
@@ -207,6 +212,12 @@ impl IndexDirectory<'_> {
         replaced: Option<Identity>,
     ) -> Result<Identity, IndexError> {
         let name = self.claim_name();
+        // One that was set aside is replaced as well.
+        let void = match replaced {
+            Some(_) => None,
+            None => self.status_of(&self.void_name())?,
+        };
+        let replaced = replaced.or(void.as_ref().map(Identity::of_status));
         let mut made = self.try_claim(text, replaced);
         for _ in 1..MOST_ATTEMPTS {
             // Deliveries of one backend may claim at the same moment, and backends that share the temporary
@@ -216,7 +227,7 @@ impl IndexDirectory<'_> {
             }
             made = self.try_claim(text, replaced);
         }
-        if made.is_ok() && replaced.is_none() {
+        if made.is_ok() && void.is_some() {
             let _ = self.delete(&self.void_name());
         }
         made.map_err(|errno| IndexError::ClaimFailed(self.path_of(name), errno))
@@ -292,8 +303,9 @@ impl IndexDirectory<'_> {
                 | OFlag::O_NONBLOCK
                 | OFlag::O_CLOEXEC
                 | exclusive;
-            openat(self.as_fd(), name, flags, Mode::from_bits_truncate(0o600))
+            openat(self.as_fd(), name, flags, MODE)
         };
+        let _umask = UmaskCleared::clear();
         let refused = match open(OFlag::empty()) {
             Ok(file) if is_new(&fstat(&file)?) => return Ok(file),
             Ok(_) => Errno::EEXIST,

@@ -268,7 +268,8 @@ impl<'a> IndexDirectory<'a> {
         Ok(self.status_of(name)?.is_some())
     }
 
-    fn status_of(&self, name: &CStr) -> Result<Option<FileStat>, IndexError> {
+    /// What the client knows of `name`.
+    pub fn status_of(&self, name: &CStr) -> Result<Option<FileStat>, IndexError> {
         match fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(status) => Ok(Some(status)),
             Err(Errno::ENOENT) => Ok(None),

@@ -1,13 +1,18 @@
 //! What a claim says, and what the one that stands says of this backend.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
+
 use crate::local::directory::{DirectoryError, ListIndexDirectory};
-use crate::local::lock::{Exclusive, Lock, LockError, Shared};
+use crate::local::files;
+use crate::local::lock::{Exclusive, Kind, Lock, LockError, Shared};
 use crate::local::session::{Session, State};
+use crate::local::sign;
 use crate::nfs::claim::{ClaimText, Without};
+use crate::nfs::directory::Look;
 use crate::nfs::identity::Version;
 use crate::reconcile::outcome::{Claimed, Doubt};
 use crate::reconcile::{Difference, Reconciliation};
@@ -53,10 +58,12 @@ impl Reconciliation<'_> {
     }
 
     /// Confirms that this backend keeps no other list index of the same mailbox, as it does if two user
-    /// names lead to it: neither would learn what is done with the other.
+    /// names lead to it: neither would learn what is done with the other. One that is not in step and
+    /// that nobody uses does not count: its next login finds out by itself.
     pub(super) fn confirm_no_other_list_index(
         &self,
         lock: &Lock<'_, Exclusive>,
+        look: &Look,
         standing: Option<&ClaimText>,
     ) -> Result<(), Doubt> {
         let host = self.host();
@@ -67,29 +74,41 @@ impl Reconciliation<'_> {
         let Some(other) = named else {
             return Ok(());
         };
-        let is_kept = || {
-            let prefix = CString::new(other.file_name()?.as_bytes()).ok()?;
-            let directory = match ListIndexDirectory::open(other.parent()?, self.actor.user()) {
-                Ok(directory) => directory,
-                Err(DirectoryError::ForeignOwner(..)) => return Some(()),
-                Err(_) => return None,
-            };
-            if lock.directory().is_same_as(&directory).unwrap_or(false) {
-                // This one by another path, or under another name in it.
-                let is_other = prefix != self.prefix;
-                let record = lock.record(&prefix, Some(&host));
-                return record.filter(|_| is_other).map(drop);
-            }
-            match Lock::<Shared>::acquire_existing(&directory) {
-                Ok(lock) => lock.record(&prefix, Some(&host)).map(drop),
-                Err(LockError::TimedOut(_)) => Some(()),
-                Err(_) => None,
-            }
+        let prefix = other.file_name().map(|name| CString::new(name.as_bytes()));
+        let (Some(path), Some(Ok(prefix))) = (other.parent(), prefix) else {
+            return Ok(());
         };
-        match is_kept() {
-            Some(()) => Err(Doubt::OtherListIndex(other.clone())),
-            None => Ok(()),
+        let is_kept = match ListIndexDirectory::open(path, self.actor.user()) {
+            // This one by another path, or under another name in it.
+            Ok(directory) if lock.directory().is_same_as(&directory)? => {
+                prefix != self.prefix && self.is_kept(lock, &prefix, look)
+            }
+            Ok(directory) => match Lock::<Shared>::acquire_existing(&directory) {
+                Ok(lock) => self.is_kept(&lock, &prefix, look),
+                Err(LockError::TimedOut(_)) => true,
+                Err(_) => false,
+            },
+            // Another user's, who has a uid of his own.
+            Err(DirectoryError::ForeignOwner(..) | DirectoryError::Unusable(_, Errno::EACCES)) => {
+                true
+            }
+            Err(_) => false,
+        };
+        if is_kept {
+            Err(Doubt::OtherListIndex(other.clone()))
+        } else {
+            Ok(())
         }
+    }
+
+    /// Whether the list index called `prefix` in the locked directory is in step with the claim that
+    /// stands, or a session goes on there that changes the store without another look at the claim.
+    fn is_kept<K: Kind>(&self, lock: &Lock<'_, K>, prefix: &CStr, look: &Look) -> bool {
+        let directory = lock.directory();
+        let record = lock.record(prefix, Some(&self.host()));
+        record.is_some_and(|record| Some(record.claim) == look.claim)
+            || files::is_in_use(directory, prefix)
+            || sign::open_session(directory, Some(prefix)) != Ok(None)
     }
 
     /// Confirms that the claim that stands can be read. Another user may have made it, with a list index of

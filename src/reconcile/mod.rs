@@ -180,7 +180,7 @@ impl Reconciliation<'_> {
             .claim
             .map(|_| index.claim_text().unwrap_or_else(|| ClaimText::parse(b"")));
         self.confirm_none_claimed_for(standing.as_ref())?;
-        self.confirm_no_other_list_index(lock, standing.as_ref())?;
+        self.confirm_no_other_list_index(lock, &look, standing.as_ref())?;
         let shared = self.shared_list_index(&index, &look, standing.as_ref())?;
         self.delete_litter(&index, &look);
         lock.empty_record(&self.prefix)?;

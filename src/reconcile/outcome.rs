@@ -99,7 +99,7 @@ impl fmt::Display for Doubt {
             Self::OtherListIndex(path) => write!(
                 f,
                 "this backend keeps {} for the same mailbox: two user names lead to it, or LISTINDEX \
-                 was changed (then run \"nfs-hostchange usercache forget\" where it was)",
+                 was changed (then a later login begins a new one)",
                 path.display()
             ),
             Self::UnreadableClaim(path) => write!(

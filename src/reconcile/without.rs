@@ -140,7 +140,9 @@ impl Reconciliation<'_> {
             // Another backend has just done so.
             return Claimed::As(None);
         }
-        let session = (!sign.is_some_and(Sign::is_noted)).then(self.session);
+        // Whoever uses the other list index does not look for a sign here.
+        let is_elsewhere = matches!(doubt, Doubt::OtherListIndex(_));
+        let session = (is_elsewhere || !sign.is_some_and(Sign::is_noted)).then(self.session);
         match (self.claim(session), doubt) {
             (Ok(claim), _) => return Claimed::As(claim),
             // Said already.

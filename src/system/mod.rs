@@ -24,3 +24,4 @@ pub mod range_lock;
 pub mod signals;
 pub mod start;
 pub mod statx;
+pub mod umask;

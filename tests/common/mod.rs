@@ -372,7 +372,7 @@ pub fn claim_in(path: &Path) -> Claim {
     let status = fs::symlink_metadata(path).expect("the user is claimed");
     let text = fs::read_to_string(path).expect("a claim is text");
     assert!(status.is_file(), "{} is not a file", path.display());
-    assert_eq!(status.mode() & 0o7777, 0o600, "{}", path.display());
+    assert_eq!(status.mode() & 0o7777, 0o644, "{}", path.display());
     Claim {
         inode: status.ino(),
         seconds: status.mtime(),
