@@ -1,11 +1,13 @@
 //! What shows that a directory holds mail, or the indexes beside it. The list index there may be the only
 //! map from the names of folders to their directories (LAYOUT=index), and nobody else's cache.
 
-use std::os::fd::OwnedFd;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 
 use crate::system::entries::{Entries, EntryType, open_directory};
+use crate::system::statx::Attributes;
 
 /// Names that Dovecot gives to files and directories of a mail store and of an INDEX.
 const NAMES: [&[u8]; 10] = [
@@ -37,41 +39,78 @@ fn is_guid(name: &[u8]) -> bool {
     name.len() == 32 && name.iter().all(u8::is_ascii_hexdigit)
 }
 
-/// Whether mailboxes in `directory` are known by their numbers alone, so that the list index there is the
-/// only map to them: LAYOUT=index, whatever MAILBOXDIR= calls the directory between.
+/// What in or below `directory` shows that its list index is the only map from folder names to
+/// directories, if anything does: a mailbox that is known by its number alone (LAYOUT=index, of
+/// whatever namespace, and whatever MAILBOXDIR= is), or something that cannot be looked into.
 ///
 /// # Errors
-/// If it, or a directory in it, cannot be listed.
-pub fn is_map(directory: &OwnedFd) -> nix::Result<bool> {
-    let mut entries = Entries::default();
-    let mut below = Vec::new();
+/// If a directory cannot be listed.
+pub fn sign_of_map(directory: impl AsFd) -> nix::Result<Option<CString>> {
+    // An O_PATH descriptor cannot be listed; "." is the same directory, whatever its path is now.
     let listing = open_directory(directory, c".")?;
-    while entries.read(&listing)? {
-        for (name, entry_type) in entries.iter() {
-            if is_guid(name.to_bytes()) {
-                return Ok(true);
-            }
-            // Mails and mailboxes have no mailboxes in them; a dot begins a folder's name in Maildir++.
-            let holds_mail = [&b"cur"[..], b"new", b"tmp", b"storage"].contains(&name.to_bytes());
-            let may_be_one = matches!(entry_type, EntryType::Directory | EntryType::Unknown);
-            if may_be_one && !holds_mail && !name.to_bytes().starts_with(b".") {
-                below.push(name.to_owned());
+    Search(MOST_DIRECTORIES).through(&listing, DEEPEST)
+}
+
+/// So many directories are looked into, so deep. What nobody has time to look at may be anything.
+const MOST_DIRECTORIES: usize = 4096;
+const DEEPEST: usize = 16;
+
+/// Where mails are, often very many: no mailbox's directory is in there.
+const OF_MAILS: [&[u8]; 4] = [b"cur", b"new", b"tmp", b"dbox-Mails"];
+
+/// A search, with the number of directories that may still be looked into.
+struct Search(usize);
+
+impl Search {
+    fn through(&mut self, listing: &OwnedFd, deeper: usize) -> nix::Result<Option<CString>> {
+        let mut entries = Entries::default();
+        // ENOENT: it has just been removed.
+        while entries.read(listing).or_else(|errno| match errno {
+            Errno::ENOENT => Ok(false),
+            errno => Err(errno),
+        })? {
+            for (name, entry_type) in entries.iter() {
+                if is_guid(name.to_bytes()) {
+                    return Ok(Some(name.to_owned()));
+                }
+                if entry_type == EntryType::File || OF_MAILS.contains(&name.to_bytes()) {
+                    continue;
+                }
+                if let Some(sign) = self.look_into(listing, name, deeper)? {
+                    return Ok(Some(sign));
+                }
             }
         }
+        Ok(None)
     }
-    for name in below {
-        let listing = match open_directory(directory, &name) {
-            Ok(listing) => listing,
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV) => continue,
+
+    /// Looks into `name`, if it is a directory.
+    fn look_into(
+        &mut self,
+        parent: &OwnedFd,
+        name: &CStr,
+        deeper: usize,
+    ) -> nix::Result<Option<CString>> {
+        let directory = match open_directory(parent, name) {
+            Ok(directory) => directory,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(Errno::ENOTDIR) if !is_link(parent, name) => return Ok(None),
+            // A link, another file system, or closed to the user: nobody knows what is behind it.
+            Err(Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV | Errno::EACCES) => {
+                return Ok(Some(name.to_owned()));
+            }
             Err(errno) => return Err(errno),
         };
-        while entries.read(&listing)? {
-            if entries.iter().any(|(name, _)| is_guid(name.to_bytes())) {
-                return Ok(true);
-            }
+        if self.0 == 0 || deeper == 0 {
+            return Ok(Some(name.to_owned()));
         }
+        self.0 -= 1;
+        self.through(&directory, deeper - 1)
     }
-    Ok(false)
+}
+
+fn is_link(parent: &OwnedFd, name: &CStr) -> bool {
+    Attributes::known(parent, name).is_ok_and(|attributes| attributes.is_symbolic_link())
 }
 
 #[cfg(test)]

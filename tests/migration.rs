@@ -16,6 +16,8 @@ use common::{
 };
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 /// The files of a list index by name, with their contents.
 type ListIndex = BTreeMap<String, Vec<u8>>;
@@ -228,23 +230,40 @@ fn a_list_index_of_which_a_file_is_somebody_else_s_is_left_alone() {
 #[test]
 fn the_map_of_a_namespace_with_layout_index_is_never_moved_or_deleted() {
     let guid = "1aba0411ad95086b9a41000083ecc375";
-    // Whatever MAILBOXDIR= calls it.
-    for place in [
-        guid.to_owned(),
-        format!("mailboxes/{guid}"),
-        format!("boxes/{guid}"),
-    ] {
-        let lab = unmigrated_user();
-        fs::create_dir_all(lab.index().join(&place)).expect("root may");
-        assert_left_alone(&lab);
-        let lab = unmigrated_user();
-        fs::create_dir_all(lab.index().join(&place)).expect("root may");
-        // Not even if the session goes without a list index.
-        fs::create_dir_all(lab.list_index(HERE)).expect("root may");
-        let session = lab.login().run();
-        session.assert_not_vouched();
-        assert_eq!(in_index(&lab), original());
+    let below = |directory: &str| format!("{directory}/{guid}");
+    // MAILBOXDIR may be called anything.
+    let directories = ["mailboxes", "boxes", "a/b/c", ".imap"].map(below);
+    for place in [guid.to_owned()].into_iter().chain(directories) {
+        assert_no_map_is_touched(guid, |index| {
+            fs::create_dir_all(index.join(&place)).expect("root may");
+        });
     }
+    // Nobody knows what is there.
+    assert_no_map_is_touched("closed", |index| {
+        fs::create_dir(index.join("closed")).expect("root may");
+        set_owner_and_mode(&index.join("closed"), OTHER_UID, 0o700);
+    });
+    assert_no_map_is_touched("link", |index| {
+        symlink("../elsewhere", index.join("link")).expect("root may");
+    });
+}
+
+/// `sign` is what the administrator is told of.
+fn assert_no_map_is_touched(sign: &str, make: impl Fn(&Path)) {
+    let lab = unmigrated_user();
+    make(&lab.index());
+    let session = lab.login().run();
+    session.assert_vouched();
+    session.assert_logged(&["is left alone", sign, "LAYOUT=index"]);
+    assert_eq!(in_index(&lab), original(), "{}", session.told());
+    assert_eq!(here(&lab), ListIndex::new(), "{}", session.told());
+    lab.login().run().assert_vouched().assert_silent();
+    let lab = unmigrated_user();
+    make(&lab.index());
+    // Not even if the session goes without a list index.
+    fs::create_dir_all(lab.list_index(HERE)).expect("root may");
+    lab.login().run().assert_not_vouched();
+    assert_eq!(in_index(&lab), original());
 }
 
 #[test]
@@ -656,8 +675,8 @@ fn names_that_are_not_regular_files_are_neither_followed_nor_deleted() {
     let lab = unmigrated_user();
     let secret = lab.path("secret");
     fs::write(&secret, "precious").expect("the lab's own");
-    let link = lab.index().join(format!("{PREFIX}.link"));
-    symlink(&secret, &link).expect("it can be made");
+    let pipe = lab.index().join(format!("{PREFIX}.pipe"));
+    mkfifo(&pipe, Mode::S_IRUSR).expect("it can be made");
     let directory = lab.index().join(format!("{PREFIX}.d"));
     fs::create_dir(&directory).expect("it can be made");
     lab.login().run().assert_vouched();
@@ -667,7 +686,7 @@ fn names_that_are_not_regular_files_are_neither_followed_nor_deleted() {
         [
             ".lasthost",
             "dovecot.list.index.d",
-            "dovecot.list.index.link"
+            "dovecot.list.index.pipe"
         ]
     );
     // A log that is not a file is no list index.

@@ -107,6 +107,8 @@ pub enum Owner {
     User(Originals),
     /// Somebody else's, or nobody knows: it is left alone.
     Other,
+    /// A namespace's with LAYOUT=index, or it may be: this name in INDEX says so. It is left alone.
+    Map(CString),
 }
 
 impl Owner {
@@ -121,7 +123,10 @@ impl Owner {
         standing: Option<&ClaimText>,
     ) -> Result<Self, IndexError> {
         let interrupted = standing.is_some_and(|claim| claim.migrating == Some(log));
-        if !interrupted && !index.is_unclaimed(look.claim)? || is_map(index)? {
+        if let Some(name) = sign_of_map(index)? {
+            return Ok(Self::Map(name));
+        }
+        if !interrupted && !index.is_unclaimed(look.claim)? {
             return Ok(Self::Other);
         }
         let originals = Originals::find(index, log)?;
@@ -129,9 +134,9 @@ impl Owner {
     }
 }
 
-/// Whether the list index in INDEX is a map, of whatever namespace.
-fn is_map(index: &IndexDirectory<'_>) -> Result<bool, IndexError> {
-    store::is_map(index.as_fd())
+/// Why the list index in INDEX may be a map, of whatever namespace, if it may.
+fn sign_of_map(index: &IndexDirectory<'_>) -> Result<Option<CString>, IndexError> {
+    store::sign_of_map(index.as_fd())
         .map_err(|errno| IndexError::Unreadable(index.path().to_owned(), errno))
 }
 
@@ -212,7 +217,7 @@ impl Originals {
         log: Version,
         events: &dyn Events,
     ) -> Result<(), IndexError> {
-        if is_map(index)? {
+        if sign_of_map(index)?.is_some() {
             return Ok(());
         }
         match Self::find(index, log)? {

@@ -206,7 +206,7 @@ impl Reconciliation<'_> {
         let deleted = files::delete(lock, &self.prefix)?;
         let own = match &difference.shared {
             Some(Owner::User(originals)) => Some(originals),
-            Some(Owner::Other) | None => None,
+            Some(Owner::Other | Owner::Map(_)) | None => None,
         };
         if let Err(doubt) = self.begin(lock, deadline, &difference, own) {
             // Nobody has opened the copy, and memory is not to be filled with it.
@@ -256,7 +256,7 @@ impl Reconciliation<'_> {
         let log = difference.look.shared_list_index.version();
         let shared = match (&difference.shared, log) {
             (Some(Owner::User(_)), Some(log)) => record::Shared::Moved(log),
-            (Some(Owner::Other), Some(log)) => record::Shared::Foreign(log),
+            (Some(Owner::Other | Owner::Map(_)), Some(log)) => record::Shared::Foreign(log),
             _ => record::Shared::Nothing,
         };
         let record = Record {

@@ -66,13 +66,22 @@ impl Reconciliation<'_> {
     }
 
     fn tell_of_foreign(&self, difference: &Difference<'_>) {
-        if matches!(difference.shared, Some(Owner::Other)) {
-            self.events.warning(format_args!(
+        let log = difference.index.path_of(SHARED_LOG);
+        match &difference.shared {
+            Some(Owner::Other) => self.events.warning(format_args!(
                 "{} is left alone: another namespace, another user or a backend without this program \
                  writes to it; give that one an INDEX or a LISTINDEX of its own, or delete the file if \
                  nobody writes to it",
-                difference.index.path_of(SHARED_LOG).display()
-            ));
+                log.display()
+            )),
+            Some(Owner::Map(sign)) => self.events.warning(format_args!(
+                "{} is left alone: because of {} there it may be the only map of a namespace with \
+                 LAYOUT=index; give that namespace an INDEX of its own. Without that file its folders \
+                 lose their names",
+                log.display(),
+                sign.to_string_lossy()
+            )),
+            Some(Owner::User(_)) | None => {}
         }
     }
 }

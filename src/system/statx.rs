@@ -145,6 +145,11 @@ impl Attributes {
         self.file_type() == libc::S_IFDIR
     }
 
+    /// Whether it is a symbolic link.
+    pub fn is_symbolic_link(&self) -> bool {
+        self.file_type() == libc::S_IFLNK
+    }
+
     fn file_type(&self) -> u32 {
         u32::from(self.0.stx_mode) & libc::S_IFMT
     }

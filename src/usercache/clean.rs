@@ -318,7 +318,8 @@ impl Survey {
     fn confirm_cache(&self, directory: &ListIndexDirectory) -> Result<(), CleanError> {
         let path = || directory.path().to_owned();
         let is_map = match self.has_directory {
-            true => store::is_map(directory.as_fd())
+            true => store::sign_of_map(directory.as_fd())
+                .map(|sign| sign.is_some())
                 .map_err(|errno| DeleteError::Unreadable(path(), errno))?,
             false => false,
         };
