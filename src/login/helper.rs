@@ -290,8 +290,11 @@ impl Watch<'_> {
 
     fn wait_for_process(&mut self) {
         let began = Instant::now();
-        while self.process.is_some() && !self.is_to_end && began.elapsed() < EXPUNGES {
-            self.wait(EXPUNGES.saturating_sub(began.elapsed()));
+        // A process that serves many sessions, one after the other, does not end with this one.
+        let is_to_go_on = self.former.as_ref().is_some_and(Former::is_to_go_on);
+        let most = if is_to_go_on { EXPUNGES } else { LINGERS };
+        while self.process.is_some() && !self.is_to_end && began.elapsed() < most {
+            self.wait(most.saturating_sub(began.elapsed()));
         }
         self.process = None;
     }
