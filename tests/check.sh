@@ -33,10 +33,17 @@ if ! $list; then
     mkdir "$WORK/bin"
     cp "$DIST"/nfs-hostchange{,-login} "$WORK/bin/"
 fi
+# Side by side: most of the time they wait for each other's processes.
+runs=()
 for root in "${roots[@]}"; do
-    step "$root"
-    "$PYTHON" "$REPO/tests/check/cases.py" "$root" "$WORK" "${options[@]}" | tee "$WORK/result" || true
-    $list || count_result "$(tail -n 1 "$WORK/result")" || FAILED=$((FAILED + 1))
+    "$PYTHON" "$REPO/tests/check/cases.py" "$root" "$WORK" "${options[@]}" >"$WORK/$root.result" 2>&1 &
+    runs+=("$!")
+done
+for i in "${!roots[@]}"; do
+    wait "${runs[i]}" || true
+    step "${roots[i]}"
+    cat "$WORK/${roots[i]}.result"
+    $list || count_result "$(tail -n 1 "$WORK/${roots[i]}.result")" || FAILED=$((FAILED + 1))
 done
 $list || print_result
 [ "$FAILED" = 0 ]

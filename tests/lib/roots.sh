@@ -15,10 +15,13 @@ ALL_ROOTS=(bookworm bookworm-backports trixie)
 
 has_root() { [ -d "$ROOTS/$1" ]; }
 
+# Whether a root has the packages that it would be made with today.
+is_complete() { [ "$(cat "$ROOTS/$1/packages" 2>/dev/null)" = "${DOVECOT_IN_ROOT[*]} ${TOOLS_IN_ROOT[*]}" ]; }
+
 # in_root NAME COMMAND [ARG...]: see in-root.sh.
 in_root() { "$REPO/tests/lib/in-root.sh" "$@"; }
 
-# make_roots [NAME...]: those that are not there yet; all, if none is named. A root is complete or
+# make_roots [NAME...]: those that are not there yet, or lack packages; all, if none is named. A root is complete or
 # absent: it is made beside its place and moved.
 make_roots() {
     local name
@@ -29,7 +32,7 @@ make_roots() {
         # Of somebody who was interrupted.
         rm -rf --one-file-system "$ROOTS"/making.*
         for name in "$@"; do
-            if has_root "$name"; then
+            if is_complete "$name"; then
                 note "already there: $ROOTS/$name"
             elif [ "$name" = forky ]; then
                 (make_root "$name") || note "without $name"
@@ -51,7 +54,7 @@ make_root() {
             install_in_root "$making/root" "${DOVECOT_IN_ROOT[@]}" "${TOOLS_IN_ROOT[@]}"
             ;;
         bookworm-backports)
-            has_root bookworm || make_root bookworm
+            is_complete bookworm || make_root bookworm
             cp -a "$ROOTS/bookworm" "$making/root"
             printf 'deb %s bookworm-backports main\n' "$(mirror)" >"$making/root/etc/apt/sources.list.d/backports.list"
             install_in_root "$making/root" --target-release bookworm-backports "${DOVECOT_IN_ROOT[@]}"
@@ -61,7 +64,7 @@ make_root() {
             install_in_root "$making/root" "${DOVECOT_IN_ROOT[@]}" "${TOOLS_IN_ROOT[@]}" cargo rustc rust-clippy rustfmt
             ;;
         forky)
-            has_root trixie || make_root trixie
+            is_complete trixie || make_root trixie
             cp -a "$ROOTS/trixie" "$making/root"
             # A mirror that stands still does no harm.
             printf 'deb [check-valid-until=no] %s forky main\n' "$(mirror)" >"$making/root/etc/apt/sources.list.d/forky.list"
@@ -69,14 +72,17 @@ make_root() {
             ;;
         *) die "no root is called $name" ;;
     esac
+    printf '%s\n' "${DOVECOT_IN_ROOT[*]} ${TOOLS_IN_ROOT[*]}" >"$making/root/packages"
+    rm -rf --one-file-system "${ROOTS:?}/$name"
     mv -T "$making/root" "$ROOTS/$name"
     rm -r "$making"
 }
 
 DOVECOT_IN_ROOT=(
     dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd dovecot-managesieved dovecot-submissiond dovecot-sieve dovecot-dev
+    dovecot-ldap dovecot-sqlite
 )
-TOOLS_IN_ROOT=(gcc libc6-dev procps python3 strace)
+TOOLS_IN_ROOT=(gcc ldap-utils libc6-dev libnss-extrausers procps python3 slapd sqlite3 strace)
 
 # Where this machine gets its own Debian from.
 mirror() {
