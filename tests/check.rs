@@ -713,8 +713,8 @@ fn a_plugin_that_is_missing_or_for_another_dovecot_or_not_for_all_is_found() {
     plugin.wrapper = false;
     let mut not_everywhere = plugin.clone();
     not_everywhere.more = |version| match version {
-        Version::V2_3 => "protocol lmtp {\n  mail_plugins = sieve\n}\n",
-        Version::V2_4 => "protocol lmtp {\n  mail_plugins {\n    nfs_hostchange = no\n  }\n}\n",
+        Version::V2_3 => "protocol lda {\n  mail_plugins = sieve\n}\n",
+        Version::V2_4 => "protocol lda {\n  mail_plugins {\n    nfs_hostchange = no\n  }\n}\n",
     };
     const OURS: &str = "lib90_nfs_hostchange_plugin.so";
     on_backend(plugin, |backend| {

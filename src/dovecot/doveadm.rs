@@ -88,17 +88,16 @@ pub fn final_fields_of(
     Ok(lines.filter_map(field).collect())
 }
 
-/// What Dovecot 2.3 makes of a location's variables for `user`.
+/// What a mail process makes of the variables in a setting for `user`.
 ///
 /// # Errors
 /// If doveadm does not know.
 pub fn expanded(
-    location: &str,
+    template: &str,
     user: &OsStr,
     configuration: Option<&Path>,
 ) -> Result<Vec<u8>, DoveadmError> {
-    let setting = format!("mail={location}");
-    let answer = ask(user, configuration, &["-o", &setting, "user", "-f", "mail"])?;
+    let answer = ask(user, configuration, &["user", "-e", template])?;
     Ok(answer.strip_suffix(b"\n").unwrap_or(&answer).to_vec())
 }
 

@@ -14,13 +14,15 @@ use super::files::{Files, Place};
 const DEFAULT_FILE: &str = "/etc/dovecot/dovecot.conf";
 
 /// The settings whose defaults matter.
-const GLOBAL: [&str; 23] = [
+const GLOBAL: [&str; 25] = [
     "base_dir",
     "default_internal_user",
     "default_login_user",
     "default_process_limit",
+    "first_valid_gid",
     "first_valid_uid",
     "imap_hibernate_timeout",
+    "last_valid_gid",
     "last_valid_uid",
     "libexec_dir",
     "mail_access_groups",
@@ -231,17 +233,19 @@ impl Settings {
         }
     }
 
-    /// The service that listens on the socket called `name`.
-    pub fn service_of_socket(&self, name: &str) -> Option<&str> {
+    /// The services that listen on the socket called `name`.
+    pub fn services_of_socket(&self, name: &str) -> Vec<&str> {
         let absolute = format!("{}/{name}", self.get("base_dir"));
         let is_called = |socket: &str| socket == name || socket == absolute;
-        self.names("service").into_iter().find(|service| {
+        let services = self.names("service").into_iter();
+        let listens = |service: &&str| {
             let listeners = format!("service/{service}/unix_listener");
             self.names(&listeners).into_iter().any(|socket| {
                 let path = self.get(&format!("{listeners}/{socket}/path"));
                 is_called(path) || is_called(&unescaped(socket))
             }) || self.get(&listeners).split(' ').any(is_called)
-        })
+        };
+        services.filter(listens).collect()
     }
 
     /// A program that a service executes: names without a slash are in libexec_dir.

@@ -28,37 +28,55 @@ def prepare(store):
     global BIN
     BIN = store + "/bin"
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g,mode=1777", "tmpfs", "/dev/shm"], check=True)
+    MOUNTS.append(mounts())
     for line in ("vmail:x:5000:", "other:x:5001:", "archive:x:5002:"):
         open("/etc/group", "a").write(line + "\n")
     for line in ("vmail:x:5000:5000::/:/bin/false", "other:x:5001:5001::/:/bin/false"):
         open("/etc/passwd", "a").write(line + "\n")
+    for file in KEPT:
+        shutil.copy(file, file + ".kept")
     shutil.copy(BIN + "/nfs-hostchange", "/usr/local/bin/")
     os.makedirs("/etc/cron.d", exist_ok=True)
-    if not shutil.which("systemd-tmpfiles"):
-        with open("/usr/local/bin/systemd-tmpfiles", "w") as file:
-            file.write(TMPFILES)
-        os.chmod("/usr/local/bin/systemd-tmpfiles", 0o755)
+    with open("/usr/local/bin/systemd-tmpfiles", "w") as file:
+        file.write(TMPFILES)
+    os.chmod("/usr/local/bin/systemd-tmpfiles", 0o755)
 
+
+MOUNTS = []
+KEPT = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf")
 
 # What systemd-tmpfiles does with "d" lines.
-TMPFILES = r"""#!/bin/sh
-shift
-cat -- "$@" | while read -r kind path mode user group age; do
-    [ "$kind" = d ] || continue
-    [ "$group" != - ] || group=root
-    mkdir -p "$path" && chmod "$mode" "$path" && chown "$user:$group" "$path"
-done
+TMPFILES = r"""#!/usr/bin/python3
+import os, pwd, shutil, sys
+for file in sys.argv[2:]:
+    for line in sys.stdin if file == "-" else open(file):
+        kind, path, mode, user, group, _ = line.split()
+        if kind == "d":
+            os.makedirs(path, exist_ok=True)
+            os.chown(path, pwd.getpwnam(user).pw_uid, 0)
+            os.chmod(path, int(mode, 8))
 """
+
+
+def mounts():
+    """How many file systems are mounted over each other at /dev/shm."""
+    return sum(line.split()[4] == "/dev/shm" for line in open("/proc/self/mountinfo"))
 
 
 def begin(files, commands):
     """A system as it was, with these configuration files, after these commands."""
-    stop()
-    shell("rm -rf /dev/shm/* /etc/fstab /etc/dovecot /etc/tmpfiles.d /usr/local/lib/chain; mkdir -p /etc/dovecot /etc/tmpfiles.d /usr/local/lib/chain")
-    shell("install -m 0755 nfs-hostchange-login /usr/lib/dovecot/")
+    end()
+    while mounts() > MOUNTS[0]:
+        subprocess.run(["umount", "/dev/shm"], check=True)
+    subprocess.run(["mount", "-o", "remount,rw,size=1g", "/dev/shm"], check=True)
+    for file in KEPT:
+        shutil.copy(file + ".kept", file)
+    shell("rm -rf /dev/shm/* /etc/fstab* /etc/dovecot /etc/tmpfiles.d /etc/systemd/system/dovecot.service.d /usr/local/lib/chain; mkdir -p /etc/dovecot /etc/tmpfiles.d /usr/local/lib/chain")
+    shell("rm -f /usr/lib/dovecot/modules/lib90_nfs_hostchange_plugin.so; install -m 0755 nfs-hostchange-login /usr/lib/dovecot/")
     with open("/etc/cron.d/sweep", "w") as file:
         file.write("0 3 * * * root nfs-hostchange usercache sweep 7days /x\n")
     for path, text in files.items():
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w") as file:
             file.write(text)
     boot()
@@ -70,10 +88,18 @@ def begin(files, commands):
 
 
 def boot():
+    if os.path.exists("/etc/fstab"):
+        os.rename("/etc/fstab", "/etc/fstab.mounted")
+        shell("mount --fstab /etc/fstab.mounted /dev/shm")
     if glob.glob("/etc/tmpfiles.d/*.conf"):
         shell("systemd-tmpfiles --create /etc/tmpfiles.d/*.conf")
-    if os.path.exists("/etc/fstab"):
-        shell("mount -o remount /dev/shm")
+
+
+def end():
+    """Ends Dovecot and the other servers of a case."""
+    stop()
+    for file in glob.glob("/run/*.pid"):
+        shell(f"kill $(cat {file}); rm {file}")
 
 
 def stop():
@@ -94,11 +120,11 @@ def stop():
         pass
 
 
-def start(port):
+def start(port, command):
     """Starts Dovecot; says why it did not."""
     stop()
     shell(": >/var/log/dovecot.log")
-    status, out, error = shell("dovecot")
+    status, out, error = shell(command)
     if status:
         return error or out or "dovecot failed"
     deadline = time.time() + 10
@@ -148,4 +174,4 @@ for request in sys.stdin:
     name, *arguments = json.loads(request)
     answer = globals()[name](*arguments)
     print(json.dumps(answer), flush=True)
-stop()
+end()

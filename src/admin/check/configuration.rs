@@ -123,7 +123,11 @@ fn namespace(
         let kind = Kind::UnusableInboxName {
             name: name.to_owned(),
         };
-        findings.add_at(kind, settings.place(&format!("namespace/{name}")), None);
+        let place = settings.place(&format!("namespace/{name}"));
+        let usable = name.to_ascii_lowercase().replace([' ', '\\'], "");
+        let line = format!("namespace {usable} {{");
+        let remedy = place.clone().map(|place| Remedy::Replace(place, line));
+        findings.add_at(kind, place, remedy);
         return None;
     }
     let namespace = Namespace::try_from(name.to_owned()).ok()?;

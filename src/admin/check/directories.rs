@@ -11,10 +11,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::sys::statvfs::{FsFlags, fstatvfs};
+use nix::sys::statvfs::{FsFlags, fstatvfs, statvfs};
 
 use super::finding::{Findings, Kind, Remedy, quoted};
 use super::people::{Account, MailUsers};
+use super::running::Master;
 use super::wording::one_each;
 use crate::dovecot::files::Place;
 use crate::dovecot::settings::Settings;
@@ -23,6 +24,9 @@ use crate::system::file_system::FileSystem;
 
 /// Where lines for directories go.
 const TMPFILES: &str = "/etc/tmpfiles.d/nfs-hostchange.conf";
+
+/// Where systemd is told more about Dovecot's service.
+const DROP_IN: &str = "/etc/systemd/system/dovecot.service.d/nfs-hostchange.conf";
 
 /// Everybody may pass, nobody may look or write.
 const PASSED: u32 = 0o711;
@@ -244,7 +248,12 @@ fn of_many_users(above: &Above) -> BTreeMap<PathBuf, Planned> {
 }
 
 /// Looks at the directories themselves, and at what makes them at boot.
-pub fn check(settings: &Settings, plan: &Plan<'_>, findings: &mut Findings) {
+pub fn check(
+    settings: &Settings,
+    plan: &Plan<'_>,
+    master: Option<Master>,
+    findings: &mut Findings,
+) {
     let elsewhere = || one_each(settings);
     let base = &plan.base;
     let directory = base.display().to_string();
@@ -258,6 +267,23 @@ pub fn check(settings: &Settings, plan: &Plan<'_>, findings: &mut Findings) {
             return findings.add(Kind::NoBase { reason }, plan.make());
         }
     };
+    if let Some(seen) = master.map(|master| master.sees(base)) {
+        let identity = |path: &Path| fs::metadata(path).map(|status| (status.dev(), status.ino()));
+        let is_another = match (identity(base), identity(&seen)) {
+            (Ok(here), Ok(there)) => here != there,
+            (Ok(_), Err(error)) => error.kind() == io::ErrorKind::NotFound,
+            (Err(_), _) => false,
+        };
+        if is_another {
+            let remedy = elsewhere().filter(|_| !base.starts_with("/dev/shm"));
+            return findings.add(Kind::HiddenBase { directory }, remedy);
+        }
+        if is_read_only(&seen) && !is_read_only(base) {
+            let line = format!("[Service]\nReadWritePaths={directory}");
+            let remedy = Remedy::Append(PathBuf::from(DROP_IN), line);
+            return findings.add(Kind::ReadOnlyForService { directory }, remedy);
+        }
+    }
     if fstatvfs(&fd).is_ok_and(|status| status.flags().contains(FsFlags::ST_RDONLY)) {
         let mount_point = mount_point(base);
         let command = format!(
@@ -284,6 +310,10 @@ pub fn mount_point(path: &Path) -> PathBuf {
         .last()
         .unwrap_or(path)
         .to_owned()
+}
+
+fn is_read_only(path: &Path) -> bool {
+    statvfs(path).is_ok_and(|status| status.flags().contains(FsFlags::ST_RDONLY))
 }
 
 fn are_safe(plan: &Plan<'_>, findings: &mut Findings) {
@@ -360,7 +390,18 @@ fn are_made_at_boot(plan: &Plan<'_>, findings: &mut Findings) {
             .next()
             .map_or("root", |owner| if owner == "-" { "root" } else { owner });
         let is_right = mode.unwrap_or(0o755) == planned.mode
-            && Account::of(owner).is_some_and(|owner| owner.uid == planned.owner.uid);
+            && (owner == planned.owner.name
+                || Account::of(owner).is_some_and(|owner| owner.uid == planned.owner.uid));
+        let age = words.nth(1).unwrap_or("-");
+        if age != "-" {
+            let kind = Kind::TmpfilesAge {
+                directory: path.display().to_string(),
+                line: line.clone(),
+            };
+            let remedy = Remedy::Replace(place.clone(), planned.line(path));
+            findings.add_at(kind, place.clone(), remedy);
+            break;
+        }
         if !is_right {
             let wanted = planned.line(path);
             let kind = Kind::TmpfilesLine {

@@ -1,9 +1,14 @@
 //! What the configuration alone shows: userdb fields that do not become what they look like, and settings that win
 //! over them.
 
+use std::fs;
+use std::path::Path;
+
 use super::finding::{Findings, Kind, Remedy, write};
+use super::people::field_of_userdb;
 use super::wording::{
-    LOCATIONS, OPTIONAL, REQUIRED, add_field, for_userdb, inbox, removed, userdb_fields, variables,
+    LOCATIONS, OPTIONAL, REQUIRED, add_userdb_field, fields_of_2_4, for_userdb, inbox, removed,
+    userdb_fields, variables,
 };
 use crate::dovecot::settings::{Generation, Settings};
 
@@ -14,6 +19,8 @@ pub fn check(settings: &Settings, has_wrapper: bool, findings: &mut Findings) {
         Generation::V2_3 => blanks(settings, findings),
         Generation::V2_4 => {
             left_over(settings, findings);
+            overridden(settings, findings);
+            inbox_path(settings, findings);
             empty_paths(settings, findings);
         }
     }
@@ -107,6 +114,14 @@ fn blanks(settings: &Settings, findings: &mut Findings) {
         if is_of_driver {
             continue;
         }
+        if value.contains("=\"") || value.contains("='") {
+            let place = settings.place(&setting);
+            let name = setting.rsplit('/').next().unwrap_or(&setting);
+            let line = format!("{name} = {}", value.replace(['"', '\''], ""));
+            let remedy = place.clone().map(|place| Remedy::Replace(place, line));
+            findings.add_at(Kind::QuotedField { setting }, place, remedy);
+            continue;
+        }
         // The first words of args may be options of the driver.
         let mut in_fields = !setting.ends_with("/args");
         let lost = words.find(|word| {
@@ -118,9 +133,35 @@ fn blanks(settings: &Settings, findings: &mut Findings) {
                 word: word.to_owned(),
                 setting: setting.clone(),
             };
-            findings.add_at(kind, settings.place(&setting), None);
+            let place = settings.place(&setting);
+            let remedy = place.clone().and_then(|place| {
+                let name = setting.rsplit('/').next()?;
+                let value = without_blanks(&value, &for_userdb(settings))?;
+                Some(Remedy::Replace(place, format!("{name} = {value}")))
+            });
+            findings.add_at(kind, place, remedy);
         }
     }
+}
+
+/// With that location in place of the one that a blank cut off; `None` if it has blanks, too, or something
+/// else was cut off.
+fn without_blanks(fields: &str, location: &str) -> Option<String> {
+    let mut mended: Vec<String> = Vec::new();
+    for word in fields.split(' ').filter(|word| !word.is_empty()) {
+        let is_lost = !word.contains('=') || word.starts_with('/');
+        match mended.last_mut() {
+            Some(before) if is_lost => {
+                let (field, _) = before.split_once('=')?;
+                if !LOCATIONS.contains(&field) && !field.ends_with("/location") {
+                    return None;
+                }
+                *before = format!("{field}={location}");
+            }
+            _ => mended.push(word.to_owned()),
+        }
+    }
+    (!location.contains(' ')).then(|| mended.join(" "))
 }
 
 /// Locations of the inbox for some clients only.
@@ -154,52 +195,56 @@ fn prefetch(settings: &Settings, findings: &mut Findings) {
     let Some(userdb) = userdbs.into_iter().find(is_prefetch) else {
         return;
     };
-    let wanted: &[&str] = match settings.generation {
-        Generation::V2_3 => &["mail_location"],
-        Generation::V2_4 => &REQUIRED,
-    };
-    let is_default = |field: &str| {
-        ["default_fields", "override_fields"].iter().any(|setting| {
-            let key = format!("userdb/{userdb}/{setting}");
-            settings.get(&key).contains(&format!("{field}="))
-        })
-    };
-    let passdbs = settings.names("passdb");
-    let has = |field: &str| {
-        if is_default(field) {
-            return true;
+    let place = settings.place(&format!("userdb/{userdb}"));
+    if settings.generation == Generation::V2_3 {
+        let is_there = |field| {
+            field_of_userdb(settings, userdb, field).is_some() || is_of_passdb(settings, field)
+        };
+        if !LOCATIONS.into_iter().any(is_there) {
+            let kind = Kind::Prefetch {
+                field: "userdb_mail_location".to_owned(),
+            };
+            let remedy = add_userdb_field(settings, "mail_location", &for_userdb(settings));
+            findings.add_at(kind, place, remedy);
         }
-        let field = format!("userdb_{field}");
-        !settings.get(&format!("passdb_fields/{field}")).is_empty()
-            || passdbs.iter().any(|passdb| {
-                let key = |setting: &str| format!("passdb/{passdb}/{setting}");
-                !settings.get(&key(&format!("fields/{field}"))).is_empty()
-                    || ["args", "default_fields", "override_fields"]
-                        .iter()
-                        .any(|setting| settings.get(&key(setting)).contains(&format!("{field}=")))
-            })
-    };
-    let missing: Vec<&str> = wanted.iter().copied().filter(|field| !has(field)).collect();
-    let Some(first) = missing.first() else {
         return;
+    }
+    let missing: Vec<&str> = REQUIRED
+        .into_iter()
+        .filter(|field| !is_of_passdb(settings, field))
+        .collect();
+    let old_copies: Vec<&str> = REQUIRED
+        .into_iter()
+        .filter(|field| {
+            let copy = settings.get(&format!("passdb_fields/userdb_{field}"));
+            !copy.is_empty() && copy != settings.get(field)
+        })
+        .collect();
+    let name = |field: &&str| format!("userdb_{field}");
+    let (kind, fields) = match (missing.first().map(name), old_copies.first().map(name)) {
+        (Some(field), _) => (Kind::Prefetch { field }, missing),
+        (None, Some(field)) => (Kind::OldCopy { field }, old_copies),
+        (None, None) => return,
     };
-    let remedy = match settings.generation {
-        Generation::V2_4 => {
-            let lines: String = missing
-                .iter()
-                .map(|field| format!("  userdb_{field} = $SET:{field}\n"))
-                .collect();
-            Some(write(settings, format!("passdb_fields {{\n{lines}}}")))
-        }
-        Generation::V2_3 => {
-            let location = for_userdb(settings);
-            add_field(settings, "passdb", "userdb_mail_location", &location)
-        }
+    let remedy = fields_of_2_4(settings, &fields, ("passdb_fields", "userdb_"));
+    findings.add_at(kind, place, remedy);
+}
+
+/// Whether a passdb may return this userdb field, by its settings or by a query in them.
+fn is_of_passdb(settings: &Settings, field: &str) -> bool {
+    let field = format!("userdb_{field}");
+    let is_returned = |(setting, value): (&str, &str)| {
+        let file = Path::new(value);
+        let is_in_file = || fs::read_to_string(file).is_ok_and(|text| text.contains(&field));
+        setting.ends_with(&field)
+            || value.contains(&field)
+            || setting == "args" && file.is_absolute() && is_in_file()
     };
-    let kind = Kind::Prefetch {
-        field: format!("userdb_{first}"),
-    };
-    findings.add_at(kind, settings.place(&format!("userdb/{userdb}")), remedy);
+    !settings.get(&format!("passdb_fields/{field}")).is_empty()
+        || settings
+            .names("passdb")
+            .into_iter()
+            .any(|passdb| settings.below(&format!("passdb/{passdb}")).any(is_returned))
 }
 
 /// A field for Dovecot 2.3.
@@ -216,16 +261,56 @@ fn left_over(settings: &Settings, findings: &mut Findings) {
     }
 }
 
+/// Debian's configuration has the inbox in /var/mail, where dbox cannot have it.
+fn inbox_path(settings: &Settings, findings: &mut Findings) {
+    let (driver, path) = (settings.get("mail_driver"), settings.get("mail_inbox_path"));
+    if driver.ends_with("dbox") && !path.is_empty() {
+        let kind = Kind::InboxPath {
+            path: path.to_owned(),
+            driver: driver.to_owned(),
+        };
+        let place = settings.place("mail_inbox_path");
+        findings.add_at(kind, place, write(settings, "mail_inbox_path ="));
+    }
+}
+
+/// What a database returns per user loses against the fields for all.
+fn overridden(settings: &Settings, findings: &mut Findings) {
+    for field in REQUIRED.into_iter().chain(OPTIONAL) {
+        let key = format!("userdb_fields/{field}");
+        let Some(place) = settings.place(&key) else {
+            continue;
+        };
+        let database = settings.names("userdb").into_iter().find(|userdb| {
+            let get = |setting: &str| settings.get(&format!("userdb/{userdb}/{setting}"));
+            let file = fs::read_to_string(get("passwd_file_path")).unwrap_or_default();
+            get("query").contains(field) || file.contains(&format!("userdb_{field}="))
+        });
+        if let Some(database) = database {
+            let kind = Kind::OverriddenField {
+                field: field.to_owned(),
+                database: format!("userdb {database}"),
+            };
+            findings.add_at(kind, place.clone(), removed(place));
+        }
+    }
+}
+
 /// `$SET:` of a setting that is not set.
 fn empty_paths(settings: &Settings, findings: &mut Findings) {
     for (rest, value) in settings.below("userdb_fields") {
         let name = rest.rsplit('/').next().unwrap_or(rest);
         if value.is_empty() && ["mail_path", "mail_driver"].contains(&name) {
             let place = settings.place(&format!("userdb_fields/{rest}"));
+            // It may have been copied before it was set.
+            let remedy = match settings.get(name) {
+                "" => place.clone().map(removed),
+                _ => Some(fields_of_2_4(settings, &[name], ("userdb_fields", ""))),
+            };
             let kind = Kind::EmptyPath {
                 setting: format!("userdb_fields/{rest}"),
             };
-            findings.add_at(kind, place.clone(), place.map(removed));
+            findings.add_at(kind, place, remedy);
         }
     }
 }

@@ -163,6 +163,8 @@ kinds! {
     // The services.
     NoPostLogin { service: String } = "no_post_login" Error
         "{service} logins do not pass nfs-hostchange-login: users see old folders";
+    NoSocket { service: String, socket: String } = "no_socket" Critical
+        "service {service} asks for the socket {socket}, and no post-login service listens there: every login fails";
     NoScriptLogin { service: String, executable: String } = "no_script_login" Critical
         "service {service} executes '{executable}' without script-login: every login fails";
     NoWrapper { service: String } = "no_wrapper" Error
@@ -173,6 +175,12 @@ kinds! {
         "{program}, which service {service} executes, cannot be executed by {user}: every login fails";
     NotAProgram { program: String, service: String } = "not_executable" Critical
         "{program}, which service {service} executes, is no program: every login fails";
+    NoExec { program: String, service: String } = "not_executable" Critical
+        "{program}, which service {service} executes, is on a file system that is mounted noexec: every login fails";
+    NoInterpreter { program: String, service: String, interpreter: String } = "not_executable" Critical
+        "{program}, which service {service} executes, is a script for {interpreter}, which does not exist: every login fails";
+    WindowsLines { program: String, service: String } = "not_executable" Critical
+        "{program}, which service {service} executes, is a script with Windows' line ends, so that its interpreter does not exist: every login fails";
     NoPath { program: String, service: String } = "no_path" Critical
         "{program} in the chain of service {service} has no path, and only the first program after script-login does without: every login fails";
     UnknownOption { option: String, service: String } = "unknown_option" Critical
@@ -191,14 +199,14 @@ kinds! {
         "service {service} has {setting} = {count}: its processes are no longer root at their second login, and cannot connect to the post-login socket, so that these logins fail";
     ProcessLimit { post_login: String, own: u64, service: String, needed: u64 } = "process_limit" Warning
         "process_limit of {post_login} is {own}, that of {service} is {needed}: logins beyond it wait, and are dropped";
+    GidNotValid { user: String, gid: u32, setting: &'static str, limit: u64 } = "gid_not_valid" Critical
+        "{user} has the gid {gid}, and {setting} is {limit}: Dovecot refuses to log him in";
     UidNotValid { user: String, uid: u32, setting: &'static str, limit: u64 } = "uid_not_valid" Critical
         "{user} has the uid {uid}, and {setting} is {limit}: Dovecot refuses to log him in";
     UnknownGroups { user: String, groups: String } = "groups" Error
         "{user} is a member of groups that are not in /etc/group ({groups}): the wrapper cannot know them unless script-login takes on the user's ids first (-d)";
     AccessGroups { groups: String } = "access_groups" Error
         "mail_access_groups is '{groups}': the wrapper does not have these groups unless script-login takes on the user's ids first (-d)";
-    HiddenProc { option: String } = "hidden_proc" Warning
-        "Dovecot's /proc is mounted with {option}: the wrapper may not see that an earlier session has ended, and the user stays without list index";
     Hibernation = "hibernation" Warning
         "imap_hibernate_timeout is set: a hibernated session that wakes up passes no post-login script, so that its list index is believed without having been compared";
 
@@ -223,6 +231,8 @@ kinds! {
         "Dovecot has been running since before {file} was changed: what is said here about services is true only after a restart, and users cannot be asked yet";
     NoUser = "no_user" Warning
         "Dovecot cannot list its users: name one or more with --user, so that they can be asked about";
+    LookupFails { user: String, reason: String } = "lookup_fails" Critical
+        "{user}: {reason}, and every login of his fails: 'doveadm log errors' has auth's reason";
     UnknownUser { user: String, reason: String } = "unknown_user" Error
         "{user}: {reason}";
 
@@ -247,6 +257,12 @@ kinds! {
         "{setting} is empty: it overrides the driver's own path, and every login fails";
     Prefetch { field: String } = "prefetch" Error
         "a prefetch userdb returns only what the passdb found, and that has no {field}: the wrapper compares nothing";
+    OldCopy { field: String } = "prefetch" Error
+        "{field} in passdb_fields is not what dovecot.conf says ($SET: copies what is above it): logins and deliveries use different list indexes";
+    InboxPath { path: String, driver: String } = "inbox_path" Error
+        "mail_inbox_path is {path}, which {driver} cannot use: nobody's INBOX can be opened";
+    OverriddenField { field: String, database: String } = "overridden_field" Error
+        "userdb_fields has {field}, and so has {database}: what a user has there is ignored";
     OneIndex { user: String, other: String, directory: String } = "one_index" Error
         "{user} and {other} have the same INDEX, {directory}: their mail is in one directory";
     NoHome { user: String } = "no_home" Error
@@ -255,10 +271,16 @@ kinds! {
         "the userdb tells a post-login script no {field} of {user}, and service {service} runs as root: the wrapper works for nobody, and compares nothing";
     BadLocation { user: String, reason: String } = "location" Error
         "{user}: {reason}";
+    RefusedLocation { user: String, reason: String } = "location" Critical
+        "{user}: {reason}; Dovecot refuses every login of his";
+    QuotedField { setting: String } = "quoted_field" Critical
+        "the quotes inside {setting} become part of a field's value: every login fails";
     NoListIndex { user: String } = "no_list_index" Warning
         "LISTINDEX is not set for {user}: the list index is in INDEX, on NFS";
-    RowWithoutListIndex { user: String, location: String } = "no_list_index" Error
-        "what the userdb returns for {user} alone, '{location}', overrides the location that all have, and has no LISTINDEX: write the same with LISTINDEX there";
+    RowWithoutListIndex { user: String, location: String, wanted: &'static str } = "no_list_index" Error
+        "what the userdb returns for {user} alone, '{location}', overrides the location that all have, and has no LISTINDEX: write the same with :LISTINDEX={wanted} at its end there";
+    DatabaseWithoutListIndex { user: String, location: String, wanted: &'static str } = "no_list_index" Warning
+        "the location that the userdb returns for {user}, '{location}', has no LISTINDEX: the list index is in INDEX, on NFS. Let the userdb return the same with :LISTINDEX={wanted} at its end";
     SharedListIndex { user: String, reason: String } = "shared_list_index" Warning
         "the list index of {user} is not local: {reason}";
     ListIndexOff { user: String } = "list_index_off" Warning
@@ -270,7 +292,7 @@ kinds! {
     IndexInMemory { user: String } = "index_in_memory" Error
         "with the index in memory there is no shared directory for the claim of {user}";
     Chrooted { user: String } = "chroot" Error
-        "{user} is chrooted: the paths of his list index are below another root, and no session of his can use it";
+        "{user} is chrooted: the paths of his list index are below another root, and no session of his can use it. Without LISTINDEX (mailbox_list_index_prefix) it is in INDEX";
     FileName { user: String, path: String } = "file_name" Error
         "the list index of {user} is called {path}: a file's name such as dovecot.list.index is missing at the end of LISTINDEX, and all users of a directory take each other's record away";
     OneDirectory { directory: String } = "one_directory" Error
@@ -285,6 +307,12 @@ kinds! {
         "namespace {namespace} has a local list index too ({path}), and nobody keeps it in step with other backends: users see old folders there";
     SameListIndex { namespace: String, path: String } = "same_list_index" Error
         "namespace {namespace} has its list index in the same file as the inbox ({path}), and they destroy each other's";
+    SecondLocation { namespace: String, path: String } = "same_list_index" Error
+        "namespace {namespace} has a location of its own with the inbox's list index ({path}): a session that must not use it does so under that name";
+    SharedByReader { namespace: String, path: String } = "shared_by_reader" Error
+        "namespace {namespace} has a list index of other users' mailboxes for each reader ({path}), which nobody keeps in step: let its path be the owner's";
+    PublicNamespace { namespace: String } = "public_namespace" Hint
+        "namespace {namespace} is public: the plugin does not use its local list index, and it has none";
     PrefixCollision { namespace: String, one: String, other: String } = "prefix_collision" Error
         "the list index of namespace {namespace} is called {one}, which looks like a file of the inbox's, {other}";
     SharedNamespace { namespace: String } = "shared_namespace" Warning
@@ -305,6 +333,10 @@ kinds! {
         "{reason}: no list index can be made there, and deliveries fail";
     ReadOnly { directory: String } = "read_only" Error
         "{directory} is on a file system that is mounted read-only: no list index can be made there, and deliveries fail";
+    ReadOnlyForService { directory: String } = "read_only" Error
+        "{directory} is read-only for Dovecot's service: no list index can be made there, and deliveries fail (after a change of the service: systemctl daemon-reload, and a restart)";
+    HiddenBase { directory: String } = "hidden_base" Error
+        "Dovecot's service sees another {directory} than this host has (PrivateTmp, TemporaryFileSystem or the like): what makes directories at boot, sweeps, or shows the status is not where list indexes are";
     ForeignBase { directory: String, owner: u32, wanted: String } = "foreign_base" Error
         "{directory} belongs to uid {owner}, not to {wanted}: he decides who may have a list index";
     WritableBase { directory: String } = "writable_base" Error
@@ -319,6 +351,8 @@ kinds! {
         "nothing makes {first} at boot ({more} more): deliveries before the first login fail";
     TmpfilesLine { directory: String, line: String, wanted: String } = "tmpfiles_line" Error
         "the line '{line}' makes {directory} at boot with another owner or mode than it needs ({wanted})";
+    TmpfilesAge { directory: String, line: String } = "tmpfiles_line" Error
+        "the line '{line}' has systemd-tmpfiles delete what is old in {directory}, under sessions that have it open";
 
     // The host.
     Space { mount_point: String, size: u64, files: u64, free: u64, free_files: u64 } = "space" Warning
@@ -339,6 +373,8 @@ kinds! {
         "mail_plugins has nfs_hostchange, but not for {protocol}: what is changed there is not noticed by other backends";
     PluginAbi { file: String, own: String, dovecot: String } = "plugin_abi" Critical
         "{file} was built for Dovecot {own}, but {dovecot} is installed: every session fails";
+    MistypedPlugin { word: String } = "no_plugin" Critical
+        "mail_plugins has {word}, but the plugin is called nfs_hostchange: every session fails";
     NoPlugin { directory: String } = "no_plugin" Critical
         "mail_plugins has nfs_hostchange, but {directory} has no such file: every session fails";
     BothFrontEnds = "both_front_ends" Hint

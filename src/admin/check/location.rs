@@ -7,16 +7,20 @@ use std::path::Path;
 use super::configuration::Wrapper;
 use super::finding::{Findings, Kind, Remedy, write};
 use super::people::MailUsers;
-use super::person::{Person, UID_LIMITS, environment};
+use super::person::{Person, environment};
 use super::post_login::{PostLogin, in_use};
 use super::wording::{
-    LOCAL_2_4, LOCATIONS, OPTIONAL, REQUIRED, add_userdb_field, for_userdb, inbox, list_index_of,
-    local, one_each, removed, replaced, template, userdb_location, with_tilde, without,
+    LOCAL_2_3, LOCAL_2_4, LOCATIONS, OPTIONAL, REQUIRED, add_userdb_field, fields_of_2_4,
+    for_userdb, inbox, is_for_several, list_index_of, local, one_each, removed, replaced, template,
+    userdb_location, with_tilde, without,
 };
 use crate::dovecot::doveadm;
 use crate::dovecot::environment::{Environment, Namespace};
 use crate::dovecot::files::Place;
-use crate::dovecot::location::{Layout, Location, Shared, Tracked, Tracking, Unvouchable, resolve};
+use crate::dovecot::location::{
+    Layout, Location, LocationError, ParseError, SettingError, Shared, Tracked, Tracking,
+    Unvouchable, resolve,
+};
 use crate::dovecot::settings::{Generation, Settings};
 use crate::local::directory::open_without_links;
 use crate::system::file_system::FileSystem;
@@ -75,27 +79,30 @@ impl View<'_> {
     /// Dovecot lets only some uids log in. Started as root, the wrapper needs to be told who the user is.
     fn ids(&self, post_logins: &[PostLogin], found: &mut Findings) {
         let settings = self.settings;
-        let uid = self.person.uid();
-        for (setting, is_wrong) in UID_LIMITS {
-            let limit = settings.number(setting);
-            if let Some(uid) = uid.filter(|uid| is_wrong(u64::from(*uid), limit)) {
-                let kind = Kind::UidNotValid {
-                    user: self.user(),
-                    uid,
+        for (setting, id, limit) in self.person.limits(settings) {
+            let user = self.user();
+            let kind = match setting.ends_with("uid") {
+                true => Kind::UidNotValid {
+                    user,
+                    uid: id,
                     setting,
                     limit,
-                };
-                let remedy = write(settings, format!("{setting} = {uid}"));
-                found.add_of_user(kind, settings.place(setting), Some(remedy));
-            }
+                },
+                false => Kind::GidNotValid {
+                    user,
+                    gid: id,
+                    setting,
+                    limit,
+                },
+            };
+            let remedy = write(settings, format!("{setting} = {id}"));
+            found.add_of_user(kind, settings.place(setting), Some(remedy));
         }
         let Some(root) = post_logins.iter().find(|service| service.is_root()) else {
             return;
         };
-        for field in ["uid", "gid"] {
-            if self.person.fields.contains_key(field) {
-                continue;
-            }
+        let is_unknown = |field: &&str| !self.person.fields.contains_key(*field);
+        if let Some(field) = ["uid", "gid"].into_iter().find(is_unknown) {
             let remedy = match self.users {
                 MailUsers::One(user) if user.has_name() => write(
                     settings,
@@ -115,18 +122,30 @@ impl View<'_> {
     fn look(&self, services: &[(&str, Settings)], found: &mut Findings) -> Option<Tracked> {
         let entries = self.person.environment();
         let login = resolved(&entries, &self.wrapper.inbox);
+        let settings = self.settings;
+        if self.person.is_chrooted(settings) {
+            // No post-login script is told of mail_chroot.
+            let is_local = matches!(login, Ok(Tracking::Tracked(_) | Tracking::Unvouchable(_)));
+            if is_local || template(settings).starts_with('/') {
+                let kind = Kind::Chrooted { user: self.user() };
+                let remedy = self.mended(&kind);
+                found.add_of_user(kind, settings.place("mail_chroot"), remedy);
+            }
+            return None;
+        }
         if let Some((kind, place, remedy)) = self.missing(login.is_err()) {
             found.add_of_user(kind, place, remedy);
             return None;
         }
         let login = match login {
             Ok(tracking) => tracking,
-            Err(reason) => {
-                let kind = Kind::BadLocation {
-                    user: self.user(),
-                    reason,
+            Err(error) => {
+                let (user, reason) = (self.user(), error.to_string());
+                let kind = match is_refused(&error) {
+                    true => Kind::RefusedLocation { user, reason },
+                    false => Kind::BadLocation { user, reason },
                 };
-                found.add_of_user(kind, None, None);
+                found.add_of_user(kind, None, self.in_capitals(&error));
                 return None;
             }
         };
@@ -152,10 +171,6 @@ impl View<'_> {
     fn missing(&self, is_unknown: bool) -> Option<(Kind, Option<Place>, Option<Remedy>)> {
         let settings = self.settings;
         let fields = &self.person.fields;
-        if !settings.get("mail_chroot").is_empty() {
-            let kind = Kind::Chrooted { user: self.user() };
-            return Some((kind, settings.place("mail_chroot"), None));
-        }
         let home = self.person.final_fields.get("home");
         let has = |field: &str| {
             let name = inbox(settings).unwrap_or("inbox").to_ascii_lowercase();
@@ -174,7 +189,11 @@ impl View<'_> {
                     user: self.user(),
                     field,
                 };
-                return Some((kind, None, Some(self.fields_of_2_4(&wanted))));
+                return Some((
+                    kind,
+                    None,
+                    Some(fields_of_2_4(settings, &wanted, ("userdb_fields", ""))),
+                ));
             }
         } else if !has("location") && !LOCATIONS.into_iter().any(has) {
             let kind = Kind::NoLocation { user: self.user() };
@@ -195,27 +214,6 @@ impl View<'_> {
             return Some((kind, settings.place("mail_home"), remedy));
         }
         None
-    }
-
-    /// What makes Dovecot 2.4 tell these settings, and have them.
-    fn fields_of_2_4(&self, wanted: &[&str]) -> Remedy {
-        let settings = self.settings;
-        let mut lines = String::new();
-        let mut fields = String::new();
-        for &field in wanted {
-            let value = settings.get(field);
-            let is_local = field != "mailbox_list_index_prefix" || value.starts_with('/');
-            if !is_local {
-                lines += &format!("{field} = {LOCAL_2_4}\n");
-            } else if value.is_empty() && field == "mail_path" {
-                lines += "mail_path = ~/mail\n";
-            } else if with_tilde(value) != value {
-                // The userdb does not know the home.
-                lines += &format!("{field} = {}\n", with_tilde(value));
-            }
-            fields += &format!("  {field} = $SET:{field}\n");
-        }
-        write(settings, format!("{lines}userdb_fields {{\n{fields}}}"))
     }
 
     /// What the mail process will use, by the settings of its protocol, and what makes a post-login script
@@ -266,7 +264,7 @@ impl View<'_> {
         for setting in REQUIRED.into_iter().chain(OPTIONAL) {
             let value = settings.get(setting);
             if !value.is_empty() && !fields.contains_key(setting) {
-                fields.insert(setting.to_owned(), value.as_bytes().to_vec());
+                fields.insert(setting.to_owned(), self.expanded(value)?);
             }
         }
         resolved(
@@ -301,10 +299,7 @@ impl View<'_> {
                 }
             }
             Tracking::LayoutIndex => Kind::LayoutIndex { user },
-            Tracking::Shared(Shared::NotSet) => match self.own_location() {
-                Some(location) => Kind::RowWithoutListIndex { user, location },
-                None => Kind::NoListIndex { user },
-            },
+            Tracking::Shared(Shared::NotSet) => self.without_list_index(),
             Tracking::Shared(Shared::Relative | Shared::SameDirectory) => {
                 Kind::SharedListIndex { user, reason }
             }
@@ -318,6 +313,19 @@ impl View<'_> {
         None
     }
 
+    /// Keys of a location are in capital letters.
+    fn in_capitals(&self, error: &LocationError) -> Option<Remedy> {
+        let LocationError::Location(_, ParseError::Key(key)) = error else {
+            return None;
+        };
+        let (field, location) = userdb_location(self.settings)?;
+        let key = format!(":{}=", String::from_utf8_lossy(key));
+        let mended = location.replace(&key, &key.to_ascii_uppercase());
+        (mended != location)
+            .then(|| add_userdb_field(self.settings, field, &mended))
+            .flatten()
+    }
+
     /// Such a list index belongs into INDEX.
     fn has_layout_index(&self) -> bool {
         let entries = self.person.environment();
@@ -326,13 +334,31 @@ impl View<'_> {
         location.is_ok_and(|location| location.layout == Layout::Index)
     }
 
-    /// The location of this user alone, where that of all others has a local list index.
-    fn own_location(&self) -> Option<String> {
-        let (_, common) = userdb_location(self.settings)?;
-        list_index_of(common).filter(|path| path.starts_with('/'))?;
+    /// Who says that the list index is not local: the database, or the configuration.
+    fn without_list_index(&self) -> Kind {
+        let user = self.user();
+        let wanted = LOCAL_2_3;
         let fields = &self.person.fields;
-        let own = LOCATIONS.into_iter().find_map(|field| fields.get(field))?;
-        Some(String::from_utf8_lossy(own).into_owned())
+        let own = LOCATIONS.into_iter().find_map(|field| fields.get(field));
+        let common = userdb_location(self.settings).map(|(_, location)| list_index_of(location));
+        match (
+            own.map(|own| String::from_utf8_lossy(own).into_owned()),
+            common,
+        ) {
+            (Some(location), None) => Kind::DatabaseWithoutListIndex {
+                user,
+                location,
+                wanted,
+            },
+            (Some(location), Some(Some(path))) if path.starts_with('/') => {
+                Kind::RowWithoutListIndex {
+                    user,
+                    location,
+                    wanted,
+                }
+            }
+            _ => Kind::NoListIndex { user },
+        }
     }
 
     /// The location as it should be, where the configuration itself has it.
@@ -351,7 +377,7 @@ impl View<'_> {
                 Kind::NoListIndex { .. } | Kind::SharedListIndex { .. } => {
                     replaced(settings, "mailbox_list_index_prefix", LOCAL_2_4)
                 }
-                Kind::LayoutIndex { .. } => {
+                Kind::LayoutIndex { .. } | Kind::Chrooted { .. } => {
                     settings.place("mailbox_list_index_prefix").map(removed)
                 }
                 Kind::IndexInMemory { .. } => settings.place("mail_index_path").map(removed),
@@ -368,7 +394,7 @@ impl View<'_> {
                 location.replace(list_index, &format!("{list_index}/dovecot.list.index"))
             }
             Kind::NoListIndex { .. } | Kind::SharedListIndex { .. } => local(location),
-            Kind::LayoutIndex { .. } => without(location, "LISTINDEX="),
+            Kind::LayoutIndex { .. } | Kind::Chrooted { .. } => without(location, "LISTINDEX="),
             Kind::IndexInMemory { .. } => without(location, "INDEX=MEMORY"),
             Kind::ListIndexOff { .. } => local(&without(location, "INDEX=MEMORY")),
             _ => return None,
@@ -380,9 +406,39 @@ impl View<'_> {
     }
 }
 
-fn resolved(entries: &[CString], inbox: &Namespace) -> Result<Tracking, String> {
+fn resolved(entries: &[CString], inbox: &Namespace) -> Result<Tracking, LocationError> {
     let entries: Vec<&CStr> = entries.iter().map(CString::as_c_str).collect();
-    resolve(&Environment::new(&entries), inbox).map_err(|error| error.to_string())
+    resolve(&Environment::new(&entries), inbox)
+}
+
+/// What Dovecot does not take either.
+fn is_refused(error: &LocationError) -> bool {
+    // Dovecot has these, but they have no indexes here that could be kept in step.
+    let is_known = |driver: &Vec<u8>| {
+        let driver = String::from_utf8_lossy(driver).to_ascii_lowercase();
+        ["", "auto", "imapc", "pop3c", "raw", "shared", "virtual"].contains(&driver.as_str())
+    };
+    match error {
+        LocationError::Location(_, ParseError::Driver(driver))
+        | LocationError::Setting(SettingError::Driver(driver)) => !is_known(driver),
+        LocationError::Location(_, error) => matches!(
+            error,
+            ParseError::Key(_)
+                | ParseError::Layout(_)
+                | ParseError::BrokenChar
+                | ParseError::IterateIndex
+                | ParseError::DirName(_)
+                | ParseError::Alt(_)
+                | ParseError::Assertion(_)
+        ),
+        LocationError::Setting(error) => {
+            matches!(
+                error,
+                SettingError::Layout(_) | SettingError::Unsupported(..)
+            )
+        }
+        LocationError::Nowhere => false,
+    }
 }
 
 fn place_of(tracking: &Tracking) -> String {
@@ -406,7 +462,14 @@ fn same_directories(settings: &Settings, people: &[Person], findings: &mut Findi
         if list_indexes.insert(key, user).filter(is_other).is_some() {
             let directory = tracked.list_index_dir().display().to_string();
             let kind = Kind::OneDirectory { directory };
-            findings.add_of_user(kind, None, one_each(settings));
+            // Where the database says it, a line of the configuration would not count.
+            let is_of_database = settings.generation == Generation::V2_3
+                && userdb_location(settings).is_none()
+                && LOCATIONS
+                    .iter()
+                    .any(|field| person.fields.contains_key(*field));
+            let remedy = (!is_of_database).then(|| one_each(settings)).flatten();
+            findings.add_of_user(kind, None, remedy);
         }
         if let Some(other) = indexes.insert(tracked.index_dir(), user).filter(is_other) {
             let kind = Kind::OneIndex {
@@ -420,7 +483,7 @@ fn same_directories(settings: &Settings, people: &[Person], findings: &mut Findi
     // The configuration alone may show it, too.
     let template = template(settings);
     if let Some((directory, _)) = template.rsplit_once('/') {
-        if template.starts_with('/') && !directory.contains('%') && list_indexes.len() < 2 {
+        if template.starts_with('/') && is_for_several(directory) && list_indexes.len() < 2 {
             let directory = directory.to_owned();
             let kind = Kind::OneDirectory { directory };
             findings.add_of_user(kind, None, one_each(settings));

@@ -33,6 +33,7 @@ use person::Person;
 use post_login::PostLogin;
 use running::Master;
 
+use crate::dovecot::doveadm::DoveadmError;
 use crate::dovecot::settings::Settings;
 
 /// What is known before anything is judged.
@@ -56,18 +57,32 @@ impl Backend {
                 match person::ask(settings, &name) {
                     Ok(person) => people.push(person),
                     Err(error) => {
-                        let kind = Kind::UnknownUser {
-                            user: name,
-                            reason: error.to_string(),
-                        };
-                        findings.add(kind, None);
+                        let (user, reason) = (name, error.to_string());
+                        match error {
+                            DoveadmError::Refused(_) if reason.contains("lookup failed") => {
+                                findings.add_of_user(
+                                    Kind::LookupFails { user, reason },
+                                    None,
+                                    None,
+                                );
+                            }
+                            DoveadmError::Refused(_) => {
+                                findings.add_of_user(
+                                    Kind::UnknownUser { user, reason },
+                                    None,
+                                    None,
+                                );
+                            }
+                            _ => findings.add(Kind::UnknownUser { user, reason }, None),
+                        }
                     }
                 }
             }
         }
         // Of those whom nobody named, some are not meant to log in.
-        if named.is_empty() && people.iter().any(|person| person.is_valid(settings)) {
-            people.retain(|person| person.is_valid(settings));
+        let may_log_in = |person: &Person| person.limits(settings).is_empty();
+        if named.is_empty() && people.iter().any(may_log_in) {
+            people.retain(may_log_in);
         }
         if people.is_empty() {
             people.extend(person::anybody(settings));
@@ -159,9 +174,13 @@ pub fn check(settings: &Settings, named: &[String]) -> Vec<Finding> {
     );
     namespaces::check(settings, &wrapper, has_plugin, &mut findings);
     location::index_is_shared(&backend.people, &mut findings);
-    if let Some(above) = backend.above() {
+    let is_chrooted = |person: &Person| person.is_chrooted(settings);
+    let above = backend
+        .above()
+        .filter(|_| !backend.people.iter().any(is_chrooted));
+    if let Some(above) = above {
         let plan = Plan::new(settings, &backend.users, &above);
-        directories::check(settings, &plan, &mut findings);
+        directories::check(settings, &plan, backend.master, &mut findings);
         host::check(&plan, backend.master, &mut findings);
     }
     findings.sorted()

@@ -2,7 +2,7 @@
 
 use super::configuration::Wrapper;
 use super::finding::{Findings, Kind, Remedy, write};
-use super::wording::{inbox, list_index_of};
+use super::wording::{LOCAL_2_3, LOCAL_2_4, inbox, list_index_of, variables, without};
 use crate::dovecot::settings::{Generation, Settings};
 
 /// A namespace as far as its list index goes, with Dovecot's variables left in.
@@ -13,6 +13,9 @@ struct Namespace<'a> {
     /// The path of the list index; `None` if there is none.
     list_index: Option<String>,
     is_shared: bool,
+    is_public: bool,
+    /// Its location is not that of all namespaces.
+    is_by_itself: bool,
     /// Its indexes are where those of another user's inbox are.
     in_anothers_index: bool,
 }
@@ -38,7 +41,22 @@ pub fn check(settings: &Settings, wrapper: &Wrapper, has_plugin: bool, findings:
         let place = settings.place(&format!("namespace/{name}"));
         let namespace = name.to_owned();
         let path = list_index.clone();
-        let (kind, remedy) = if other.is_shared && is_believed {
+        let same_list_index = other.list_index == inbox.list_index;
+        let (kind, remedy) = if has_plugin && other.is_shared && is_local {
+            // One list index of each owner can be kept in step.
+            if is_by_owner(list_index) {
+                continue;
+            }
+            (
+                Kind::SharedByReader { namespace, path },
+                by_owner(settings, &other),
+            )
+        } else if has_plugin && other.is_public && is_local {
+            (
+                Kind::PublicNamespace { namespace },
+                in_index(settings, &other),
+            )
+        } else if other.is_shared && is_believed {
             (Kind::SharedNamespace { namespace }, off(settings, &other))
         } else if wrapper.migrates && !is_local && (other.in_anothers_index || same_store) {
             (
@@ -47,9 +65,14 @@ pub fn check(settings: &Settings, wrapper: &Wrapper, has_plugin: bool, findings:
             )
         } else if same_store && is_believed {
             (Kind::TwoNames { namespace }, off(settings, &other))
+        } else if same_store && is_local && same_list_index && other.is_by_itself {
+            (
+                Kind::SecondLocation { namespace, path },
+                off(settings, &other),
+            )
         } else if !is_local || same_store {
             continue;
-        } else if other.list_index == inbox.list_index {
+        } else if same_list_index {
             (
                 Kind::SameListIndex { namespace, path },
                 in_index(settings, &other),
@@ -108,6 +131,8 @@ fn read<'a>(settings: &'a Settings, name: &'a str) -> Namespace<'a> {
         store,
         list_index: list_index.filter(|path| !path.ends_with('/')),
         is_shared,
+        is_public: own("type") == "public",
+        is_by_itself: !own("location").is_empty() || !own("mailbox_list_index_prefix").is_empty(),
         in_anothers_index: is_shared && !has_index,
     }
 }
@@ -123,6 +148,29 @@ fn collision<'a>(one: &'a str, other: Option<&'a str>) -> Option<(&'a str, &'a s
     };
     let collide = begins(name, other_name) || begins(other_name, name);
     (directory == other_directory && collide).then_some((name, other_name))
+}
+
+/// Whether a path's variables are all of the mailboxes' owner: `%%u`, `%{owner_user}`.
+fn is_by_owner(path: &str) -> bool {
+    variables(path)
+        .iter()
+        .all(|variable| variable.contains("owner_"))
+}
+
+/// One list index of each owner, in the place of his own.
+fn by_owner(settings: &Settings, namespace: &Namespace<'_>) -> Option<Remedy> {
+    let name = namespace.name;
+    match settings.generation {
+        Generation::V2_4 => {
+            let path = LOCAL_2_4.replace("{user", "{owner_user");
+            let lines = format!("namespace {name} {{\n  mailbox_list_index_prefix = {path}\n}}");
+            Some(write(settings, lines))
+        }
+        Generation::V2_3 => own_location(settings, name, |location| {
+            let path = LOCAL_2_3.replace('%', "%%");
+            format!("{}:LISTINDEX={path}", without(location, "LISTINDEX="))
+        }),
+    }
 }
 
 /// No list index for that namespace, so that Dovecot looks at its folders themselves.

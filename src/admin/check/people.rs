@@ -6,8 +6,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use nix::unistd::{Uid, User};
-
 use super::finding::{Findings, Kind};
 use crate::dovecot::doveadm;
 use crate::dovecot::settings::Settings;
@@ -28,25 +26,22 @@ pub struct Account {
 impl Account {
     /// Looks for a name or a number.
     pub fn of(name: &str) -> Option<Self> {
-        match User::from_name(name) {
-            Ok(Some(user)) => Some(user.into()),
-            _ => Self::anywhere(name)
-                .filter(|account| account.name == name)
-                .or_else(|| name.parse().ok().map(Self::of_uid)),
-        }
+        Self::known(name)
+            .filter(|account| account.name == name)
+            .or_else(|| name.parse().ok().map(Self::of_uid))
     }
 
     /// Whoever has this uid.
     pub fn of_uid(uid: u32) -> Self {
         let name = uid.to_string();
-        match User::from_uid(Uid::from_raw(uid)) {
-            Ok(Some(user)) => user.into(),
-            _ => Self::anywhere(&name).unwrap_or(Self { name, uid }),
-        }
+        Self::known(&name)
+            .filter(|account| account.uid == uid)
+            .unwrap_or(Self { name, uid })
     }
 
-    /// A static program sees /etc/passwd alone, and not what LDAP has.
-    fn anywhere(name_or_uid: &str) -> Option<Self> {
+    /// Not by the C library: in a static program it would load modules for LDAP and the like, which are made
+    /// for another one and can make it crash.
+    fn known(name_or_uid: &str) -> Option<Self> {
         let entry = answer("getent", &["passwd", name_or_uid]);
         let mut fields = entry.split(':');
         Some(Self {
@@ -81,13 +76,13 @@ impl Account {
     }
 }
 
-impl From<User> for Account {
-    fn from(user: User) -> Self {
-        Self {
-            uid: user.uid.as_raw(),
-            name: user.name,
-        }
-    }
+/// The gid of a group, whoever knows it.
+pub fn gid_of(group: &str) -> Option<u32> {
+    answer("getent", &["group", group])
+        .split(':')
+        .nth(2)?
+        .parse()
+        .ok()
 }
 
 /// What a program of the system prints; nothing if it fails.
@@ -158,23 +153,17 @@ impl MailUsers {
 
 /// A field that a userdb's own settings give to every user.
 pub fn field_of_userdb<'a>(settings: &'a Settings, userdb: &str, field: &str) -> Option<&'a str> {
-    field_of(settings, "userdb", userdb, field)
-}
-
-/// The same of a userdb or a passdb.
-pub fn field_of<'a>(
-    settings: &'a Settings,
-    kind: &str,
-    name: &str,
-    field: &str,
-) -> Option<&'a str> {
-    let of_2_4 = settings.get(&format!("{kind}/{name}/fields/{field}"));
+    let of_2_4 = settings.get(&format!("userdb/{userdb}/fields/{field}"));
     if !of_2_4.is_empty() {
         return Some(of_2_4);
     }
     ["override_fields", "args", "default_fields"]
         .into_iter()
-        .flat_map(|setting| settings.get(&format!("{kind}/{name}/{setting}")).split(' '))
+        .flat_map(|setting| {
+            settings
+                .get(&format!("userdb/{userdb}/{setting}"))
+                .split(' ')
+        })
         .find_map(|word| word.strip_prefix(field)?.strip_prefix('='))
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 
-use super::people::Account;
-use super::wording::userdb_fields;
+use super::people::{Account, gid_of};
+use super::wording::{LOCATIONS, userdb_fields, variables};
 use crate::dovecot::doveadm::{self, DoveadmError, Field};
 use crate::dovecot::environment::of_userdb_fields;
 use crate::dovecot::location::Tracked;
@@ -13,10 +13,12 @@ use crate::system::accounts;
 
 type IsWrong = fn(u64, u64) -> bool;
 
-/// Settings that keep uids from logging in, each with what it refuses.
-pub const UID_LIMITS: [(&str, IsWrong); 2] = [
-    ("first_valid_uid", |uid, limit| uid < limit),
-    ("last_valid_uid", |uid, limit| limit != 0 && uid > limit),
+/// Settings that keep uids and gids from logging in, each with what it refuses.
+pub const ID_LIMITS: [(&str, IsWrong); 4] = [
+    ("first_valid_uid", |id, limit| id < limit),
+    ("last_valid_uid", |id, limit| limit != 0 && id > limit),
+    ("first_valid_gid", |id, limit| id < limit),
+    ("last_valid_gid", |id, limit| limit != 0 && id > limit),
 ];
 
 /// One user, as seen from both sides.
@@ -40,13 +42,42 @@ impl Person {
         number(uid?)
     }
 
-    /// Whether Dovecot lets this uid log in.
-    pub fn is_valid(&self, settings: &Settings) -> bool {
-        self.uid().is_none_or(|uid| {
-            UID_LIMITS
-                .iter()
-                .all(|(setting, is_wrong)| !is_wrong(uid.into(), settings.number(setting)))
-        })
+    /// The gid that a post-login script is told.
+    pub fn gid(&self) -> Option<u32> {
+        let gid = self.fields.get("gid")?;
+        number(gid).or_else(|| gid_of(&String::from_utf8_lossy(gid)))
+    }
+
+    /// The settings that keep this one from logging in, each with the id and the limit.
+    pub fn limits(&self, settings: &Settings) -> Vec<(&'static str, u32, u64)> {
+        ID_LIMITS
+            .iter()
+            .filter_map(|&(setting, is_wrong)| {
+                let id = match setting.ends_with("uid") {
+                    true => self.uid(),
+                    false => self.gid(),
+                };
+                let limit = settings.number(setting);
+                let id = id.filter(|&id| is_wrong(id.into(), limit))?;
+                Some((setting, id, limit))
+            })
+            .collect()
+    }
+
+    /// Whether dovecot.conf or the userdb has him chrooted: his paths are below another root then.
+    pub fn is_chrooted(&self, settings: &Settings) -> bool {
+        let value = |field: &str| {
+            self.fields
+                .get(field)
+                .map(Vec::as_slice)
+                .unwrap_or_default()
+        };
+        let has_root = |field: &str| value(field).windows(3).any(|part| part == b"/./");
+        !settings.get("mail_chroot").is_empty()
+            || !value("chroot").is_empty()
+            || !value("mail_chroot").is_empty()
+            || has_root("home")
+            || has_root("mail_home")
     }
 
     pub fn environment(&self) -> Vec<CString> {
@@ -149,6 +180,18 @@ pub fn anybody(settings: &Settings) -> Option<Person> {
             .map(|(field, value)| (field, value.into_bytes()))
             .collect()
     };
+    // Nobody knows what becomes of these.
+    let is_for_nobody = |value: &String| {
+        let mut variables = variables(value).into_iter();
+        variables.any(|variable| variable.ends_with('h') || variable.contains("home"))
+    };
+    if LOCATIONS
+        .into_iter()
+        .filter_map(|field| fields.get(field))
+        .any(is_for_nobody)
+    {
+        return None;
+    }
     let is_known = userdbs.len() == 1 || !userdbs.is_empty() && !fields.is_empty();
     is_known.then(|| Person {
         name: "everybody".to_owned(),

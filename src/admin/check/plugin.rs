@@ -3,14 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::finding::{Findings, Kind, write};
+use super::finding::{Findings, Kind, Remedy, write};
 use super::post_login::PostLogin;
 use crate::dovecot::settings::{Generation, Settings};
 
 const PLUGIN: &str = "nfs_hostchange";
 
-/// Protocols in which mail can be changed.
-const PROTOCOLS: [&str; 5] = ["imap", "pop3", "lmtp", "lda", "doveadm"];
+/// Protocols in which mail can be changed; those that need no service are always in use.
+const PROTOCOLS: [&str; 6] = ["imap", "pop3", "lmtp", "submission", "lda", "doveadm"];
+const WITHOUT_SERVICE: [&str; 2] = ["lda", "doveadm"];
 
 /// Whether mail processes of this protocol load the plugin.
 pub fn is_loaded(settings: &Settings, protocol: &str) -> bool {
@@ -20,35 +21,68 @@ pub fn is_loaded(settings: &Settings, protocol: &str) -> bool {
 
 /// Looks at the plugin; returns whether it is in use at all.
 pub fn check(settings: &Settings, post_logins: &[PostLogin], findings: &mut Findings) -> bool {
+    mistyped(settings, findings);
     if !settings.mentions("mail_plugins", PLUGIN) {
         return false;
     }
+    let in_use = settings.words("protocols");
     let (with, without): (Vec<&str>, Vec<&str>) = PROTOCOLS
         .into_iter()
+        .filter(|protocol| WITHOUT_SERVICE.contains(protocol) || in_use.contains(protocol))
         .partition(|protocol| is_loaded(settings, protocol));
     if with.is_empty() {
         return false;
     }
     for protocol in without {
-        let lines = match settings.generation {
+        let place = settings.place(&format!("protocol/{protocol}/mail_plugins"));
+        let remedy = match settings.generation {
             Generation::V2_3 => {
-                format!("protocol {protocol} {{\n  mail_plugins = $mail_plugins {PLUGIN}\n}}")
+                let own = settings.in_protocol(protocol);
+                let own =
+                    own.map_or_else(|_| String::new(), |own| own.get("mail_plugins").to_owned());
+                let line = format!("mail_plugins = {}", format!("{own} {PLUGIN}").trim());
+                match &place {
+                    Some(place) => Remedy::Replace(place.clone(), line),
+                    None => write(settings, format!("protocol {protocol} {{\n  {line}\n}}")),
+                }
             }
-            Generation::V2_4 => {
-                format!("protocol {protocol} {{\n  mail_plugins {{\n    {PLUGIN} = yes\n  }}\n}}")
-            }
+            Generation::V2_4 => write(
+                settings,
+                format!("protocol {protocol} {{\n  mail_plugins {{\n    {PLUGIN} = yes\n  }}\n}}"),
+            ),
         };
         let kind = Kind::PluginProtocols {
             protocol: protocol.to_owned(),
         };
-        let place = settings.place(&format!("protocol/{protocol}/mail_plugins"));
-        findings.add_at(kind, place, write(settings, lines));
+        findings.add_at(kind, place, remedy);
     }
     if !post_logins.is_empty() {
         findings.add(Kind::BothFrontEnds, None);
     }
     file(settings, findings);
     true
+}
+
+/// A name that was meant to be the plugin's.
+fn mistyped(settings: &Settings, findings: &mut Findings) {
+    let letters = |word: &str| word.replace(['-', '_'], "").to_ascii_lowercase();
+    for word in settings.words("mail_plugins") {
+        let word = word.to_owned();
+        if word == PLUGIN || letters(&word) != letters(PLUGIN) {
+            continue;
+        }
+        let in_block = settings.place(&format!("mail_plugins/{word}"));
+        let remedy = match (&in_block, settings.place("mail_plugins")) {
+            (Some(place), _) => Some(Remedy::Replace(place.clone(), format!("{PLUGIN} = yes"))),
+            (None, Some(place)) => {
+                let plugins = settings.get("mail_plugins").replace(&word, PLUGIN);
+                Some(Remedy::Replace(place, format!("mail_plugins = {plugins}")))
+            }
+            (None, None) => None,
+        };
+        let place = in_block.or_else(|| settings.place("mail_plugins"));
+        findings.add_at(Kind::MistypedPlugin { word }, place, remedy);
+    }
 }
 
 /// The file is there, and built for this Dovecot.

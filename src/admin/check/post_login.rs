@@ -20,7 +20,7 @@ pub const SERVICES: [(&str, &str); 4] = [
     ("sieve", "managesieve"),
 ];
 
-/// A post-login service that executes the wrapper.
+/// A post-login service.
 #[derive(Debug, Clone)]
 pub struct PostLogin {
     /// The service's name.
@@ -31,8 +31,10 @@ pub struct PostLogin {
     pub takes_ids: bool,
     /// The configuration file that the wrapper reads there.
     pub configuration: PathBuf,
-    /// The line that begins the chain.
+    /// The line that begins the chain, with the wrapper in it.
     pub executable: Vec<String>,
+    /// Whether it is in the configuration, too.
+    pub has_wrapper: bool,
 }
 
 impl PostLogin {
@@ -40,7 +42,17 @@ impl PostLogin {
     pub fn with_users_ids(&self, settings: &Settings) -> Remedy {
         let mut words = self.executable.clone();
         words.insert(1, "-d".to_owned());
-        write_executable(settings, &self.name, &words)
+        let command = words.join(" ");
+        // Nobody else can take on groups.
+        let user = match &self.user {
+            Some(user) if user.uid != 0 => "  user = root\n",
+            _ => "",
+        };
+        let name = &self.name;
+        write(
+            settings,
+            format!("service {name} {{\n{user}  executable = {command}\n}}"),
+        )
     }
 
     /// Whether the wrapper begins as root.
@@ -67,12 +79,13 @@ pub fn in_use(settings: &Settings) -> Vec<&'static str> {
         .collect()
 }
 
-/// The post-login services, without a word about them.
+/// The post-login services that execute the wrapper, without a word about them.
 pub fn post_logins(settings: &Settings) -> Vec<PostLogin> {
     let mut ignored = Findings::default();
     in_use(settings)
         .into_iter()
         .filter_map(|service| Service { settings, service }.chain(&mut ignored))
+        .filter(|post_login| post_login.has_wrapper)
         .collect()
 }
 
@@ -89,7 +102,7 @@ impl Service<'_> {
         let executable = settings.get(&format!("service/{service}/executable"));
         // The socket's name is the only argument.
         let socket = executable.split_whitespace().nth(1);
-        let Some(name) = socket.and_then(|socket| settings.service_of_socket(socket)) else {
+        let Some(socket) = socket else {
             let limit = settings.process_limit(service);
             let lines = format!(
                 "service {service} {{\n  executable = {service} {service}-postlogin\n}}\n\
@@ -102,7 +115,7 @@ impl Service<'_> {
             findings.add(kind, write(settings, lines));
             return None;
         };
-        let name = name.to_owned();
+        let name = self.listener(socket, findings)?;
         let key = |setting: &str| format!("service/{name}/{setting}");
         let place = settings.place(&key("executable"));
         let command = settings.get(&key("executable"));
@@ -120,15 +133,17 @@ impl Service<'_> {
             return None;
         }
         let takes_ids = words.get(1).is_some_and(|word| word == "-d");
-        let Some(at) = words.iter().position(|word| is_called(word, WRAPPER)) else {
+        let is_wrapper = |word: &String| is_called(word, WRAPPER);
+        let has_wrapper = words.iter().any(is_wrapper);
+        if !has_wrapper {
             words.push(WRAPPER.to_owned());
-            let words = self.with_paths(&words);
+            words = self.with_paths(&words);
             let kind = Kind::NoWrapper {
                 service: name.clone(),
             };
             findings.add_at(kind, place, write_executable(settings, &name, &words));
-            return None;
-        };
+        }
+        let at = words.iter().position(is_wrapper)?;
         let (mended, configuration) = self.options(&name, &words, at, findings);
         self.limit(&name, findings);
         self.chroot(&name, findings);
@@ -142,8 +157,66 @@ impl Service<'_> {
             takes_ids,
             configuration,
             executable: words,
+            has_wrapper,
             name,
         })
+    }
+
+    /// The service that listens on a socket. If none does, all logins fail that ask for it.
+    fn listener(&self, socket: &str, findings: &mut Findings) -> Option<String> {
+        let (settings, service) = (self.settings, self.service);
+        let listener = |name: &str| {
+            format!(
+                "service/{name}/unix_listener/{}",
+                socket.replace('/', "\\s")
+            )
+        };
+        let place = settings.place(&format!("service/{service}/executable"));
+        let kind = Kind::NoSocket {
+            service: service.to_owned(),
+            socket: socket.to_owned(),
+        };
+        let is_off = |name: &&str| {
+            let mode = settings.get(&format!("{}/mode", listener(name)));
+            !mode.is_empty() && mode.chars().all(|digit| digit == '0')
+        };
+        let (off, mut on): (Vec<&str>, Vec<&str>) = settings
+            .services_of_socket(socket)
+            .into_iter()
+            .partition(is_off);
+        let before = on.len();
+        on.retain(|name| *name != service);
+        if let Some(name) = on.first() {
+            return Some((*name).to_owned());
+        }
+        if let Some(name) = off.into_iter().find(|name| *name != service) {
+            let lines = format!(
+                "service {name} {{\n  unix_listener {socket} {{\n    mode = 0600\n  }}\n}}"
+            );
+            findings.add_at(kind, place, write(settings, lines));
+            return None;
+        }
+        let elsewhere = match before {
+            0 => String::new(),
+            _ => format!(
+                "service {service} {{\n  unix_listener {socket} {{\n    mode = 0\n  }}\n}}\n"
+            ),
+        };
+        // The one that executes the wrapper, whatever its socket is called.
+        let post_login = settings
+            .names("service")
+            .into_iter()
+            .find(|name| {
+                let executable = settings.get(&format!("service/{name}/executable"));
+                executable
+                    .split_whitespace()
+                    .any(|word| is_called(word, WRAPPER))
+            })
+            .map_or_else(|| format!("{service}-postlogin"), str::to_owned);
+        let lines =
+            format!("{elsewhere}service {post_login} {{\n  unix_listener {socket} {{\n  }}\n}}");
+        findings.add_at(kind, place, write(settings, lines));
+        None
     }
 
     /// The wrapper's options; the chain with right ones, and the configuration file.

@@ -1,7 +1,7 @@
 //! The Dovecot that runs, if one does.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::finding::{Findings, Kind, Remedy};
@@ -22,6 +22,15 @@ impl Master {
 
     fn read(self, file: &str) -> String {
         fs::read_to_string(format!("/proc/{}/{file}", self.0)).unwrap_or_default()
+    }
+
+    /// A path as Dovecot's processes see it: systemd can show a service other directories than the host has.
+    pub fn sees(self, path: &Path) -> PathBuf {
+        let path = path.strip_prefix("/").unwrap_or(path);
+        Path::new("/proc")
+            .join(self.0.to_string())
+            .join("root")
+            .join(path)
     }
 
     /// What systemd, or a container, lets Dovecot's processes use together.
@@ -59,21 +68,10 @@ fn time_of_reading(settings: &Settings) -> Option<SystemTime> {
 
 /// Whether the running Dovecot can be asked, and what keeps it from being.
 pub fn check(settings: &Settings, master: Option<Master>, findings: &mut Findings) -> bool {
-    let Some(master) = master else {
+    if master.is_none() {
         let reason = "Dovecot does not run".to_owned();
         findings.add(Kind::NotRunning { reason }, None);
         return false;
-    };
-    for line in master.read("mountinfo").lines() {
-        let is_proc = line.split(' ').nth(4) == Some("/proc");
-        let options = line.rsplit(' ').next().unwrap_or_default();
-        let hidden = options.split(',').find(|option| {
-            *option == "subset=pid" || (option.starts_with("hidepid=") && *option != "hidepid=0")
-        });
-        if let Some(option) = hidden.filter(|_| is_proc) {
-            let option = option.to_owned();
-            findings.add(Kind::HiddenProc { option }, None);
-        }
     }
     if let (Some((file, changed)), Some(read)) =
         (settings.files().last_change(), time_of_reading(settings))

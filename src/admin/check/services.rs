@@ -1,12 +1,14 @@
 //! Every login passes the wrapper, as the last program of a post-login chain that works.
 
 use std::fs::{self, Metadata};
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nix::sys::statvfs::{FsFlags, statvfs};
+
+use super::directories::mount_point;
 use super::finding::{Findings, Kind, Remedy, quoted, write};
-use super::people::{Account, MailUsers};
+use super::people::{Account, MailUsers, gid_of};
 use super::person::{Person, unknown_groups};
 use super::post_login::{PostLogin, Service, WRAPPER, in_use, is_called, write_executable};
 use crate::dovecot::settings::{Generation, Settings};
@@ -43,12 +45,15 @@ pub fn groups(
     let Some(post_login) = post_logins.iter().find(|service| !service.takes_ids) else {
         return;
     };
-    let groups = settings.get("mail_access_groups");
     // The default of newer versions, a group of Dovecot's own, owns no mail.
     let place = settings.place("mail_access_groups");
+    let listed = settings.get("mail_access_groups").split([' ', ',']);
+    let groups: Vec<&str> = listed
+        .filter(|group| !group.is_empty() && !is_group_of_all(people, group))
+        .collect();
     if !groups.is_empty() && place.is_some() {
         let kind = Kind::AccessGroups {
-            groups: groups.to_owned(),
+            groups: groups.join(", "),
         };
         findings.add_at(kind, place, post_login.with_users_ids(settings));
     }
@@ -63,6 +68,15 @@ pub fn groups(
             return;
         }
     }
+}
+
+/// Whether it is the group that each user's processes have anyway.
+fn is_group_of_all(people: &[Person], group: &str) -> bool {
+    let Some(gid) = gid_of(group) else {
+        return false;
+    };
+    let has = |person: &Person| person.gid() == Some(gid);
+    !people.is_empty() && people.iter().all(has)
 }
 
 impl Service<'_> {
@@ -184,7 +198,7 @@ impl Service<'_> {
                     let remedy = remedy.or_else(|| {
                         // A script that is not there can only be left out.
                         let left = words.iter().filter(|other| *other != word);
-                        let left: Vec<_> = left.cloned().collect();
+                        let left: Vec<_> = self.with_paths(&left.cloned().collect::<Vec<_>>());
                         Some(write_executable(self.settings, &post_login.name, &left))
                     });
                     findings.add_at(kind, place.clone(), remedy);
@@ -213,15 +227,38 @@ fn fault(
         return Some((kind, is_wrapper.then(install)));
     };
     let user = executor.map_or("every mail user", |user| user.name.as_str());
-    let may = |status: &Metadata| {
-        let bits = executor.map_or(0o001, |user| user.bits_of(status.uid(), status.gid()));
-        status.mode() & 0o111 & bits != 0
+    if statvfs(program).is_ok_and(|status| status.flags().contains(FsFlags::ST_NOEXEC)) {
+        let mount_point = mount_point(program);
+        let command = format!(
+            "mount -o remount,exec {}",
+            quoted(&mount_point.to_string_lossy())
+        );
+        let kind = Kind::NoExec {
+            program: shown,
+            service,
+        };
+        return Some((kind, Some(Remedy::Run(command))));
+    }
+    let text = fs::read(program).unwrap_or_default();
+    let interpreter = text.strip_prefix(b"#!").map(|rest| {
+        let line = rest.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        String::from_utf8_lossy(line).into_owned()
+    });
+    let needed = match interpreter {
+        Some(_) => 0o555,
+        None => 0o111,
     };
-    let closed = program
-        .ancestors()
-        .skip(1)
-        .find(|above| above.metadata().is_ok_and(|status| !may(&status)));
-    if closed.is_some() || !may(&status) {
+    let may = |status: &Metadata| {
+        executor.map_or(0o007, |user| user.bits_of(status.uid(), status.gid())) & status.mode()
+    };
+    let closed = program.ancestors().skip(1).find(|above| {
+        let status = above.metadata();
+        status.is_ok_and(|status| may(&status) & 0o111 == 0)
+    });
+    let is_closed = [0o111, 0o444]
+        .iter()
+        .any(|bits| needed & bits != 0 && may(&status) & bits == 0);
+    if closed.is_some() || is_closed {
         let kind = Kind::NotExecutable {
             program: shown,
             user: user.to_owned(),
@@ -233,15 +270,35 @@ fn fault(
         };
         return Some((kind, Some(Remedy::Run(command))));
     }
-    // Others may be scripts that a shell executes even without "#!".
-    let mut begin = [0; 4];
-    let read = fs::File::open(program).and_then(|mut file| file.read(&mut begin));
-    if is_wrapper && read.is_ok() && begin != *b"\x7fELF" && !begin.starts_with(b"#!") {
-        let kind = Kind::NotAProgram {
-            program: shown,
-            service,
-        };
-        return Some((kind, Some(install())));
+    match interpreter {
+        Some(line) if line.ends_with('\r') => {
+            let command = format!("sed -i 's/\\r$//' {word}");
+            let kind = Kind::WindowsLines {
+                program: shown,
+                service,
+            };
+            return Some((kind, Some(Remedy::Run(command))));
+        }
+        Some(line) => {
+            let interpreter = line.split_whitespace().next().unwrap_or_default();
+            if !Path::new(interpreter).is_file() {
+                let kind = Kind::NoInterpreter {
+                    program: shown,
+                    service,
+                    interpreter: interpreter.to_owned(),
+                };
+                return Some((kind, None));
+            }
+        }
+        // Others may be scripts that a shell executes even so.
+        None if is_wrapper && !text.starts_with(b"\x7fELF") => {
+            let kind = Kind::NotAProgram {
+                program: shown,
+                service,
+            };
+            return Some((kind, Some(install())));
+        }
+        None => {}
     }
     None
 }

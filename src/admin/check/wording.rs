@@ -2,7 +2,7 @@
 //! written instead.
 
 use super::finding::{Remedy, write};
-use super::people::{field_of, field_of_userdb};
+use super::people::field_of_userdb;
 use crate::dovecot::files::Place;
 use crate::dovecot::settings::{Generation, Settings};
 
@@ -128,17 +128,63 @@ pub fn variables(template: &str) -> Vec<&str> {
     found
 }
 
+/// Whether all users, those of a domain or those of a hash have the same path.
+pub fn is_for_several(path: &str) -> bool {
+    variables(path).into_iter().all(|variable| {
+        let name = variable.trim_start_matches('%');
+        match name.strip_prefix('{') {
+            Some(name) => {
+                name.starts_with("domain")
+                    || ["domain", "% ", "%2", "%4"]
+                        .iter()
+                        .any(|part| name.contains(part))
+            }
+            None => name.ends_with('d') || name.contains(['N', 'H']),
+        }
+    })
+}
+
 pub fn removed(place: Place) -> Remedy {
     Remedy::Replace(place, String::new())
 }
 
 /// A setting of Dovecot 2.4 written anew where it stands, so that copies of it change too.
 pub fn replaced(settings: &Settings, setting: &str, value: &str) -> Option<Remedy> {
+    let copy = settings.get(&format!("userdb_fields/{setting}"));
+    if settings.get(setting) == value && copy != value {
+        // It was copied before it was set.
+        return Some(fields_of_2_4(settings, &[setting], ("userdb_fields", "")));
+    }
     let line = format!("{setting} = {value}");
     Some(match settings.place(setting) {
         Some(place) => Remedy::Replace(place, line),
         None => write(settings, line),
     })
+}
+
+/// Where Dovecot 2.4 takes userdb fields from, and what their names begin with.
+pub type FieldBlock = (&'static str, &'static str);
+
+/// What makes Dovecot 2.4 return these settings as fields, and have them. The block comes last, since `$SET:` copies
+/// what is above it.
+pub fn fields_of_2_4(settings: &Settings, wanted: &[&str], block: FieldBlock) -> Remedy {
+    let (block, prefix) = block;
+    let mut lines = String::new();
+    let mut fields = String::new();
+    for &field in wanted {
+        let value = settings.get(field);
+        let is_local = field != "mailbox_list_index_prefix" || value.starts_with('/');
+        if !is_local {
+            lines += &format!("{field} = {LOCAL_2_4}\n");
+        } else if value.is_empty() && field == "mail_path" {
+            lines += "mail_path = ~/mail\n";
+        } else if with_tilde(value) != value {
+            // The userdb does not know the home.
+            lines += &format!("{field} = {}\n", with_tilde(value));
+        }
+        fields += &format!("  {prefix}{field} = $SET:{field}\n");
+    }
+    write(settings, format!("{lines}{block} {{\n{fields}}}"))
 }
 
 /// What gives each user a directory of his own.
@@ -183,17 +229,13 @@ pub fn with_tilde(location: &str) -> String {
 
 /// Makes every userdb of Dovecot 2.3 return a field, one after the other.
 pub fn add_userdb_field(settings: &Settings, field: &str, value: &str) -> Option<Remedy> {
-    add_field(settings, "userdb", field, value)
-}
-
-pub fn add_field(settings: &Settings, kind: &str, field: &str, value: &str) -> Option<Remedy> {
-    let blocks = settings.names(kind);
+    let blocks = settings.names("userdb");
     let name = blocks
         .iter()
-        .find(|name| field_of(settings, kind, name, field) != Some(value))?;
+        .find(|name| field_of_userdb(settings, name, field) != Some(value))?;
     let word = format!("{field}={value}");
     for setting in ["args", "override_fields", "default_fields"] {
-        let key = format!("{kind}/{name}/{setting}");
+        let key = format!("userdb/{name}/{setting}");
         let old = settings.get(&key);
         let begins = format!("{field}=");
         if old.split(' ').any(|other| other.starts_with(&begins)) {
@@ -214,11 +256,11 @@ pub fn add_field(settings: &Settings, kind: &str, field: &str, value: &str) -> O
             ));
         }
     }
-    let key = format!("{kind}/{name}/default_fields");
+    let key = format!("userdb/{name}/default_fields");
     let old = settings.get(&key);
     match (
         settings.place(&key),
-        settings.place(&format!("{kind}/{name}")),
+        settings.place(&format!("userdb/{name}")),
     ) {
         (Some(place), _) => Some(Remedy::Replace(
             place,

@@ -1,169 +1,31 @@
-"""cases.py ROOT WORK [--list] [--only REGEX]: see check.sh.
+"""What an administrator gets wrong in a configuration that works."""
 
-A case breaks a configuration that works. check must find it by name, each remedy is done as it is printed until nothing is
-found any more, and then a user moves from a to b and back, and sees everything.
-"""
+from case import (
+    BUILT,
+    PLUGIN,
+    PLUGIN23,
+    V23,
+    both,
+    plugin,
+    v23,
+    v24,
+    executable,
+    users,
+    HASH23,
+    HASH24,
+    WRAPPER,
+    SERVICE,
+    FIELDS24,
+    STATIC23,
+    FILE23,
+    FILE24,
+    LOCATION23,
+)
 
-import argparse
-import imaplib
-import json
-import os
-import re
-import socket
-import subprocess
-import sys
-import time
+# Where systemd is told more about Dovecot's service.
+DROP_INS = "/etc/systemd/system/dovecot.service.d"
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-MAIL = b"Subject: hello\r\n\r\nHello.\r\n"
-# Found on one machine whatever is done: its store is on a local disk.
-IGNORED = {"index_not_shared"}
-
-V23 = """
-protocols = imap
-listen = 127.0.0.1
-ssl = no
-disable_plaintext_auth = no
-log_path = /var/log/dovecot.log
-first_valid_uid = 8
-mailbox_list_index_very_dirty_syncs = yes
-mail_location = mdbox:~/mdbox:LISTINDEX=/dev/shm/dovecot-listindex/%2.256Nu/%u/dovecot.list.index
-!include ports
-passdb {
-  driver = static
-  args = password=x
-}
-userdb {
-  driver = static
-  args = uid=vmail gid=vmail home=@STORE@/%u
-  default_fields = mail_location=mdbox:~/mdbox:LISTINDEX=/dev/shm/dovecot-listindex/%2.256Nu/%u/dovecot.list.index
-}
-namespace inbox {
-  inbox = yes
-  separator = /
-}
-service imap {
-  executable = imap imap-postlogin
-}
-service imap-postlogin {
-  executable = script-login nfs-hostchange-login
-  process_limit = 1024
-  user = vmail
-  unix_listener imap-postlogin {
-  }
-}
-"""
-
-V24 = """dovecot_config_version = 2.4.0
-dovecot_storage_version = 2.4.0
-protocols = imap
-listen = 127.0.0.1
-ssl = no
-auth_allow_cleartext = yes
-log_path = /var/log/dovecot.log
-first_valid_uid = 8
-mailbox_list_index_very_dirty_syncs = yes
-mail_driver = mdbox
-mail_path = ~/mdbox
-mailbox_list_index_prefix = /dev/shm/dovecot-listindex/%{user | md5 | substr(0, 8) % 256 | hex(2)}/%{user}/dovecot.list.index
-!include ports
-passdb static {
-  password = x
-}
-userdb static {
-  fields {
-    uid = vmail
-    gid = vmail
-    home = @STORE@/%{user}
-  }
-}
-userdb_fields {
-  mail_driver = $SET:mail_driver
-  mail_path = $SET:mail_path
-  mailbox_list_index_prefix = $SET:mailbox_list_index_prefix
-}
-namespace inbox {
-  inbox = yes
-  separator = /
-}
-service imap {
-  executable = imap imap-postlogin
-}
-service imap-postlogin {
-  executable = script-login nfs-hostchange-login
-  process_limit = 1024
-  user = vmail
-  unix_listener imap-postlogin {
-  }
-}
-"""
-
-PORTS = """
-service imap-login {
-  inet_listener imap {
-    port = %d
-  }
-}
-"""
-TMPFILES = "d /dev/shm/dovecot-listindex 0700 vmail - -\n"
-HASH23 = "/dev/shm/dovecot-listindex/%2.256Nu/%u/dovecot.list.index"
-HASH24 = "/dev/shm/dovecot-listindex/%{user | md5 | substr(0, 8) % 256 | hex(2)}/%{user}/dovecot.list.index"
-WRAPPER = "script-login nfs-hostchange-login"
-SERVICE = "service imap-postlogin {\n  %s\n}\n"
-
-
-FIELDS24 = V24[V24.index("userdb_fields {") : V24.index("namespace inbox")]
-STATIC23 = V23[V23.index("userdb {") : V23.index("namespace inbox")]
-FILE23 = "userdb {\n  driver = passwd-file\n  args = /etc/dovecot/users\n}\n"
-FILE24 = "userdb passwd-file {\n  passwd_file_path = /etc/dovecot/users\n}\n"
-LOCATION23 = "userdb_mail_location=mdbox:~/mdbox:LISTINDEX=" + HASH23
-
-
-def users(*rows, uid=5000, add=False):
-    """Writes a passwd-file: user, fields, user, fields..."""
-    rows = list(rows) + [""] * (len(rows) % 2)
-    lines = "".join(f"{user}::{uid}:{uid}::@STORE@/{user}::{fields}\\n" for user, fields in zip(rows[::2], rows[1::2]))
-    return f"printf '{lines.replace('%', '%%')}' >{'>' if add else ''}/etc/dovecot/users"
-
-
-class Case:
-    """What is wrong, by id; for which versions; what is done to the configuration, to the wrapper's, and to the system."""
-
-    def __init__(self, name, finds, only=None, edit=(), add="", own="", run=(), users=("alice", "bob@example.org"), ask=None, after=(), fails=False, starts=True, tmpfiles=TMPFILES, only_found=False):
-        self.name, self.finds, self.only, self.own, self.run = name, finds, only, own, run
-        self.edit, self.add, self.users, self.fails, self.starts = edit, add, users, fails, starts
-        self.tmpfiles, self.after, self.only_found = tmpfiles, after, only_found
-        self.ask = users if ask is None else ask
-
-    def dovecot(self, version, store):
-        text = V23 if version == "2.3" else V24
-        for old, new in self.edit:
-            assert old in text, f"{self.name}: {old}"
-            text = text.replace(old, new)
-        add = self.add[version] if isinstance(self.add, dict) else self.add
-        return (text + add).replace("@STORE@", store)
-
-    def commands(self, store):
-        return [command.replace("@STORE@", store) for command in self.run]
-
-
-def both(name, finds, **more):
-    return [Case(name, finds, **more)]
-
-
-def v23(name, finds, **more):
-    return [Case(name, finds, only="2.3", **more)]
-
-
-def v24(name, finds, **more):
-    return [Case(name, finds, only="2.4", **more)]
-
-
-def executable(line):
-    return [(WRAPPER, line)]
-
-
-CASES = [
+MISTAKES = [
     *both("a configuration that works has no findings", None),
     # Services.
     *both("no post-login service", "no_post_login", edit=[("executable = imap imap-postlogin", "executable = imap")]),
@@ -198,7 +60,8 @@ CASES = [
     *v23("mail processes that serve several logins", "service_count", add="service imap {\n  service_count = 10\n}\n", fails=True),
     *v24("mail processes that serve several logins", "service_count", add="service imap {\n  restart_request_count = 10\n}\n", fails=True),
     *both("the mail user's uid is not valid", "uid_not_valid", edit=[("first_valid_uid = 8", "first_valid_uid = 6000")], fails=True),
-    *both("groups that only dovecot.conf knows", "access_groups", add="mail_access_groups = archive\n"),
+    *both("groups that only dovecot.conf knows", "access_groups", add="mail_access_groups = archive\n",
+          run=["install -d -o vmail @STORE@/alice @STORE@/bob@example.org; chown root:archive @STORE@; chmod 0770 @STORE@"]),
     *both("hibernation", "hibernation", add="imap_hibernate_timeout = 30s\n"),
     # The wrapper's file.
     *both("the wrapper's user may not read its file", "configuration", run=["chmod 600 /etc/dovecot/nfs-hostchange.toml"]),
@@ -248,11 +111,11 @@ CASES = [
     *v24("one directory for all", "one_directory",
          edit=[(HASH24, "/dev/shm/dovecot-listindex/dovecot.list.index")]),
     *v23("a list index that is no cache is local", "layout_index",
-         edit=[("mdbox:~/mdbox:LISTINDEX", "mdbox:~/mdbox:LAYOUT=index:LISTINDEX")], only_found=True),
+         edit=[("mdbox:~/mdbox:LISTINDEX", "mdbox:~/mdbox:LAYOUT=index:LISTINDEX")], local=False),
     *v23("a list index that is no cache is in INDEX", "layout_index",
-         edit=[("mdbox:~/mdbox:LISTINDEX=" + HASH23, "mdbox:~/mdbox:LAYOUT=index")], only_found=True),
-    *v24("a list index that is no cache is local", "layout_index", add="mailbox_list_layout = index\n",
-         edit=[("userdb_fields {\n", "userdb_fields {\n  mailbox_list_layout = index\n")], only_found=True),
+         edit=[("mdbox:~/mdbox:LISTINDEX=" + HASH23, "mdbox:~/mdbox:LAYOUT=index")], local=False),
+    *v24("a list index that is no cache is local", "layout_index",
+         edit=[("mail_driver = mdbox\n", "mail_driver = mdbox\nmailbox_list_layout = index\n"), ("userdb_fields {\n", "userdb_fields {\n  mailbox_list_layout = $SET:mailbox_list_layout\n")], local=False),
     *both("list indexes are switched off", "list_index_off", add="mailbox_list_index = no\n"),
     # Other namespaces.
     *v23("another namespace has a local list index", "other_list_index", add="""namespace archive {
@@ -316,7 +179,8 @@ CASES = [
     *v23("one of two userdbs says nothing of the location", "no_location", edit=[(STATIC23, FILE23 + STATIC23)],
          run=[users("bob@example.org")]),
     *v23("a row of the userdb overrides the location", "no_list_index", edit=[(STATIC23, FILE23 + STATIC23)],
-         run=[users("bob@example.org", "userdb_mail_location=mdbox:~/mdbox")], only_found=True),
+         run=[users("bob@example.org", "userdb_mail_location=mdbox:~/mdbox")],
+         by_hand={"no_list_index": "sed -i 's|mdbox$|mdbox:LISTINDEX=/dev/shm/dovecot-listindex/%2.256Nu/%u/dovecot.list.index|' /etc/dovecot/users"}),
     *v23("only rows of the userdb have locations", None, ask=(),
          edit=[(STATIC23, FILE23), ("mail_location = mdbox:~/mdbox:LISTINDEX=" + HASH23 + "\n", "")],
          run=[users("alice", "userdb_mail=mdbox:~/mdbox:LISTINDEX=/dev/shm/dovecot-listindex/f5/alice/dovecot.list.index",
@@ -329,8 +193,13 @@ CASES = [
          ("args = password=x", "args = password=x userdb_uid=5000 userdb_gid=5000 userdb_home=@STORE@/%u")]),
     *v24("a prefetch userdb", "prefetch", edit=[("userdb static", "userdb prefetch {\n}\nuserdb static"),
          ("  password = x\n", "  password = x\n  fields {\n    userdb_uid = 5000\n    userdb_gid = 5000\n    userdb_home = @STORE@/%{user}\n  }\n")]),
-    *both("users are chrooted", "chroot", add="mail_chroot = /tmp\nvalid_chroot_dirs = /tmp\n", only_found=True),
-    *both("nobody is known to ask about", "no_user", ask=(), only_found=True),
+    *v23("users are chrooted", "chroot", add="mail_chroot = @STORE@\nvalid_chroot_dirs = /tmp\n", local=False,
+         edit=[("~/mdbox", "/%u/mdbox"), ("home=@STORE@/%u", "home=/%u")]),
+    *v24("users are chrooted", "chroot", add="mail_chroot = @STORE@\nvalid_chroot_dirs = /tmp\n", local=False,
+         edit=[("home = @STORE@/%{user}", "home = /%{user}")]),
+    *v23("the userdb says that users are chrooted", "chroot", add="valid_chroot_dirs = /tmp\n", local=False,
+         edit=[("home=@STORE@/%u", "home=@STORE@/./%u")]),
+    *both("nobody is known to ask about", "no_user", ask=(), by_hand={"no_user": "--user alice"}),
     *both("Dovecot has not read its configuration again", "not_reloaded", after=["sleep 0.05; touch /etc/dovecot/dovecot.conf"]),
     *v23("some clients have another location", "block_setting",
          add="remote 127.0.0.0/8 {\n  namespace inbox {\n    location = mdbox:~/other\n  }\n}\n"),
@@ -353,12 +222,11 @@ CASES = [
   location = maildir:~/old
 }
 """),
-    *v24("post-login scripts cannot name the inbox namespace", "inbox_namespace", edit=[("namespace inbox", "namespace Main")], only_found=True),
+    *v24("post-login scripts cannot name the inbox namespace", "inbox_namespace", edit=[("namespace inbox", "namespace Main")]),
     *v24("the home directory in the path, and no field", "no_location", edit=[("mail_path = ~/mdbox", "mail_path = %{home}/mdbox"), (FIELDS24, "")]),
-    *v23("a blank in a field", "blank_in_field", edit=[("/%u/dovecot.list.index\n}", "/%u/my list.index\n}")], only_found=True),
+    *v23("a blank in a field", "blank_in_field", edit=[("/%u/dovecot.list.index\n}", "/%u/my list.index\n}")]),
     *v23("a variable that a login has otherwise than a delivery", "userdb_variable",
          edit=[("default_fields = mail_location=mdbox:~/mdbox:LISTINDEX=/dev/shm/dovecot-listindex", "default_fields = mail_location=mdbox:~/mdbox:LISTINDEX=/dev/shm/dovecot-listindex/%s")]),
-    *both("a /proc that hides processes", "hidden_proc", run=["mount -t proc -o hidepid=2 proc /proc"], only_found=True),
     *v23("a shared namespace whose list index would be taken over", "migration_namespace", own="migration = true\n",
          edit=[("very_dirty_syncs = yes", "very_dirty_syncs = no")], add="""namespace shared {
   type = shared
@@ -369,6 +237,74 @@ CASES = [
   list = children
 }
 """),
+    # What else goes wrong on a stock Debian.
+    *both("a mistyped key in the wrapper's file", "configuration", own="migratoin = true\n",
+          by_hand={"configuration": "echo 'migration = false' >/etc/dovecot/nfs-hostchange.toml"}),
+    *both("a text without quotes in the wrapper's file", "configuration", own="hostname = a.example.org\n",
+          by_hand={"configuration": "echo 'migration = false' >/etc/dovecot/nfs-hostchange.toml"}),
+    *both("the socket has another name than the one that is asked for", "no_socket", edit=[("unix_listener imap-postlogin", "unix_listener imap-post-login")], fails=True),
+    *both("the post-login service has no socket", "no_socket", edit=[("  unix_listener imap-postlogin {\n  }\n", "")], fails=True),
+    *both("the socket is switched off", "no_socket", edit=[("unix_listener imap-postlogin {\n", "unix_listener imap-postlogin {\n    mode = 0\n")], fails=True),
+    *both("the socket is in another service's block", "no_socket", fails=True,
+          edit=[("  unix_listener imap-postlogin {\n  }\n", "")], add="service imap {\n  unix_listener imap-postlogin {\n  }\n}\n"),
+    *both("the mail service runs as the mail user", None, add="service imap {\n  user = vmail\n}\n"),
+    *both("a mail process for several clients", None, add="service imap {\n  client_limit = 5\n}\n"),
+    *both("POP3 logins pass no wrapper", "no_post_login", edit=[("protocols = imap", "protocols = imap pop3")],
+          add="service pop3-login {\n  inet_listener pop3 {\n    port = 0\n  }\n  inet_listener pop3s {\n    port = 0\n  }\n}\n"),
+    *both("the administrator's command in the wrapper's place", "no_wrapper", edit=executable("script-login nfs-hostchange"), fails=True),
+    *both("a script whose interpreter is missing", "not_executable", fails=True,
+          edit=executable("script-login /usr/local/lib/chain/other.sh /usr/lib/dovecot/nfs-hostchange-login"),
+          run=["printf '#!/usr/local/bin/bash\nexec \"$@\"\n' >/usr/local/lib/chain/other.sh; chmod 755 /usr/local/lib/chain/other.sh"]),
+    *both("a script with Windows' line ends", "not_executable", fails=True,
+          edit=executable("script-login /usr/local/lib/chain/other.sh /usr/lib/dovecot/nfs-hostchange-login"),
+          run=["printf '#!/bin/sh\r\nexec \"$@\"\r\n' >/usr/local/lib/chain/other.sh; chmod 755 /usr/local/lib/chain/other.sh"]),
+    *both("the wrapper is on a file system without programs", "not_executable", fails=True,
+          edit=executable("script-login /usr/local/lib/chain/nfs-hostchange-login"),
+          run=["mount -t tmpfs -o noexec,mode=0755 tmpfs /usr/local/lib/chain", "cp /usr/lib/dovecot/nfs-hostchange-login /usr/local/lib/chain/"]),
+    *both("script-login shall take on ids that it already has", None, edit=executable("script-login -d nfs-hostchange-login")),
+    *both("the mail user's gid is not valid", "gid_not_valid", add="first_valid_gid = 6000\n", fails=True),
+    *v23("one directory for a domain", "one_directory", edit=[("/%2.256Nu/%u/", "/%d/")], users=("alice@example.org", "bob@example.org"), ask=("alice@example.org",)),
+    *v23("one directory for a hash", "one_directory", edit=[("/%2.256Nu/%u/", "/%2.256Nu/")], ask=("alice",)),
+    *v24("one directory for a domain", "one_directory", edit=[("/%{user | md5 | substr(0, 8) % 256 | hex(2)}/%{user}/", "/%{user | domain}/")],
+         users=("alice@example.org", "bob@example.org"), ask=("alice@example.org",)),
+    *v24("one directory for a hash", "one_directory", edit=[("/%{user}/dovecot.list.index", "/dovecot.list.index")], ask=("alice",)),
+    *v23("two users with one name in two domains", "one_directory", edit=[(STATIC23, FILE23), ("/%2.256Nu/%u/", "/%2.256Nn/%n/")],
+         run=[users("alice@example.org", LOCATION23.replace("%2.256Nu/%u", "%2.256Nn/%n"), "alice@example.net", LOCATION23.replace("%2.256Nu/%u", "%2.256Nn/%n"))],
+         users=("alice@example.org", "alice@example.net"), by_hand={"one_directory": "sed -i 's|%2.256Nn/%n|%2.256Nu/%u|' /etc/dovecot/users"}),
+    *v23("two users with one mailbox", "one_index", edit=[(STATIC23, FILE23)],
+         run=[users("alice", LOCATION23, "bob@example.org", LOCATION23) + "; sed -i 's|/bob@example.org::|/alice::|' /etc/dovecot/users"],
+         by_hand={"one_index": "sed -i '/^bob/s|userdb_mail|userdb_user=alice userdb_mail|' /etc/dovecot/users"},
+         users=("bob@example.org",), ask=("alice", "bob@example.org")),
+    *v23("quotes inside a field", "quoted_field", fails=True, edit=[("default_fields = mail_location=mdbox:~/mdbox:LISTINDEX=" + HASH23, 'default_fields = mail_location="mdbox:~/mdbox:LISTINDEX=' + HASH23 + '"')]),
+    *v23("LISTINDEX in small letters", "location", fails=True, edit=[(":LISTINDEX=", ":listindex=")]),
+    *both("tmpfiles.d cleans list indexes", "tmpfiles_line", run=["sed -i 's/ - -$/ - 10d/' /etc/tmpfiles.d/*.conf"]),
+    *both("tmpfiles.d does not read the file", "no_tmpfiles", run=["mv /etc/tmpfiles.d/list-indexes.conf /etc/tmpfiles.d/list-indexes"]),
+    *v24("fields above the settings that they copy", "empty_path", edit=[(FIELDS24, ""), ("mail_driver = mdbox\n", FIELDS24 + "mail_driver = mdbox\n")], fails=True),
+    *both("list indexes in /dev/shm itself", "shared_base", edit=[("/dev/shm/dovecot-listindex/", "/dev/shm/")], tmpfiles=""),
+    *both("list indexes on a disk", "disk_list_index", edit=[("/dev/shm/dovecot-listindex/", "@STORE@-lists/")], tmpfiles="",
+          run=["install -d -m 0700 -o vmail @STORE@-lists"]),
+    *v23("INDEX in memory", "index_in_memory", edit=[("mdbox:~/mdbox:LISTINDEX", "maildir:~/Maildir:INDEX=MEMORY:LISTINDEX")]),
+    *v24("INDEX in memory", "index_in_memory", edit=[("mail_driver = mdbox\nmail_path = ~/mdbox\n", "mail_driver = maildir\nmail_path = ~/Maildir\nmail_index_path = MEMORY\n"),
+         ("userdb_fields {\n", "userdb_fields {\n  mail_index_path = $SET:mail_index_path\n")]),
+    *both("a unit that shows Dovecot another /dev/shm", "hidden_base", by_hand={"hidden_base": f"mkdir -p {DROP_INS}; touch {DROP_INS}/mended.conf"},
+          start=f"[ ! -e {DROP_INS}/mended.conf ] || exec dovecot; exec unshare --mount sh -c 'mount -t tmpfs tmpfs /dev/shm; install -d -m 0700 -o vmail /dev/shm/dovecot-listindex; exec dovecot'"),
+    *both("a unit that shows Dovecot another /tmp", "hidden_base", edit=[("/dev/shm/dovecot-listindex/", "/var/tmp/lists/")], tmpfiles="",
+          run=["mount -t tmpfs tmpfs /var/tmp; install -d -m 0700 -o vmail /var/tmp/lists"],
+          start="unshare --mount sh -c 'mount -t tmpfs tmpfs /var/tmp; install -d -m 0700 -o vmail /var/tmp/lists; exec dovecot'"),
+    *both("a unit that lets Dovecot only read /dev/shm", "read_only",
+          start=f"! grep -qs ReadWritePaths=/dev/shm/dovecot-listindex {DROP_INS}/*.conf || exec dovecot; exec unshare --mount sh -c 'mount --bind /dev/shm /dev/shm; mount -o remount,bind,ro /dev/shm; exec dovecot'"),
+    *v23("a second name with a location of its own", "same_list_index", edit=[("very_dirty_syncs = yes", "very_dirty_syncs = no")],
+         add="namespace compat {\n  prefix = Compat/\n  separator = /\n  list = no\n  hidden = yes\n  location = mdbox:~/mdbox:LISTINDEX=" + HASH23 + "\n}\n"),
+    *v24("an unknown variable in a path", "lookup_fails", edit=[("mail_path = ~/mdbox", "mail_path = ~/%{nosuch}/mdbox")], fails=True,
+         by_hand={"lookup_fails": "sed -i 's|%{nosuch}/||' /etc/dovecot/dovecot.conf"}),
+    *v24("a row's location that the fields for all override", "overridden_field", edit=[("userdb static", FILE24 + "userdb static")],
+         run=[users("alice", "userdb_mail_path=~/other", "bob@example.org", "userdb_mail_path=~/mdbox")], users=("alice",), ask=("alice",)),
+    *v24("an unknown driver", "location", edit=[("mail_driver = mdbox", "mail_driver = mdbx")], fails=True,
+         by_hand={"location": "sed -i s/mdbx/mdbox/ /etc/dovecot/dovecot.conf"}),
+    *v23("an unknown driver", "location", edit=[("mdbox:", "mdbx:")], fails=True, by_hand={"location": "sed -i s/mdbx/mdbox/ /etc/dovecot/dovecot.conf"}),
+    *v23("an unknown layout", "location", edit=[("mdbox:~/mdbox:", "mdbox:~/mdbox:LAYOUT=maildir:")], fails=True,
+         by_hand={"location": "sed -i s/LAYOUT=maildir/LAYOUT=fs/ /etc/dovecot/dovecot.conf"}),
+    *v24("an inbox that Debian's configuration has elsewhere", "inbox_path", add="mail_inbox_path = /var/mail/%{user}\n"),
     # Directories.
     *both("no directory for list indexes", "no_base", tmpfiles="", run=["rm -rf /dev/shm/dovecot-listindex"]),
     *both("the directory belongs to somebody else", "foreign_base", run=["chown mail /dev/shm/dovecot-listindex"]),
@@ -381,197 +317,54 @@ CASES = [
     *both("less memory than list indexes may take", "memory_limit", after=["""
 group=/sys/fs/cgroup/nfs-hostchange-check limit=memory.max
 [ ! -d /sys/fs/cgroup/memory ] || group=/sys/fs/cgroup/memory/nfs-hostchange-check limit=memory.limit_in_bytes
-mkdir -p $group && echo 400M >$group/$limit && cat /run/dovecot/master.pid >$group/cgroup.procs"""], only_found=True),
-    *both("memory without a limit", "unlimited", run=["mount -t tmpfs -o size=0 tmpfs /dev/shm", "install -d -m 0700 -o vmail /dev/shm/dovecot-listindex"], only_found=True),
+mkdir -p $group && echo 400M >$group/$limit && cat /run/dovecot/master.pid >$group/cgroup.procs"""]),
+    *both("memory without a limit", "unlimited", run=["mount -t tmpfs -o size=0 tmpfs /dev/shm", "install -d -m 0700 -o vmail /dev/shm/dovecot-listindex"]),
+    # The plugin.
+    *plugin("a plugin that works", None),
+    *plugin("a mistyped plugin", "no_plugin", edit=[("nfs_hostchange", "nfs-hostchange")], fails=True),
+    *plugin("the plugin is not installed", "no_plugin", run=[f"rm {PLUGIN}"], by_hand={"no_plugin": f"cp {BUILT['2.3']} {PLUGIN}"}, only=("2.3",), fails=True),
+    *plugin("the plugin is for another Dovecot", "plugin_abi", run=[f"cp {BUILT['2.4']} {PLUGIN}"], by_hand={"plugin_abi": f"cp {BUILT['2.3']} {PLUGIN}"},
+            only=("2.3",), fails=True),
+    *plugin("the plugin is for another Dovecot", "plugin_abi", run=[f"cp {BUILT['2.3']} {PLUGIN}"], by_hand={"plugin_abi": f"cp {BUILT['2.4']} {PLUGIN}"},
+            only=("2.4",), fails=True),
+    *plugin("a protocol's plugins without it", "plugin_protocols", only=("2.3",), edit=[("protocols = imap", "protocols = imap lmtp")],
+            add="protocol lmtp {\n  mail_plugins = sieve\n}\n"),
+    *plugin("a protocol without it", "plugin_protocols", only=("2.4",), edit=[("protocols = imap", "protocols = imap lmtp")],
+            add="protocol lmtp {\n  mail_plugins {\n    nfs_hostchange = no\n  }\n}\n"),
+    *plugin("a protocol that is not in use has no plugin", None, only=("2.3",), add="protocol lmtp {\n  mail_plugins = sieve\n}\n"),
+    *plugin("the plugin and the wrapper", "both_front_ends", only=("2.3",), edit=[(PLUGIN23, V23 + "mail_plugins = nfs_hostchange\n")]),
+    *plugin("a shared namespace's list index for each reader", "shared_by_reader", only=("2.3",), add="""namespace shared {
+  type = shared
+  prefix = Shared/%%u/
+  separator = /
+  location = mdbox:%%h/mdbox:LISTINDEX=/dev/shm/dovecot-listindex/%2.256Nu/%u/shared.%%u.index
+  subscriptions = no
+  list = children
+}
+"""),
+    *plugin("a shared namespace's list index for each reader", "shared_by_reader", only=("2.4",), add="""namespace shared {
+  type = shared
+  prefix = Shared/$user/
+  separator = /
+  mail_path = %{owner_home}/mdbox
+  subscriptions = no
+  list = children
+}
+"""),
+    *plugin("a public namespace with a local list index", "public_namespace", only=("2.3",), add="""namespace public {
+  type = public
+  prefix = Public/
+  separator = /
+  location = mdbox:@STORE@/public:LISTINDEX=/dev/shm/dovecot-listindex/public/%u/dovecot.list.index
+  subscriptions = no
+}
+"""),
+    *plugin("another namespace's local list index", None, only=("2.3",), add="""namespace archive {
+  prefix = Archive/
+  separator = /
+  location = mdbox:~/archive:LISTINDEX=/dev/shm/dovecot-listindex/%2.256Nu/%u/archive.list.index
+}
+"""),
+    *plugin("a second name with a location of its own", "same_list_index", only=("2.3",), edit=[("very_dirty_syncs = yes", "very_dirty_syncs = no")],
+            add="namespace compat {\n  prefix = Compat/\n  separator = /\n  list = no\n  hidden = yes\n  location = mdbox:~/mdbox:LISTINDEX=" + HASH23 + "\n}\n"),
 ]
-
-
-class Backend:
-    def __init__(self, root, store, name, port):
-        self.port = port
-        command = ["unshare", "--uts", "sh", "-c", f'hostname {name}.example.org; exec "$@"', "sh", f"{HERE}/../lib/in-root.sh", root,
-                   "python3", f"{HERE}/agent.py"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.ask("prepare", store)
-
-    def ask(self, *request):
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"{request[0]}: the backend's agent ended")
-        return json.loads(answer)
-
-    def end(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-    def login(self, user):
-        connection = imaplib.IMAP4("127.0.0.1", self.port, timeout=30)
-        connection.login(user, "x")
-        return connection
-
-    def look(self, user, *changes):
-        """What the user sees, and then changes: FOLDER is made if it is new, and gets a mail."""
-        connection = self.login(user)
-        seen = {}
-        for line in connection.list()[1]:
-            folder = line.split(b'"/" ')[-1].decode().strip('"')
-            answer = connection.status(f'"{folder}"', "(MESSAGES)")
-            if answer[0] == "OK":
-                seen[folder] = int(re.search(rb"MESSAGES (\d+)", answer[1][0]).group(1))
-        for folder in changes:
-            if folder not in seen:
-                connection.create(folder)
-            connection.append(folder, None, None, MAIL)
-        connection.logout()
-        return seen
-
-
-def moves(backends, user, case):
-    """From one backend to the next: each shows what was done on those before."""
-    book = {}
-    for number, backend in enumerate(backends):
-        folder = f"{case}-{number}"
-        changes = [folder] + list(book)[:1]
-        seen = backend.look(user, *changes)
-        mine = {key: value for key, value in seen.items() if key.startswith(f"{case}-")}
-        if mine != book:
-            return f"{user} saw {mine} at look {number}, there is {book}"
-        for change in changes:
-            book[change] = book.get(change, 0) + 1
-    return ""
-
-
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
-def run(case, number, version, store, a, b):
-    mails = f"{store}/{number}"
-    os.mkdir(mails)
-    os.chmod(mails, 0o777)
-    text = case.dovecot(version, mails)
-    for backend in (a, b):
-        files = {
-            "/etc/dovecot/dovecot.conf": text,
-            "/etc/dovecot/ports": PORTS % backend.port,
-            "/etc/dovecot/nfs-hostchange.toml": case.own or "migration = false\n",
-        }
-        if case.tmpfiles:
-            files["/etc/tmpfiles.d/list-indexes.conf"] = case.tmpfiles
-        error = backend.ask("begin", files, case.commands(mails))
-        if error:
-            return error
-    error = a.ask("start", a.port)
-    if case.starts == bool(error):
-        return f"expected Dovecot {'to start' if case.starts else 'not to start'}: {error}"
-    if case.fails:
-        # With several logins in one process, the first is good.
-        try:
-            for _ in range(3):
-                a.look(case.users[0])
-            return "logins do not fail although this is critical"
-        except (imaplib.IMAP4.error, OSError):
-            pass
-    for command in case.after:
-        a.ask("shell", command)
-    seen = []
-    for _ in range(12):
-        answer = a.ask("check", list(case.ask))
-        if "error" in answer:
-            return answer["error"]
-        findings = [found for found in answer["findings"] if found["id"] not in IGNORED]
-        seen.append([(found["id"], found["severity"]) for found in findings])
-        if not findings:
-            break
-        if len(seen) == 1:
-            ids = {found["id"] for found in findings}
-            if case.finds is None or case.finds not in ids:
-                return f"expected {case.finds}: {json.dumps(findings, indent=1)}"
-            worst = max(findings, key=lambda found: found["severity"] == "critical")
-            if (case.fails or not case.starts) != (worst["severity"] == "critical"):
-                return f"wrong severity: {findings}"
-            if case.only_found:
-                return ""
-        remedied = [found for found in findings if found["command"] or found["file"]]
-        # What a restart mends needs no line.
-        if not remedied and {found["id"] for found in findings} - {"not_running", "not_reloaded"}:
-            return f"no remedy: {findings}"
-        for finding in remedied[:1]:
-            # b does not run yet.
-            for backend in (a,) if "doveadm" in (finding["command"] or "") else (a, b):
-                error = backend.ask("apply", finding)
-                if error:
-                    return f"{finding}: {error}"
-        a.ask("boot")
-        a.ask("start", a.port)
-    else:
-        return f"never silent: {seen} {json.dumps(findings, indent=1)}"
-    if case.finds is not None and len(seen) == 1:
-        return f"{case.finds} is not found"
-    for backend in (a, b):
-        backend.ask("boot")
-        error = backend.ask("start", backend.port)
-        if error:
-            return f"Dovecot does not start after all remedies: {error}"
-    for user, rounds in zip(case.users, (5, 3)):
-        error = moves((a, b, a, b, a)[:rounds], user, f"c{number}")
-        if error:
-            return f"after all remedies: {error}\n{a.ask('log')}"
-    log = a.ask("log")
-    if re.search(r"Panic|Fatal", log):
-        return log
-    files = a.ask("shell", "find /dev/shm -name '*.list.index*' -size +0 | head -3")[1]
-    if not files:
-        return f"nobody has a local list index after all remedies\n{log}"
-    return ""
-
-
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("root")
-    parser.add_argument("work")
-    parser.add_argument("--list", action="store_true")
-    parser.add_argument("--only", default="")
-    options = parser.parse_args()
-    version = "2.4" if options.root == "trixie" else "2.3"
-    cases = [case for case in CASES if case.only in (None, version) and re.search(options.only, f"{case.name} ({case.finds})")]
-    if options.list:
-        print("\n".join(f"{case.name} ({case.finds})" for case in cases))
-        return 0
-    store = f"{options.work}/{options.root}"
-    os.mkdir(store)
-    os.chmod(store, 0o755)
-    os.symlink("../bin", f"{store}/bin")
-    a, b = (Backend(options.root, store, name, free_port()) for name in "ab")
-    failed = 0
-    for number, case in enumerate(cases):
-        # One that fails is run once more, and says so: on a busy machine a Dovecot may be too slow for it.
-        for verdict, place in ("again", number), ("FAIL", number + len(cases)):
-            started = time.time()
-            try:
-                error = run(case, place, version, store, a, b)
-            except (imaplib.IMAP4.error, OSError) as exception:
-                error = f"{type(exception).__name__}: {exception}\n{a.ask('log')}{b.ask('log')}"
-            took = f"({(time.time() - started) * 1000:.0f} ms)"
-            print(f"{verdict if error else 'ok':5} {case.name} ({case.finds}) {took}", flush=True)
-            if error:
-                print("\n".join("      | " + line for line in error.splitlines()[-40:]), flush=True)
-            for backend in (a, b):
-                backend.ask("shell", "mount -o remount,rw,size=1g /dev/shm || umount /dev/shm; ! grep -q hidepid /proc/self/mountinfo || umount /proc")
-            if not error:
-                break
-        failed += bool(error)
-    for backend in (a, b):
-        backend.end()
-    for group in ("/sys/fs/cgroup/nfs-hostchange-check", "/sys/fs/cgroup/memory/nfs-hostchange-check"):
-        if os.path.isdir(group):
-            os.rmdir(group)
-    print(f"{len(cases) - failed} passed, {failed} failed")
-    return int(failed > 0)
-
-
-sys.exit(main())
