@@ -8,7 +8,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -104,8 +104,16 @@ impl Place {
             directory,
         };
         // Whatever cannot be made is not there.
-        let _ = fs::create_dir_all(place.index_path());
+        if place.is_below() {
+            let _ = fs::create_dir_all(place.index_path());
+        }
         place
+    }
+
+    /// INDEX does not climb out of the place. The border refuses one that does; nobody here may touch it.
+    fn is_below(&self) -> bool {
+        let mut parts = self.index_path().components();
+        !parts.any(|part| part == Component::ParentDir)
     }
 
     fn index_path(&self) -> &Path {
@@ -229,8 +237,7 @@ pub fn border(data: &[u8]) {
     let mut parts = data.splitn(5, |&byte| byte == 0);
     let mut part = || parts.next().unwrap_or_default();
     let (index, list_index, prefix, setting, calls) = (part(), part(), part(), part(), part());
-    // A path that climbs is refused, so all of them stay below the place's directory. What is too
-    // long for a name cannot be made.
+    // What is too long for a name cannot be made.
     let place = Place::new("fuzz", index, list_index, prefix);
     let setting = (!setting.is_empty()).then(|| CString::new(setting).unwrap());
     let setting = setting.as_deref();
@@ -241,9 +248,10 @@ pub fn border(data: &[u8]) {
             1 => session.before_change(),
             2 => session.after_change(false),
             3 => session.after_change(true),
-            4 => place.claim_elsewhere(),
+            4 if place.is_below() => place.claim_elsewhere(),
             5 => session.told.forgets.set(call & 8 != 0),
-            6 => drop(fs::remove_dir_all(place.index_path())),
+            6 if place.is_below() => drop(fs::remove_dir_all(place.index_path())),
+            4 | 6 => {}
             _ => {
                 let flag = |bit: u8| call & bit != 0;
                 session.end(flag(64));
