@@ -83,6 +83,7 @@ fn check_without_list_index(given: &[&CStr], inbox: &Namespace) {
         let name = name.strip_prefix(b"SET/").unwrap_or(name);
         name != b"USERDB_KEYS"
             && name != b"MAIL_LOCATION"
+            && name != b"MAIL"
             && name != b"MAILBOX_LIST_INDEX_PREFIX"
             && !name.starts_with(b"NAMESPACE/")
     };
