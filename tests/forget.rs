@@ -6,6 +6,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use common::{HERE, Lab, PREFIX, THERE, mount_tmpfs, names_in, set_owner_and_mode};
 
@@ -64,18 +66,72 @@ fn the_next_login_begins_anew_and_until_then_nothing_else_changes() {
 }
 
 #[test]
-fn a_login_that_is_under_way_records_nothing() {
+fn a_login_that_is_under_way_is_waited_for_and_then_named() {
     let lab = Lab::with_settled_user();
     lab.login_at(THERE).run().assert_vouched();
     // It holds the lock, and has claimed.
     let mut login = lab.login().trace();
     login.run_to_call(libc::SYS_renameat);
     login.complete_call();
-    assert_emptied(&forget(&lab, &[]), 1, 1);
-    login.finish().assert_not_vouched();
-    assert_eq!(lab.record(HERE), None);
-    lab.login().run().assert_vouched();
+    let output = forget(&lab, &[]);
+    assert_eq!(output.status.code(), Some(75), "{output:?}");
+    let complaint = "is locked, by a login or by its owner: try again";
+    assert!(text(&output.stderr).contains(complaint), "{output:?}");
+    // Nothing is taken from it.
+    login.finish().assert_vouched();
     assert!(lab.is_recorded(HERE));
+    assert_emptied(&forget(&lab, &[]), 1, 1);
+}
+
+#[test]
+fn whoever_keeps_locks_keeps_nobody_else_s_record() {
+    let lab = Lab::with_settled_user();
+    let root = lab.list_index(HERE);
+    let root = root.parent().expect("it has one");
+    let locked: Vec<_> = (0..12)
+        .map(|number| {
+            let directory = root.join(format!("a{number}"));
+            fs::create_dir(&directory).expect("root may");
+            let file = File::create(directory.join(".lasthost")).expect("root may");
+            for path in [directory.join(".lasthost"), directory] {
+                set_owner_and_mode(&path, common::OTHER_UID, 0o700);
+            }
+            fs2::FileExt::lock_exclusive(&file).expect("nobody else has it");
+            file
+        })
+        .collect();
+    let began = Instant::now();
+    let output = forget(&lab, &["--json"]);
+    assert!(began.elapsed() < Duration::from_secs(10), "{output:?}");
+    assert_eq!(output.status.code(), Some(75), "{output:?}");
+    assert_eq!(text(&output.stderr).lines().count(), 12, "{output:?}");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let counted = ["users", "emptied", "failed"].map(|name| json[name].as_u64());
+    assert_eq!(counted, [13, 1, 12].map(Some), "{output:?}");
+    assert_eq!(lab.record(HERE), None);
+    assert!(root.join("a0/.lasthost").exists());
+    // One that is let go in time is no failure.
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            thread::sleep(Duration::from_millis(300));
+            common::close(locked);
+        });
+        assert_emptied(&forget(&lab, &[]), 13, 0);
+    });
+}
+
+#[test]
+fn a_link_of_roots_on_the_way_is_named() {
+    let lab = Lab::with_settled_user();
+    let root = lab.list_index(HERE);
+    let root = root.ancestors().nth(2).expect("below /dev/shm");
+    std::os::unix::fs::symlink("/var/elsewhere", root.join("elsewhere")).expect("root may");
+    let output = forget(&lab, &[]);
+    assert_eq!(output.status.code(), Some(65), "{output:?}");
+    assert!(
+        text(&output.stderr).contains("/elsewhere is a symbolic link"),
+        "{output:?}"
+    );
 }
 
 #[test]

@@ -120,6 +120,24 @@ fn a_path_that_is_not_utf8_comes_in_hexadecimal_digits_too() {
 }
 
 #[test]
+fn names_that_mislead_on_a_terminal_are_escaped_as_json_does_it() {
+    let scratch = Scratch::new();
+    let root = scratch.hash_directory("root");
+    let name = "evil\u{202e}moc\u{7f}\u{9b}\u{feff}";
+    user_directory(&root.join(name), ALICE, DAY);
+    let path = root.to_str().expect("UTF-8");
+    let run = scratch.run(["status", "--json", "--below", path]);
+    assert!(run.stdout.is_ascii(), "{run:?}");
+    let biggest = &json(&run)["biggest"][0]["list_index_dir"];
+    assert!(biggest.as_str().expect("text").ends_with(name));
+    let field = format!("mail=mdbox:/x/{name}:LISTINDEX=/y/{name}/d");
+    let run = scratch.run(["locate", "--json", "--user", "x", "--field", &field]);
+    assert!(run.stdout.is_ascii(), "{run:?}");
+    let directory = &json(&run)["list_index_dir"];
+    assert_eq!(directory.as_str(), Some(&*format!("/y/{name}")), "{run:?}");
+}
+
+#[test]
 fn prometheus_reads_the_totals() {
     let scratch = Scratch::new();
     let root = scratch.hash_directory("back\\slash \"quote\"\nline");
@@ -170,5 +188,5 @@ fn prometheus_reads_the_totals() {
         assert_eq!(value, expected, "{name}");
         assert!(names.insert(name), "{name} comes twice");
     }
-    assert_eq!(names.len(), 10, "{names:?}");
+    assert_eq!(names.len(), 11, "{names:?}");
 }

@@ -23,7 +23,7 @@ use nix::unistd::mkfifo;
 
 use common::record;
 use common::scratch::{
-    ALICE, DAY, MALLORY, Run, Scratch, give, is_root, set_age, snapshot, user_directory,
+    ALICE, DAY, MALLORY, Run, Scratch, give, is_cleaned, is_root, set_age, snapshot, user_directory,
 };
 
 const OLD: Duration = Duration::from_secs(7 * 86_400 + 60);
@@ -361,7 +361,7 @@ fn a_hostile_owner_harms_nobody_but_himself() {
                 assert!(!run.stderr.contains("panicked"), "{run:?}");
             }
             assert!(!run.stderr.contains("panicked"), "{run:?}");
-            assert!(!old.exists(), "nobody is hidden: {run:?}");
+            assert!(is_cleaned(&old), "nobody is hidden: {run:?}");
             sweeps += 1;
         }
     });

@@ -135,7 +135,7 @@ pub struct Sweep {
     #[command(flatten)]
     pub unused: Unused,
 
-    /// The directory that holds the users' directories, up to four
+    /// The directory that holds the users' directories, up to eight
     /// levels deep, and nothing else: an absolute path
     #[arg(value_name = "ROOT", value_parser = directory(), verbatim_doc_comment)]
     pub root: PathBuf,

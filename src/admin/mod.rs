@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 
 mod check;
 pub mod command_line;
+mod complaints;
 mod locate;
 pub mod output;
 mod room;

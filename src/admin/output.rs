@@ -107,9 +107,11 @@ impl From<&ForgetError> for Exit {
     fn from(error: &ForgetError) -> Self {
         match error {
             ForgetError::Clean(error) => error.into(),
-            ForgetError::TooDeep(_) | ForgetError::Mounted(_) | ForgetError::Doubtful(_) => {
-                Self::Data
-            }
+            ForgetError::Locked(_) => Self::TryAgain,
+            ForgetError::TooDeep(_)
+            | ForgetError::Mounted(_)
+            | ForgetError::Doubtful(_)
+            | ForgetError::Link(_) => Self::Data,
         }
     }
 }
@@ -120,7 +122,7 @@ impl From<&CleanError> for Exit {
             CleanError::Directory(error) => error.into(),
             CleanError::Network(_)
             | CleanError::Index(_)
-            | CleanError::Store(_)
+            | CleanError::Store(..)
             | CleanError::OfRoot(_) => Self::Permission,
             CleanError::Refused(..) => Self::System,
             CleanError::Lock(error) => match error {
@@ -135,7 +137,8 @@ impl From<&CleanError> for Exit {
                     Self::from(*errno)
                 }
             },
-            CleanError::Sign(SignError::NotAFile(_)) => Self::Data,
+            CleanError::Sign(SignError::NotAFile(_)) | CleanError::TooMany(_) => Self::Data,
+            CleanError::Spoiled(error) => Self::from(&**error),
             CleanError::Sign(SignError::Failed(_, errno)) | CleanError::Lease(_, errno) => {
                 Self::from(*errno)
             }
@@ -149,6 +152,22 @@ static LOST: OnceLock<Errno> = OnceLock::new();
 /// Prints one line to standard output. If that fails, the work goes on, and [`finish`] reports it.
 pub fn say(message: impl fmt::Display) {
     say_as_it_is(&format!("{}\n", one_line(message)));
+}
+
+/// Prints one line of JSON. Characters that mislead on a terminal are escaped as JSON does it.
+pub fn say_json(value: &Value) {
+    let mut line = String::new();
+    // Others than ASCII are in strings only.
+    for character in value.to_string().chars() {
+        if is_misleading(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                line += &format!("\\u{unit:04x}");
+            }
+        } else {
+            line.push(character);
+        }
+    }
+    say_as_it_is(&format!("{line}\n"));
 }
 
 /// Prints text of several lines.

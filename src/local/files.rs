@@ -135,15 +135,15 @@ pub fn delete(lock: &Lock<'_, Exclusive>, prefix: &CStr) -> Result<Size, DeleteE
             SFlag::S_IFDIR => continue,
             _ => return Err(DeleteError::NotAFile(directory.path_of(&name))),
         }
-        delete_file(lock, &name)?;
+        delete_file(directory, &name)?;
         deleted.add(&status);
     }
     Ok(deleted)
 }
 
-/// Deletes one file of the locked directory; one that is gone already is fine.
-pub fn delete_file(lock: &Lock<'_, Exclusive>, name: &CStr) -> Result<(), DeleteError> {
-    let directory = lock.directory();
+/// Deletes one file of a directory that is locked, or whose list index is leased; one that is gone
+/// already is fine.
+pub fn delete_file(directory: &ListIndexDirectory, name: &CStr) -> Result<(), DeleteError> {
     match unlinkat(directory.as_fd(), name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
         Err(errno) => Err(DeleteError::Undeletable(directory.path_of(name), errno)),

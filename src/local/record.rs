@@ -108,14 +108,16 @@ struct Origin {
 
 impl Origin {
     fn of(file: &Attributes, host: HostName) -> Self {
+        let file = Self::file(file);
+        Self { file, host }
+    }
+
+    fn file(file: &Attributes) -> Identity {
         let (seconds, nanoseconds) = file.born();
-        Self {
-            file: Identity {
-                inode: file.inode(),
-                seconds,
-                nanoseconds,
-            },
-            host,
+        Identity {
+            inode: file.inode(),
+            seconds,
+            nanoseconds,
         }
     }
 }
@@ -234,9 +236,15 @@ impl fmt::Display for Content {
 }
 
 impl<K: Kind> Lock<'_, K> {
-    /// What the lock file says. A file that cannot be read says nothing.
+    /// What the lock file says. A file that cannot be read says nothing, nor do records that were not
+    /// written into this very file.
     pub fn content(&self) -> Content {
-        Content::of(self.file())
+        match Content::of(self.file()) {
+            Content::Records(records) if records.origin.file != Origin::file(self.attributes()) => {
+                Content::Nothing
+            }
+            content => content,
+        }
     }
 
     /// The record of the list index called `prefix`, if `host` wrote it into this very file.
@@ -245,13 +253,8 @@ impl<K: Kind> Lock<'_, K> {
         let Content::Records(records) = self.content() else {
             return None;
         };
-        let host = host.unwrap_or(&records.origin.host).clone();
-        let origin = Origin::of(self.attributes(), host);
-        if origin == records.origin {
-            records.get(prefix)
-        } else {
-            None
-        }
+        let is_theirs = host.is_none_or(|host| *host == records.origin.host);
+        records.get(prefix).filter(|_| is_theirs)
     }
 }
 

@@ -45,6 +45,15 @@ impl Leases {
         Self(())
     }
 
+    /// Ignores for good what would stop this process from a terminal, too, so that nobody waits for a
+    /// lease that it keeps.
+    pub fn prepare_to_keep() -> Self {
+        for signal in [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {
+            ignore_for_good(signal);
+        }
+        Self::prepare()
+    }
+
     /// Takes a lease on `file`, so that nobody else has it open until it is dropped; `None` if somebody
     /// has. Whoever opens it waits until then, at most /proc/sys/fs/lease-break-time.
     ///

@@ -107,6 +107,11 @@ impl Attributes {
         UserId(self.0.stx_uid)
     }
 
+    /// Who may do what with it.
+    pub fn mode(&self) -> u32 {
+        u32::from(self.0.stx_mode) & 0o7777
+    }
+
     /// How many names it has.
     pub fn links(&self) -> u32 {
         self.0.stx_nlink
@@ -140,14 +145,14 @@ impl Attributes {
         self.file_type() == libc::S_IFREG
     }
 
-    /// Whether it is a directory.
-    pub fn is_directory(&self) -> bool {
-        self.file_type() == libc::S_IFDIR
-    }
-
     /// Whether it is a symbolic link.
     pub fn is_symbolic_link(&self) -> bool {
         self.file_type() == libc::S_IFLNK
+    }
+
+    /// Whether it is a directory.
+    pub fn is_directory(&self) -> bool {
+        self.file_type() == libc::S_IFDIR
     }
 
     fn file_type(&self) -> u32 {

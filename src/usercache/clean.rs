@@ -1,6 +1,6 @@
 //! Cleaning one user's directory.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -11,13 +11,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
-use nix::unistd::{UnlinkatFlags, Whence, lseek, unlinkat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::local::directory::{
-    DirectoryError, ListIndexDirectory, is_roots_own, open_without_links,
-};
+use crate::local::directory::{DirectoryError, ListIndexDirectory, open_without_links};
 use crate::local::files::{self, DeleteError, Size, belongs};
-use crate::local::lock::{Deadline, Exclusive, Lock, LockError};
+use crate::local::lock::{Lock, LockError};
 use crate::local::record::Content;
 use crate::local::sign::{self, SignError};
 use crate::names::{LOCK_FILE, SIGN_FILE};
@@ -63,6 +61,8 @@ pub enum Outcome {
 pub enum Directory {
     /// It was empty, and is removed.
     Removed,
+    /// It is left: others could take its place, and would learn what Dovecot writes into it.
+    Stays,
     /// There is more in it, which is not ours.
     NotEmpty,
     /// It is empty, but may not be removed.
@@ -78,8 +78,8 @@ pub enum CleanError {
     Network(PathBuf),
     /// It is some user's INDEX: the claim is in it.
     Index(PathBuf),
-    /// It holds mail, or indexes beside it.
-    Store(PathBuf),
+    /// It holds mail, or indexes beside it, as this name in it shows.
+    Store(PathBuf, CString),
     /// It belongs to root, and no list index does.
     OfRoot(PathBuf),
     /// The kernel refused root the owner's rights.
@@ -92,6 +92,10 @@ pub enum CleanError {
     Delete(DeleteError),
     /// It is not known whether a session has the file open.
     Lease(PathBuf, Errno),
+    /// It has more list indexes than any user.
+    TooMany(PathBuf),
+    /// Its owner has done this to it. It harms nobody else.
+    Spoiled(Box<CleanError>),
 }
 
 impl fmt::Display for CleanError {
@@ -108,10 +112,11 @@ impl fmt::Display for CleanError {
                 "{} is an INDEX directory (its .lasthost is a claim), not a LISTINDEX",
                 path.display()
             ),
-            Self::Store(path) => write!(
+            Self::Store(path, sign) => write!(
                 f,
-                "{} holds mail or its indexes: it is no LISTINDEX",
-                path.display()
+                "{} is no LISTINDEX: it holds {}, as mail stores and INDEX do",
+                path.display(),
+                sign.to_string_lossy()
             ),
             Self::OfRoot(path) => {
                 write!(
@@ -135,11 +140,63 @@ impl fmt::Display for CleanError {
                 path.display(),
                 errno.desc()
             ),
+            Self::TooMany(path) => write!(
+                f,
+                "{} holds more than {MOST_LOGS} logs of list indexes",
+                path.display()
+            ),
+            Self::Spoiled(error) => error.fmt(f),
         }
     }
 }
 
 impl std::error::Error for CleanError {}
+
+impl CleanError {
+    /// Whether the owner of `directory` can have brought it about there.
+    fn is_owners_doing(&self, directory: &ListIndexDirectory) -> bool {
+        match self {
+            Self::Index(_)
+            | Self::Store(..)
+            | Self::TooMany(_)
+            | Self::Lock(LockError::NotAFile(_))
+            | Self::Sign(SignError::NotAFile(_))
+            | Self::Delete(DeleteError::NotAFile(_)) => true,
+            Self::Lock(LockError::Failed(path, errno))
+            | Self::Sign(SignError::Failed(path, errno))
+            | Self::Delete(
+                DeleteError::Unreadable(path, errno) | DeleteError::Undeletable(path, errno),
+            )
+            | Self::Lease(path, errno) => match errno {
+                // A lease, something mounted, something else under the name.
+                Errno::EAGAIN
+                | Errno::EBUSY
+                | Errno::EISDIR
+                | Errno::ELOOP
+                | Errno::ENOTDIR
+                | Errno::ENXIO
+                | Errno::EXDEV => true,
+                // Rules of the system (SELinux, a service's unit) keep out everybody alike.
+                Errno::EACCES | Errno::EPERM => is_closed(directory, path),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+}
+
+/// Whether the owner of `directory` has no right to use it, or the file at `path` in it.
+fn is_closed(directory: &ListIndexDirectory, path: &Path) -> bool {
+    let is_own = |attributes: nix::Result<Attributes>, rights: u32| {
+        attributes.is_ok_and(|attributes| {
+            attributes.owner() == directory.owner() && attributes.mode() & rights == rights
+        })
+    };
+    let file = path.strip_prefix(directory.path()).unwrap_or(path);
+    let file = CString::new(file.as_os_str().as_bytes()).unwrap_or_default();
+    !is_own(Attributes::of_local(directory.as_fd()), 0o700)
+        || !file.is_empty() && !is_own(Attributes::known(directory.as_fd(), &file), 0o600)
+}
 
 impl From<DirectoryError> for CleanError {
     fn from(error: DirectoryError) -> Self {
@@ -165,10 +222,15 @@ impl From<DeleteError> for CleanError {
     }
 }
 
+/// So many logs of list indexes may be in a directory: a thread has all of them open at once.
+const MOST_LOGS: usize = 64;
+
 /// Looks at users' directories.
 #[derive(Debug)]
 pub struct Surveyor {
     leases: Leases,
+    /// Leases are kept for as long as what was found out must stay true.
+    keeps: bool,
     entries: Entries,
 }
 
@@ -179,24 +241,36 @@ pub struct Survey {
     pub size: Size,
     /// When one of them was last written.
     pub last_written: SystemTime,
-    /// Whether a session has one of them open. If not, nobody opens it while this lives.
+    /// Whether a session has one of them open. If not, and the surveyor keeps leases, nobody opens it
+    /// while this lives.
     pub is_in_use: bool,
     /// Whether there is a sign of sessions without list index.
     pub has_sign: bool,
-    /// Whether there is something else that a mail store or an INDEX has.
-    is_store: bool,
     has_directory: bool,
+    /// A name that shows that it holds mail or the indexes beside it.
+    of_store: Option<CString>,
     names: Vec<CString>,
     /// Of the files that whoever uses the list index has open.
     leases: Vec<Lease>,
 }
 
 impl Surveyor {
-    /// The one of this thread.
+    /// One that only looks.
     #[must_use]
     pub fn prepare() -> Self {
         Self {
             leases: Leases::prepare(),
+            keeps: false,
+            entries: Entries::default(),
+        }
+    }
+
+    /// The one of a thread that cleans. The process cannot be stopped from the terminal any more
+    /// (Ctrl-Z): whoever opens a leased file would wait.
+    fn prepare_to_clean() -> Self {
+        Self {
+            leases: Leases::prepare_to_keep(),
+            keeps: true,
             entries: Entries::default(),
         }
     }
@@ -213,15 +287,28 @@ impl Surveyor {
         prefix: &CStr,
         content: &Content,
     ) -> Result<Survey, CleanError> {
+        self.survey_if(directory, prefix, content, is_log)
+    }
+
+    /// Asks only of files that `is_asked` whether somebody has them open.
+    fn survey_if(
+        &mut self,
+        directory: &ListIndexDirectory,
+        prefix: &CStr,
+        content: &Content,
+        is_asked: fn(&CStr) -> bool,
+    ) -> Result<Survey, CleanError> {
         let unreadable = |errno| DeleteError::Unreadable(directory.path().to_owned(), errno);
         let has_sign = Cell::new(false);
-        let is_store = Cell::new(false);
         let has_directory = Cell::new(false);
+        let of_store = RefCell::new(None);
         let is_ours = |name: &CStr, entry_type| {
-            has_sign.set(has_sign.get() || name == SIGN_FILE);
-            is_store.set(is_store.get() || store::is_of_store(name.to_bytes()));
+            if store::is_of_store(name.to_bytes()) {
+                of_store.replace(Some(name.to_owned()));
+            }
             let may_be_one = matches!(entry_type, EntryType::Directory | EntryType::Unknown);
             has_directory.set(has_directory.get() || may_be_one);
+            has_sign.set(has_sign.get() || name == SIGN_FILE);
             let listed = belongs(name.to_bytes(), prefix.to_bytes()) || content.lists(name);
             listed && name != LOCK_FILE
         };
@@ -231,15 +318,15 @@ impl Surveyor {
             last_written: UNIX_EPOCH,
             is_in_use: false,
             has_sign: false,
-            is_store: false,
             has_directory: false,
+            of_store: None,
             names: Vec::new(),
             leases: Vec::new(),
         };
         let names = names.map_err(unreadable)?;
         survey.has_sign = has_sign.get();
-        survey.is_store = is_store.get();
         survey.has_directory = has_directory.get();
+        survey.of_store = of_store.take();
         for (name, entry_type) in names {
             match entry_type {
                 EntryType::Directory => continue,
@@ -248,30 +335,34 @@ impl Surveyor {
                 }
                 EntryType::File | EntryType::Unknown => {}
             }
-            match self.look_at(directory, &name, &mut survey) {
+            match self.look_at(directory, &name, is_asked(&name), &mut survey) {
                 Ok(()) => survey.names.push(name),
                 Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(CleanError::Lease(directory.path_of(&name), errno)),
             }
+            if survey.leases.len() > MOST_LOGS {
+                return Err(CleanError::TooMany(directory.path().to_owned()));
+            }
         }
+        // Nobody begins to use the list index before he has the log, so that goes last.
+        survey.names.sort_by_key(|name| is_log(name));
         Ok(survey)
     }
 
-    /// Whoever uses a list index has its `.log` open, or after a rotation `.log.2`.
     fn look_at(
         &self,
         directory: &ListIndexDirectory,
         name: &CStr,
+        is_asked: bool,
         survey: &mut Survey,
     ) -> nix::Result<()> {
-        let is_log = [&b".log"[..], b".log.2"]
-            .iter()
-            .any(|suffix| name.to_bytes().ends_with(suffix));
-        let attributes = if is_log {
+        let attributes = if is_asked {
             match self.lease(directory, name)? {
                 Some(lease) => {
                     let attributes = lease.attributes()?;
-                    survey.leases.push(lease);
+                    if self.keeps {
+                        survey.leases.push(lease);
+                    }
                     attributes
                 }
                 None => {
@@ -317,22 +408,22 @@ impl Survey {
     /// That it is a cache, where no record says so.
     fn confirm_cache(&self, directory: &ListIndexDirectory) -> Result<(), CleanError> {
         let path = || directory.path().to_owned();
-        let is_map = match self.has_directory {
+        let below = match self.has_directory {
             true => store::sign_of_map(directory.as_fd())
-                .map(|sign| sign.is_some())
                 .map_err(|errno| DeleteError::Unreadable(path(), errno))?,
-            false => false,
+            false => None,
         };
-        if self.is_store || is_map {
-            return Err(CleanError::Store(path()));
+        match self.of_store.clone().or(below) {
+            Some(sign) => Err(CleanError::Store(path(), sign)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    fn delete(&self, lock: &Lock<'_, Exclusive>) -> Result<(), DeleteError> {
+    /// Under the directory's lock, or with a lease on each file.
+    fn delete(&self, directory: &ListIndexDirectory) -> Result<(), DeleteError> {
         self.names
             .iter()
-            .try_for_each(|name| files::delete_file(lock, name))
+            .try_for_each(|name| files::delete_file(directory, name))
     }
 
     /// What keeps the list index from being deleted, if the user was last seen then.
@@ -375,14 +466,15 @@ impl Rights {
     /// Does `work` in `directory` with its owner's rights.
     ///
     /// # Errors
-    /// If the kernel refuses them, the directory is root's, or the work fails.
+    /// If they cannot be had, it is root's, or the work fails: [`CleanError::Spoiled`] if the owner
+    /// himself stands in the way.
     pub fn of_owner<T>(
         &self,
         directory: &ListIndexDirectory,
         work: impl FnOnce() -> Result<T, CleanError>,
     ) -> Result<T, CleanError> {
         let (owner, path) = (directory.owner(), || directory.path().to_owned());
-        match &self.root {
+        let done = match &self.root {
             Some(_) if owner == UserId(0) => Err(CleanError::OfRoot(path())),
             Some(root) => root
                 .work_as(owner, work)
@@ -391,7 +483,11 @@ impl Rights {
                 Err(DirectoryError::ForeignOwner(path(), owner, self.user).into())
             }
             None => work(),
-        }
+        };
+        done.map_err(|error| match error.is_owners_doing(directory) {
+            true => CleanError::Spoiled(Box::new(error)),
+            false => error,
+        })
     }
 }
 
@@ -409,7 +505,7 @@ impl<'a> Cleaner<'a> {
         Ok(Cleaner {
             rules,
             rights: Rights::new()?,
-            surveyor: Surveyor::prepare(),
+            surveyor: Surveyor::prepare_to_clean(),
         })
     }
 
@@ -419,75 +515,68 @@ impl<'a> Cleaner<'a> {
     /// If it cannot be cleaned, or not completely; a record that is left is empty then.
     pub fn clean(&mut self, path: &Path) -> Result<Outcome, CleanError> {
         let unusable = |errno| DirectoryError::Unusable(path.to_owned(), errno);
-        let parts = path.parent().zip(path.file_name());
-        let (parent, name) = parts.ok_or_else(|| unusable(Errno::EINVAL))?;
-        let name = CString::new(name.as_bytes()).map_err(|_| unusable(Errno::EINVAL))?;
-        let parent = open_without_links(parent)?;
-        let directory = ListIndexDirectory::open_in(&parent, &name, path.to_owned())?;
-        match FileSystem::of(directory.as_fd()).map_err(unusable)? {
-            FileSystem::Network => Err(CleanError::Network(path.to_owned())),
-            FileSystem::Memory | FileSystem::Disk => self.clean_in(&parent, &name, &directory),
+        let (parent, name, directory) = open(path)?;
+        if FileSystem::of(directory.as_fd()).map_err(unusable)? == FileSystem::Network {
+            return Err(CleanError::Network(path.to_owned()));
         }
+        let around = Attributes::of_local(&parent).map_err(unusable)?;
+        let is_owners = around.owner() == directory.owner() && around.mode() & 0o022 == 0;
+        self.clean_in(&directory, is_owners.then_some((&parent, &name)))
     }
 
-    /// Cleans `directory`, which is called `name` in `parent`.
+    /// Cleans `directory`. If it can be `removed_from` somewhere, under a name there, nobody but its
+    /// owner can make it again.
     ///
     /// # Errors
     /// As [`Cleaner::clean`].
     pub fn clean_in(
         &mut self,
-        parent: &OwnedFd,
-        name: &CStr,
         directory: &ListIndexDirectory,
+        removed_from: Option<(&OwnedFd, &CStr)>,
     ) -> Result<Outcome, CleanError> {
-        let remove_directory = || unlinkat(parent, name, UnlinkatFlags::RemoveDir);
         let (rules, surveyor) = (self.rules, &mut self.surveyor);
-        let clean = || clean_as_owner(directory, rules, surveyor, remove_directory);
-        match self.rights.of_owner(directory, clean) {
-            // Where root made the user's directory, it takes root to remove it.
-            Ok(Outcome::Cleaned(size, Directory::Kept(Errno::EACCES | Errno::EPERM)))
-                if self.rights.root.is_some() && is_roots_own(parent).unwrap_or(false) =>
-            {
-                Ok(Outcome::Cleaned(size, remove_directory().into()))
-            }
-            outcome => outcome,
-        }
+        self.rights.of_owner(directory, || {
+            let outcome = clean_as_owner(directory, rules, surveyor)?;
+            Ok(match (outcome, removed_from) {
+                (Outcome::Cleaned(size, _), Some((parent, name))) => {
+                    let removed = unlinkat(parent, name, UnlinkatFlags::RemoveDir);
+                    Outcome::Cleaned(size, removed.into())
+                }
+                (outcome, _) => outcome,
+            })
+        })
     }
+}
+
+/// Opens the directory `path` (absolute) for listing, and the one that it is in; and its name there.
+///
+/// # Errors
+/// As [`ListIndexDirectory::open_in`].
+pub fn open(path: &Path) -> Result<(OwnedFd, CString, ListIndexDirectory), DirectoryError> {
+    let unusable = |errno| DirectoryError::Unusable(path.to_owned(), errno);
+    let parts = path.parent().zip(path.file_name());
+    let (parent, name) = parts.ok_or_else(|| unusable(Errno::EINVAL))?;
+    let name = CString::new(name.as_bytes()).map_err(|_| unusable(Errno::EINVAL))?;
+    let parent = open_without_links(parent)?;
+    let directory = ListIndexDirectory::open_in(&parent, &name, path.to_owned())?;
+    Ok((parent, name, directory))
+}
+
+/// Whoever uses a list index has its `.log` open, or after a rotation `.log.2`.
+fn is_log(name: &CStr) -> bool {
+    let name = name.to_bytes();
+    name.ends_with(b".log") || name.ends_with(b".log.2")
 }
 
 fn clean_as_owner(
     directory: &ListIndexDirectory,
     rules: &Rules,
     surveyor: &mut Surveyor,
-    remove_directory: impl FnOnce() -> nix::Result<()>,
 ) -> Result<Outcome, CleanError> {
-    let mut survey = |content: &Content| surveyor.survey(directory, &rules.prefix, content);
-    let (lock, last_login) = match Lock::acquire_existing(directory) {
-        Ok(lock) => {
-            let last_login = last_login(lock.attributes());
-            (lock, Some(last_login))
-        }
+    let lock = match Lock::acquire_existing(directory) {
+        Ok(lock) => lock,
         Err(LockError::TimedOut(_)) => return Ok(Outcome::LoggingIn),
-        Err(LockError::Missing(_)) => {
-            // He never logged in. A lock is made only in order to delete something.
-            let survey = survey(&Content::Nothing)?;
-            if survey.is_empty() {
-                return Ok(Outcome::Nothing);
-            }
-            survey.confirm_cache(directory)?;
-            if let Some(outcome) = survey.spared(None, survey.has_open_session(directory), rules) {
-                return Ok(outcome);
-            }
-            // It has been listed to its end.
-            let rewound = lseek(directory.as_fd(), 0, Whence::SeekSet);
-            rewound.map_err(|errno| DeleteError::Unreadable(directory.path().to_owned(), errno))?;
-            match Lock::acquire(directory, &Deadline::after(Duration::ZERO)) {
-                Ok(lock) => (lock, None),
-                Err(LockError::TimedOut(_)) => return Ok(Outcome::LoggingIn),
-                Err(LockError::DirectoryGone(_)) => return Ok(Outcome::Nothing),
-                Err(error) => return Err(error.into()),
-            }
-        }
+        Err(LockError::Missing(_)) => return clean_without_lock(directory, rules, surveyor),
         Err(error) => return Err(error.into()),
     };
     // From here on no login can come in between.
@@ -495,31 +584,61 @@ fn clean_as_owner(
     if content == Content::Claim {
         return Err(CleanError::Index(directory.path().to_owned()));
     }
-    let survey = survey(&content)?;
-    if content == Content::Nothing && last_login.is_some() {
+    let survey = surveyor.survey(directory, &rules.prefix, &content)?;
+    if content == Content::Nothing {
         survey.confirm_cache(directory)?;
     }
     // Who removes the sign learns whether there is such a session.
     let session_open = rules.dry_run && survey.has_open_session(directory);
-    let mut spared = survey.spared(last_login, session_open, rules);
-    if spared.is_none() && survey.has_sign && !sign::remove(directory)? {
-        spared = Some(Outcome::InUse);
-    }
-    if let Some(outcome) = spared {
-        if last_login.is_none() && lock.attributes().size() == 0 {
-            lock.remove()?;
-        }
+    let last_login = last_login(lock.attributes());
+    if let Some(outcome) = survey.spared(Some(last_login), session_open, rules) {
         return Ok(outcome);
+    }
+    if survey.has_sign && !sign::remove(directory)? {
+        return Ok(Outcome::InUse);
     }
     // The record first and the lock file last: should this process be killed in between, then
     // nothing vouches for what is left of the list index.
     lock.empty_records()?;
-    survey.delete(&lock)?;
+    survey.delete(directory)?;
     let size = survey.size;
     // With its leases: whoever waits for the log need not wait for the rest.
     drop(survey);
     lock.remove()?;
-    Ok(Outcome::Cleaned(size, remove_directory().into()))
+    Ok(Outcome::Cleaned(size, Directory::Stays))
+}
+
+/// Cleans the directory of a user who never logged in here, only got mail.
+///
+/// There is nothing that vouches for the list index, and the leases do what the lock would. No lock
+/// file is made: that takes an inode, and that there is none may be why somebody sweeps.
+fn clean_without_lock(
+    directory: &ListIndexDirectory,
+    rules: &Rules,
+    surveyor: &mut Surveyor,
+) -> Result<Outcome, CleanError> {
+    let survey = surveyor.survey_if(directory, &rules.prefix, &Content::Nothing, |_| true)?;
+    if survey.is_empty() && !survey.has_sign {
+        return Ok(Outcome::Nothing);
+    }
+    survey.confirm_cache(directory)?;
+    if let Some(outcome) = survey.spared(None, survey.has_open_session(directory), rules) {
+        return Ok(outcome);
+    }
+    // A login that looked whether somebody has the list index open before the leases were taken has made
+    // its lock file before that. One that comes later finds it open, and does not touch it.
+    match Attributes::known(directory.as_fd(), LOCK_FILE) {
+        Err(Errno::ENOENT) => {}
+        Ok(_) => return Ok(Outcome::LoggingIn),
+        Err(errno) => {
+            return Err(DeleteError::Unreadable(directory.path().to_owned(), errno).into());
+        }
+    }
+    if survey.has_sign && !sign::remove(directory)? {
+        return Ok(Outcome::InUse);
+    }
+    survey.delete(directory)?;
+    Ok(Outcome::Cleaned(survey.size, Directory::Stays))
 }
 
 impl From<nix::Result<()>> for Directory {

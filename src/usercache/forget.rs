@@ -3,7 +3,7 @@
 //! Unlike a sweep, this must miss none: what it leaves is trusted. So it looks for lock files in every
 //! directory, the root and users' own included, and whatever it does not enter or believe is a failure.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -14,18 +14,20 @@ use nix::errno::Errno;
 use nix::sys::stat::futimens;
 use nix::sys::time::TimeSpec;
 
-use crate::local::directory::{DirectoryError, ListIndexDirectory};
-use crate::local::lock::{self, Deadline, Exclusive, Lock, LockError};
+use crate::local::directory::{DirectoryError, ListIndexDirectory, is_roots_own};
+use crate::local::lock::{Deadline, Exclusive, Lock, LockError};
 use crate::local::record::Content;
 use crate::names::LOCK_FILE;
+use crate::system::credentials::UserId;
 use crate::system::entries::{Entries, EntryType, open_directory};
 use crate::system::statx::Attributes;
 
-use super::clean::{CleanError, Rights};
+use super::clean::{self, CleanError, Rights};
 use super::tree::Tree;
 
-/// A login that holds the lock for longer than this loses it, and what it records with it.
+/// How long to wait for logins that are under way, all of them together.
 const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Deeper than anybody's list index.
 const DEEPEST: usize = 16;
@@ -52,6 +54,10 @@ pub enum ForgetError {
     Mounted(PathBuf),
     /// Nobody knows whose this lock file is.
     Doubtful(PathBuf),
+    /// Somebody holds its lock.
+    Locked(PathBuf),
+    /// It leads somewhere else.
+    Link(PathBuf),
 }
 
 impl fmt::Display for ForgetError {
@@ -69,6 +75,16 @@ impl fmt::Display for ForgetError {
             Self::Doubtful(path) => write!(
                 f,
                 "{} has a second name, or does not belong to the user whose directory it is in: remove it",
+                path.display()
+            ),
+            ForgetError::Locked(path) => write!(
+                f,
+                "{} is locked, by a login or by its owner: try again",
+                path.display()
+            ),
+            ForgetError::Link(path) => write!(
+                f,
+                "{} is a symbolic link of root's: name the directory that it leads to",
                 path.display()
             ),
         }
@@ -92,11 +108,12 @@ impl From<DirectoryError> for ForgetError {
 ///
 /// # Errors
 /// If root may not give up its groups.
-pub fn forget(tree: &Tree, report: &dyn Fn(&ForgetError)) -> nix::Result<Totals> {
+pub fn forget(tree: &Tree, report: &mut dyn FnMut(&ForgetError)) -> nix::Result<Totals> {
     let mut forgetter = Forgetter {
         rights: Rights::new()?,
         device: tree.device(),
         totals: Totals::default(),
+        locked: Vec::new(),
         report,
     };
     let (root, path) = tree.root();
@@ -104,6 +121,7 @@ pub fn forget(tree: &Tree, report: &dyn Fn(&ForgetError)) -> nix::Result<Totals>
         Ok(root) => forgetter.visit(root, path, 0),
         Err(errno) => forgetter.fail(DirectoryError::Unusable(path.to_owned(), errno)),
     }
+    forgetter.wait();
     Ok(forgetter.totals)
 }
 
@@ -112,7 +130,9 @@ struct Forgetter<'a> {
     /// The file system of the root.
     device: (u32, u32),
     totals: Totals,
-    report: &'a dyn Fn(&ForgetError),
+    /// Directories that somebody holds the lock of.
+    locked: Vec<PathBuf>,
+    report: &'a mut dyn FnMut(&ForgetError),
 }
 
 impl Forgetter<'_> {
@@ -134,8 +154,8 @@ impl Forgetter<'_> {
         };
         let directory = ListIndexDirectory::opened(directory, owner, path.to_owned());
         match Attributes::known(directory.as_fd(), LOCK_FILE) {
-            // A login cannot use anything else.
-            Ok(file) if !file.is_regular() => {}
+            // A login cannot use anything else, and nothing that is root's.
+            Ok(file) if !file.is_regular() || owner == UserId(0) => {}
             Ok(file) if file.links() == 1 && file.owner() == owner && !file.is_mount_point() => {
                 self.forget(&directory);
             }
@@ -152,13 +172,17 @@ impl Forgetter<'_> {
                 Err(errno) => return self.fail(unusable(errno)),
             }
             for (name, entry_type) in entries.iter() {
-                if !matches!(entry_type, EntryType::Directory | EntryType::Unknown) {
+                if entry_type == EntryType::File {
                     continue;
                 }
                 let path = path.join(OsStr::from_bytes(name.to_bytes()));
                 match open_directory(directory.as_fd(), name) {
                     Ok(_) if depth == DEEPEST => self.fail(ForgetError::TooDeep(path)),
                     Ok(below) => self.visit(below, &path, depth + 1),
+                    // Logins follow such links.
+                    Err(Errno::ELOOP | Errno::ENOTDIR) if leads_on(&directory, name) => {
+                        self.fail(ForgetError::Link(path));
+                    }
                     // It is gone, or no directory.
                     Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
                     Err(Errno::EXDEV) => self.fail(ForgetError::Mounted(path)),
@@ -170,41 +194,63 @@ impl Forgetter<'_> {
 
     fn forget(&mut self, directory: &ListIndexDirectory) {
         match self.rights.of_owner(directory, || empty(directory)) {
-            // Somebody has just cleaned it; or it is root's, where no login records anything.
-            Err(
-                CleanError::Lock(LockError::Missing(_) | LockError::DirectoryGone(_))
-                | CleanError::OfRoot(_),
-            ) => return,
-            Ok(emptied) => self.totals.emptied += u64::from(emptied),
-            Err(error) => self.fail(error),
-        }
-        self.totals.users += 1;
-    }
-}
-
-/// A login that comes now finds no record, one that is under way records nothing, and one that was
-/// vouched for before is over.
-fn empty(directory: &ListIndexDirectory) -> Result<bool, CleanError> {
-    let deadline = Deadline::after(PATIENCE);
-    loop {
-        match Lock::<Exclusive>::acquire_existing(directory) {
-            Ok(lock) => return Ok(empty_locked(&lock)?),
-            Err(LockError::TimedOut(_)) if deadline.has_passed() => {
-                lock::take_away(directory)?;
-                return Ok(true);
+            // Somebody has just cleaned it.
+            Err(CleanError::Lock(LockError::Missing(_) | LockError::DirectoryGone(_))) => {}
+            // One that is kept must not keep others from being forgotten.
+            Err(CleanError::Lock(LockError::TimedOut(_))) => {
+                self.locked.push(directory.path().to_owned());
             }
-            Err(LockError::TimedOut(_)) => std::thread::sleep(Duration::from_millis(10)),
-            Err(error) => return Err(error.into()),
+            Ok(emptied) => {
+                self.totals.users += 1;
+                self.totals.emptied += u64::from(emptied);
+            }
+            Err(error) => {
+                self.totals.users += 1;
+                self.fail(error);
+            }
+        }
+    }
+
+    /// Goes back to the directories that were locked, until all of them were free or it has been long
+    /// enough. Nothing is taken from whoever keeps a lock: he may be deleting a list index, and whoever
+    /// came after him would lose his own.
+    fn wait(&mut self) {
+        let deadline = Deadline::after(PATIENCE);
+        while !self.locked.is_empty() && !deadline.has_passed() {
+            std::thread::sleep(PAUSE);
+            for path in std::mem::take(&mut self.locked) {
+                if deadline.has_passed() {
+                    self.locked.push(path);
+                    continue;
+                }
+                match clean::open(&path) {
+                    Ok((_, _, directory)) => self.forget(&directory),
+                    Err(DirectoryError::Missing(_)) => {}
+                    Err(error) => self.fail(error),
+                }
+            }
+        }
+        for path in std::mem::take(&mut self.locked) {
+            self.totals.users += 1;
+            self.fail(ForgetError::Locked(path));
         }
     }
 }
 
-fn empty_locked(lock: &Lock<'_, Exclusive>) -> Result<bool, LockError> {
+/// Whether a login would go on through `name`: a link of root's, in a directory of root's own.
+fn leads_on(directory: &ListIndexDirectory, name: &CStr) -> bool {
+    let is_roots_link = Attributes::known(directory.as_fd(), name)
+        .is_ok_and(|link| link.is_symbolic_link() && link.owner() == UserId(0));
+    is_roots_link && is_roots_own(directory.as_fd()).unwrap_or(true)
+}
+
+/// A login that comes now finds no record, and one that was vouched for before is over.
+fn empty(directory: &ListIndexDirectory) -> Result<bool, CleanError> {
+    let lock = Lock::<Exclusive>::acquire_existing(directory)?;
     match lock.content() {
-        Content::Nothing => return Ok(false),
-        // Some user's INDEX, in which this is the claim.
-        Content::Claim => return Ok(false),
         Content::Records(_) => {}
+        Content::Nothing => return Ok(false),
+        Content::Claim => return Err(CleanError::Index(directory.path().to_owned())),
     }
     lock.empty_records()?;
     // The user has not logged in, whatever the time of the last change says to a cleaner.

@@ -25,6 +25,8 @@ pub struct Totals {
     pub logging_in: u64,
     /// Those that could not be cleaned, and directories that could not be searched.
     pub failed: u64,
+    /// Those that their owners kept from being cleaned.
+    pub spoiled: u64,
     /// What was deleted, or would be.
     pub deleted: Size,
     /// Directories that were removed.
@@ -39,6 +41,7 @@ impl Totals {
         self.in_use += other.in_use;
         self.logging_in += other.logging_in;
         self.failed += other.failed;
+        self.spoiled += other.spoiled;
         self.deleted += other.deleted;
         self.directories += other.directories;
     }
@@ -58,6 +61,7 @@ impl Totals {
             Ok(Outcome::Recent(_)) => &mut self.recent,
             Ok(Outcome::InUse) => &mut self.in_use,
             Ok(Outcome::LoggingIn) => &mut self.logging_in,
+            Err(CleanError::Spoiled(_)) => &mut self.spoiled,
             Err(_) => &mut self.failed,
         };
         *counter += 1;
@@ -106,9 +110,9 @@ impl Visitor for Sweeper<'_> {
             self.own.recent += 1;
             return;
         }
-        let (parent, name) = (user.parent(), user.name);
+        let removed_from = user.removable_from();
         let directory = user.open();
-        let outcome = self.cleaner.clean_in(parent, name, &directory);
+        let outcome = self.cleaner.clean_in(&directory, removed_from);
         // If it is gone, somebody else has just cleaned it.
         if outcome != Ok(Outcome::Nothing) {
             self.own.count(&outcome);

@@ -1,9 +1,9 @@
 //! Finding all users' directories below a root.
 //!
 //! A user's directory is one that holds a lock file of its owner's, or a list index of his: who
-//! only gets mail has no lock file. Everything else is a directory on the way, whatever somebody
-//! has put there. Nothing is kept in memory but the entries that are being looked at, one buffer
-//! of them for each thread and level.
+//! only gets mail has no lock file. So may be the root itself, and directories in a user's. Everything
+//! else is a directory on the way, whatever somebody has put there. Nothing is kept in memory but the
+//! entries that are being looked at, one buffer of them for each thread and level.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
@@ -19,7 +19,7 @@ use nix::sys::stat::stat;
 
 use crate::local::directory::{DirectoryError, ListIndexDirectory, open_without_links};
 use crate::local::room::Room;
-use crate::names::LOCK_FILE;
+use crate::names::{LOCK_FILE, SIGN_FILE};
 use crate::system::credentials::UserId;
 use crate::system::entries::{Entries, EntryType, open_directory};
 use crate::system::file_system::FileSystem;
@@ -28,7 +28,7 @@ use crate::system::statx::Attributes;
 use super::last_used::{last_login, last_written};
 
 /// Users' directories are that many levels below the root at the most.
-const DEEPEST: usize = 4;
+const DEEPEST: usize = 8;
 
 /// More threads than this only wait for each other in the kernel.
 const MOST_THREADS: usize = 8;
@@ -80,29 +80,36 @@ pub trait Visitor {
 /// A user's directory.
 #[derive(Debug)]
 pub struct Found<'a> {
-    parent: &'a Searched,
-    /// Its name.
-    pub name: &'a CStr,
+    place: Whereabouts<'a>,
     /// When the user was last seen: when he logged in, or where he never did, when his mail came.
     pub last_seen: SystemTime,
     fd: OwnedFd,
     owner: UserId,
 }
 
-impl<'a> Found<'a> {
-    /// The directory that it is in, open.
-    pub fn parent(&self) -> &'a OwnedFd {
-        &self.parent.fd
-    }
+#[derive(Debug, Clone, Copy)]
+enum Whereabouts<'a> {
+    Root(&'a Searched),
+    In(&'a Searched, &'a CStr),
+}
 
-    /// Its path.
-    pub fn path(&self) -> PathBuf {
-        self.parent.path_of(self.name)
+impl<'a> Found<'a> {
+    /// Where it can be removed from, and its name there, if nobody but its owner can make it again.
+    pub fn removable_from(&self) -> Option<(&'a OwnedFd, &'a CStr)> {
+        match self.place {
+            Whereabouts::In(parent, name) if parent.belongs_to_alone(self.owner) => {
+                Some((&parent.fd, name))
+            }
+            Whereabouts::In(..) | Whereabouts::Root(_) => None,
+        }
     }
 
     /// The directory itself.
     pub fn open(self) -> ListIndexDirectory {
-        let path = self.path();
+        let path = match self.place {
+            Whereabouts::Root(root) => root.path(),
+            Whereabouts::In(parent, name) => parent.path_of(name),
+        };
         ListIndexDirectory::opened(self.fd, self.owner, path)
     }
 }
@@ -111,6 +118,8 @@ impl<'a> Found<'a> {
 #[derive(Debug)]
 pub struct Tree {
     root: Arc<Searched>,
+    /// The root is a user's directory: when he was last seen.
+    user: Option<SystemTime>,
     device: (u32, u32),
     /// What a list index has whenever there is one: who only gets mail has no lock file.
     log: CString,
@@ -140,15 +149,18 @@ impl Tree {
         if FileSystem::of(&fd).map_err(unusable)? == FileSystem::Network {
             return Err(RootError::Network(path.to_owned()));
         }
-        let root = Searched {
-            place: Place::Root(path.to_owned()),
-            owner: attributes.owner(),
+        let user = user_in(&fd, attributes.owner()).map_err(unusable)?;
+        let root = Searched::new(
+            Place::Root(path.to_owned()),
             fd,
-            depth: 0,
-        };
+            &attributes,
+            user.is_some(),
+            0,
+        );
         let log = [prefix.to_bytes(), b".log"].concat();
         Ok(Self {
             root: Arc::new(root),
+            user,
             device: attributes.device(),
             // Made of C strings, so there is no NUL byte in it.
             log: CString::new(log).unwrap_or_default(),
@@ -192,9 +204,9 @@ impl Tree {
         let visitor = &visitor;
         thread::scope(|scope| {
             let others: Vec<_> = (1..processors.min(MOST_THREADS))
-                .map(|_| scope.spawn(move || self.work(work, visitor)))
+                .map(|_| scope.spawn(move || self.work(work, None, visitor)))
                 .collect();
-            let mut result = self.work(work, visitor);
+            let mut result = self.work(work, self.user, visitor);
             for other in others {
                 let ended = other.join();
                 result = result.and(ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
@@ -206,6 +218,7 @@ impl Tree {
     fn work<V: Visitor, E>(
         &self,
         work: &Work,
+        user_in_root: Option<SystemTime>,
         visitor: impl Fn() -> Result<V, E>,
     ) -> Result<(), E> {
         let mut worker = Worker {
@@ -214,6 +227,9 @@ impl Tree {
             work,
             buffers: Default::default(),
         };
+        if let Some(last_seen) = user_in_root {
+            worker.found_on_the_way(&self.root, last_seen);
+        }
         while let Some(held) = work.take() {
             worker.read(&held.directory);
         }
@@ -228,6 +244,10 @@ struct Searched {
     place: Place,
     fd: OwnedFd,
     owner: UserId,
+    /// Nobody but its owner and root can make anything in it.
+    is_private: bool,
+    /// It has been visited as a user's directory.
+    is_users: bool,
     /// How many levels below the root.
     depth: usize,
 }
@@ -240,6 +260,27 @@ enum Place {
 }
 
 impl Searched {
+    fn new(
+        place: Place,
+        fd: OwnedFd,
+        attributes: &Attributes,
+        is_users: bool,
+        depth: usize,
+    ) -> Self {
+        Self {
+            place,
+            fd,
+            owner: attributes.owner(),
+            is_private: attributes.mode() & 0o022 == 0,
+            is_users,
+            depth,
+        }
+    }
+
+    fn belongs_to_alone(&self, owner: UserId) -> bool {
+        self.is_private && self.owner == owner
+    }
+
     fn path(&self) -> PathBuf {
         match &self.place {
             Place::Root(path) => path.clone(),
@@ -283,8 +324,8 @@ impl<V: Visitor> Worker<'_, V> {
                 if directory.depth < DEEPEST {
                     self.look_into(directory, name);
                 }
-            } else if self.tree.log.as_c_str() == name {
-                self.look_at_log(directory, name);
+            } else if !directory.is_users && self.shows_user(directory, name) {
+                self.look_at_file(directory, name);
             }
         }
         self.visitor.pause();
@@ -292,71 +333,73 @@ impl<V: Visitor> Worker<'_, V> {
 
     /// A user's directory with a lock file, or one to be searched.
     fn look_into(&mut self, parent: &Arc<Searched>, name: &CStr) {
-        let opened = open_directory(&parent.fd, name);
-        let looked = opened.and_then(|fd| self.owner_of(&fd, parent).map(|found| (fd, found)));
-        match looked {
-            Ok((fd, Some((owner, last_seen)))) => self.visitor.user(Found {
-                parent,
-                name,
+        let (mut fd, attributes, user) = match open_and_look(parent, name) {
+            Ok(looked) => looked,
+            // It is gone, is no directory any more, or something is mounted there.
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV) => return,
+            Err(errno) => return self.cannot_search(parent.path_of(name), errno),
+        };
+        // A kernel without openat2(2) has crossed a mount point.
+        if attributes.device() != self.tree.device {
+            return;
+        }
+        if let Some(last_seen) = user {
+            self.visitor.user(Found {
+                place: Whereabouts::In(parent, name),
                 last_seen,
                 fd,
-                owner,
-            }),
-            Ok((fd, None)) => match Attributes::of_local(&fd) {
-                // A kernel without openat2(2) has crossed a mount point.
-                Ok(attributes) if attributes.device() != self.tree.device => {}
-                Ok(attributes) => self.search(Arc::new(Searched {
-                    place: Place::In(Arc::clone(parent), name.to_owned()),
-                    fd,
-                    owner: attributes.owner(),
-                    depth: parent.depth + 1,
-                })),
-                Err(errno) => self.cannot_search(parent.path_of(name), errno),
-            },
-            // It is gone, is no directory any more, or something is mounted there.
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV) => {}
-            Err(errno) => self.cannot_search(parent.path_of(name), errno),
+                owner: attributes.owner(),
+            });
+            // Most have no directories in them. (Where the number says nothing, it is another one.)
+            if attributes.links() == 2 {
+                return;
+            }
+            let is_same =
+                |now: &Attributes| now.device_and_inode() == attributes.device_and_inode();
+            fd = match open_and_look(parent, name) {
+                Ok((fd, now, _)) if is_same(&now) => fd,
+                // It has been removed, or another one is there.
+                _ => return,
+            };
+        }
+        self.search(Arc::new(Searched::new(
+            Place::In(Arc::clone(parent), name.to_owned()),
+            fd,
+            &attributes,
+            user.is_some(),
+            parent.depth + 1,
+        )));
+    }
+
+    /// Whether this name, in a directory without a lock file, is that of a user who only gets mail; or
+    /// all that is left of one.
+    fn shows_user(&self, directory: &Searched, name: &CStr) -> bool {
+        let log = self.tree.log.as_c_str();
+        name == log
+            || name == SIGN_FILE
+                && Attributes::known(&directory.fd, log).is_err_and(|errno| errno == Errno::ENOENT)
+    }
+
+    fn look_at_file(&mut self, directory: &Searched, name: &CStr) {
+        match Attributes::known(&directory.fd, name) {
+            Ok(file) if may_be_believed(&file) && file.owner() == directory.owner => {
+                self.found_on_the_way(directory, last_written(&file));
+            }
+            Ok(_) | Err(Errno::ENOENT) => {}
+            Err(errno) => self.cannot_search(directory.path_of(name), errno),
         }
     }
 
-    /// Whose directory this is, and when he last logged in, if the lock file in it says so.
-    ///
-    /// Where everybody may make a directory, everybody may make a lock file too, and who has one uid
-    /// with others may be called like it: nobody below would be looked at any more. So the lock
-    /// file is believed only if it is the directory's owner's, who is not root.
-    fn owner_of(
-        &self,
-        directory: &OwnedFd,
-        parent: &Searched,
-    ) -> nix::Result<Option<(UserId, SystemTime)>> {
-        let lock_file = match Attributes::known(directory, LOCK_FILE) {
-            Ok(lock_file) if may_be_believed(&lock_file) => lock_file,
-            Ok(_) | Err(Errno::ENOENT) => return Ok(None),
-            Err(errno) => return Err(errno),
-        };
-        let owner = lock_file.owner();
-        // Whoever the parent belongs to can hide what is in it anyway, and need not be asked for.
-        let is_owners = owner == parent.owner || Attributes::of_local(directory)?.owner() == owner;
-        Ok(is_owners.then(|| (owner, last_login(&lock_file))))
-    }
-
-    /// The list index of a user without a lock file, who only gets mail.
-    fn look_at_log(&mut self, directory: &Searched, log: &CStr) {
-        let path = || directory.path_of(log);
-        let Place::In(parent, name) = &directory.place else {
-            return;
-        };
-        let log = match Attributes::known(&directory.fd, log) {
-            Ok(log) if may_be_believed(&log) && log.owner() == directory.owner => log,
-            Ok(_) | Err(Errno::ENOENT) => return,
-            Err(errno) => return self.cannot_search(path(), errno),
-        };
+    /// A user's directory that is searched, too.
+    fn found_on_the_way(&mut self, directory: &Searched, last_seen: SystemTime) {
         // This one is being read.
         match open_directory(&directory.fd, c".") {
             Ok(fd) => self.visitor.user(Found {
-                parent,
-                name,
-                last_seen: last_written(&log),
+                place: match &directory.place {
+                    Place::Root(_) => Whereabouts::Root(directory),
+                    Place::In(parent, name) => Whereabouts::In(parent, name),
+                },
+                last_seen,
                 fd,
                 owner: directory.owner,
             }),
@@ -375,6 +418,30 @@ impl<V: Visitor> Worker<'_, V> {
     fn cannot_search(&mut self, path: PathBuf, errno: Errno) {
         self.visitor
             .cannot_search(DirectoryError::Unusable(path, errno));
+    }
+}
+
+/// The directory `name`, what it is, and if it is a user's, when he was last seen.
+fn open_and_look(
+    parent: &Searched,
+    name: &CStr,
+) -> nix::Result<(OwnedFd, Attributes, Option<SystemTime>)> {
+    let fd = open_directory(&parent.fd, name)?;
+    let attributes = Attributes::of_local(&fd)?;
+    let user = user_in(&fd, attributes.owner())?;
+    Ok((fd, attributes, user))
+}
+
+/// When the user last logged in whose directory this is, if the lock file in it says so.
+///
+/// Where everybody may make a directory, everybody may make a lock file too, and who has one uid
+/// with others may be called like it: nobody below would be looked at any more. So the lock
+/// file is believed only if it is the directory's owner's, who is not root.
+fn user_in(directory: &OwnedFd, owner: UserId) -> nix::Result<Option<SystemTime>> {
+    match Attributes::known(directory, LOCK_FILE) {
+        Ok(file) if may_be_believed(&file) && file.owner() == owner => Ok(Some(last_login(&file))),
+        Ok(_) | Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -504,6 +571,8 @@ mod tests {
             place: Place::Root(PathBuf::from("/")),
             fd: File::open("/").expect("there is a root").into(),
             owner: UserId(0),
+            is_private: false,
+            is_users: false,
             depth: 0,
         })
     }

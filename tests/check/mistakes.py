@@ -108,6 +108,7 @@ MISTAKES = [
     *v23("the file's name is forgotten", "file_name", edit=[("/%2.256Nu/%u/dovecot.list.index", "/%2.256Nu/%u")]),
     *v24("the file's name is forgotten", "file_name", edit=[("/%{user}/dovecot.list.index", "/%{user}")]),
     *v23("one directory for all", "one_directory", edit=[("/%2.256Nu/%u/dovecot.list.index", "/dovecot.list.index")]),
+    *v23("one directory for all, and files called like the users", "one_directory", edit=[("/%2.256Nu/%u/dovecot.list.index", "/%u")]),
     *v24("one directory for all", "one_directory",
          edit=[(HASH24, "/dev/shm/dovecot-listindex/dovecot.list.index")]),
     *v23("a list index that is no cache is local", "layout_index",

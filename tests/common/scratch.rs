@@ -139,8 +139,11 @@ impl From<Output> for Run {
     }
 }
 
-/// A user's directory with a record and a list index, all of it last used `age` ago.
+/// A user's directory with a record and a list index, all of it last used `age` ago; made, or filled again
+/// after it was cleaned.
 pub fn user_directory(path: &Path, uid: u32, age: Duration) -> PathBuf {
+    assert!(is_cleaned(path), "{path:?}");
+    let _ = fs::remove_dir(path);
     fs::create_dir(path).expect("mkdir");
     fs::set_permissions(path, Permissions::from_mode(0o700)).expect("chmod");
     let files = [
@@ -251,6 +254,14 @@ pub fn lock(directory: &Path) -> File {
         .expect("open");
     fs2::FileExt::try_lock_shared(&file).expect("lock");
     file
+}
+
+/// Whether nothing is left in a user's directory, or not even that.
+pub fn is_cleaned(path: &Path) -> bool {
+    match fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
 }
 
 /// Whether this test may become other users; says so if not.

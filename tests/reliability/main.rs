@@ -528,8 +528,8 @@ fn race(preemptions: usize, prepare: fn(&World), parts: &[Part]) {
         let mut sessions = Vec::new();
         let decisions = interleave::run(programs, first, schedule, &what, |who, end| {
             match (parts[who], end) {
-                // Done, or the user is logging in, or has logged in.
-                (Part::Cleaning(..), End::Exited(0 | 75)) => {}
+                // Done, or the user is logging in, or has logged in, or a login has just deleted all.
+                (Part::Cleaning(..), End::Exited(0 | 66 | 75)) => {}
                 (Part::Login(host), End::Executed { .. }) => {
                     sessions.extend(world.open_list_index(host, end, &what));
                 }
@@ -583,6 +583,18 @@ fn a_login_that_has_nothing_to_do_and_clean_may_interleave() {
     let clean = Part::Cleaning(HERE, Cleaning::Clean);
     let preemptions = if long() { 3 } else { 2 };
     race(preemptions, stayed, &[Part::Login(HERE), clean]);
+}
+
+#[test]
+fn a_first_login_and_clean_of_a_user_who_only_got_mail_may_interleave() {
+    let delivered = |world: &World| {
+        world.settle(HERE);
+        for name in [".lasthost", ".lasthost.without"] {
+            let _ = fs::remove_file(world.lab.list_index(HERE).join(name));
+        }
+    };
+    let clean = Part::Cleaning(HERE, Cleaning::Clean);
+    race(2, delivered, &[Part::Login(HERE), clean]);
 }
 
 #[test]

@@ -450,7 +450,7 @@ fn place_of(tracking: &Tracking) -> String {
 
 /// Two users of whom one would throw away what is the other's.
 fn same_directories(settings: &Settings, people: &[Person], findings: &mut Findings) {
-    let mut list_indexes: BTreeMap<(&Path, &CStr), &str> = BTreeMap::new();
+    let mut list_indexes: BTreeMap<&Path, &str> = BTreeMap::new();
     let mut indexes: BTreeMap<&Path, &str> = BTreeMap::new();
     for person in people {
         let Some(tracked) = &person.tracked else {
@@ -458,9 +458,13 @@ fn same_directories(settings: &Settings, people: &[Person], findings: &mut Findi
         };
         let user = person.name.as_str();
         let is_other = |other: &&str| *other != user;
-        let key = (tracked.list_index_dir(), tracked.prefix());
-        if list_indexes.insert(key, user).filter(is_other).is_some() {
-            let directory = tracked.list_index_dir().display().to_string();
+        let directory = tracked.list_index_dir();
+        if list_indexes
+            .insert(directory, user)
+            .filter(is_other)
+            .is_some()
+        {
+            let directory = directory.display().to_string();
             let kind = Kind::OneDirectory { directory };
             // Where the database says it, a line of the configuration would not count.
             let is_of_database = settings.generation == Generation::V2_3

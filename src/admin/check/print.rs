@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::admin::check::finding::{Finding, Remedy, Severity};
 use crate::admin::check::{check, tmpfiles};
 use crate::admin::command_line::Check;
-use crate::admin::output::{Exit, complain, say};
+use crate::admin::output::{Exit, complain, say, say_json};
 use crate::dovecot::settings::{Settings, SettingsError};
 
 /// Prints what is wrong with this backend.
@@ -26,7 +26,7 @@ pub fn run(options: &Check) -> Exit {
     let findings = check(&settings, &options.user);
     if options.json {
         let findings: Vec<Value> = findings.iter().map(Value::from).collect();
-        say(json!({ "findings": findings }));
+        say_json(&json!({ "findings": findings }));
     } else if findings.is_empty() {
         say("nothing found");
     } else {

@@ -6,17 +6,17 @@ use serde_json::{Map, Value, json};
 
 use super::{Answer, LocateError, locate};
 use crate::admin::command_line::Locate;
-use crate::admin::output::{Exit, complain, insert_path, printable, say, say_as_it_is};
+use crate::admin::output::{Exit, complain, insert_path, printable, say_as_it_is, say_json};
 use crate::dovecot::location::{ListIndex, Tracking};
 
 /// Prints where one user's indexes are, or why that is not known.
 pub fn run(options: &Locate) -> Exit {
     match locate(options) {
-        Ok(answer) if options.json => say(Value::from(&answer)),
+        Ok(answer) if options.json => say_json(&Value::from(&answer)),
         Ok(answer) => say_as_it_is(&answer.to_string()),
         Err(error) => {
             if options.json {
-                say(json!({ "error": error.to_string() }));
+                say_json(&json!({ "error": error.to_string() }));
             } else {
                 complain(&error);
             }

@@ -243,6 +243,10 @@ pub struct TreeStatus {
     pub in_use: u64,
     /// Those that have a record, so that a login may find them in step.
     pub recorded: u64,
+    /// Those that somebody held the lock of.
+    pub logging_in: u64,
+    /// Those that their owners keep from being looked at.
+    pub spoiled: u64,
     /// Those that could not be looked at.
     pub failed: u64,
     /// Users and bytes in each class of [`AGES`].
@@ -309,6 +313,11 @@ impl Visitor for Counter<'_> {
         match self.looker.look_at(&directory, self.prefix) {
             Ok(None) => {}
             Ok(Some(local)) => guard(self.status).count(directory.path(), &local),
+            Err(CleanError::Lock(LockError::TimedOut(_))) => {
+                let mut status = guard(self.status);
+                status.users += 1;
+                status.logging_in += 1;
+            }
             Err(error) => self.failed(&error),
         }
     }
@@ -320,7 +329,12 @@ impl Visitor for Counter<'_> {
 
 impl Counter<'_> {
     fn failed(&self, error: &CleanError) {
-        guard(self.status).failed += 1;
+        let mut status = guard(self.status);
+        match error {
+            CleanError::Spoiled(_) => status.spoiled += 1,
+            _ => status.failed += 1,
+        }
+        drop(status);
         (self.report)(error);
     }
 }

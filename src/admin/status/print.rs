@@ -11,18 +11,18 @@ use indicatif::HumanBytes;
 use serde_json::{Map, Value, json};
 
 use crate::admin::command_line::Status;
+use crate::admin::complaints::OfTree;
 use crate::admin::output::{
     Exit, Span, and_of_these, cannot_drop_groups, complain, counted, failed, insert_path,
-    printable, say, say_as_it_is,
+    printable, say, say_as_it_is, say_json,
 };
 use crate::admin::room::alarms;
 use crate::admin::status::{self, AGES, Local, Looker, StatusError, TreeStatus, UserStatus};
 use crate::config::Configuration;
 use crate::dovecot::doveadm;
 use crate::dovecot::environment::Environment;
-use crate::local::directory::{ListIndexDirectory, open_without_links};
 use crate::local::room::Room;
-use crate::usercache::clean::CleanError;
+use crate::usercache::clean::{self, CleanError};
 use crate::usercache::tree::{Tree, guard};
 
 /// Prints the state of what the options name.
@@ -85,7 +85,7 @@ fn unknown(options: &Status, name: &OsStr, reason: &dyn std::fmt::Display) {
         insert_path(&mut object, "user", Some(name.as_bytes()));
         object.insert("in_step".to_owned(), Value::Null);
         object.insert("reason".to_owned(), reason.to_string().into());
-        say(Value::Object(object));
+        say_json(&Value::Object(object));
     }
 }
 
@@ -122,7 +122,7 @@ fn print_user(options: &Status, name: &OsStr, status: &UserStatus) -> Exit {
         object.insert("in_step".to_owned(), in_step.into());
         object.insert("reason".to_owned(), status.reason().into());
         insert_local(&mut object, status.local.as_ref());
-        say(Value::Object(object));
+        say_json(&Value::Object(object));
         return Exit::Ok;
     }
     let claim = match &status.claim {
@@ -195,7 +195,7 @@ fn directory(options: &Status, path: &Path) -> Exit {
                     Some(path.as_os_str().as_bytes()),
                 );
                 insert_local(&mut object, Some(&local));
-                say(Value::Object(object));
+                say_json(&Value::Object(object));
             } else {
                 say(format_args!("LISTINDEX   {}", path.display()));
                 print_local(Some(&local));
@@ -222,11 +222,7 @@ fn directory(options: &Status, path: &Path) -> Exit {
 }
 
 fn local(options: &Status, path: &Path) -> Result<Option<Local>, CleanError> {
-    // The command line has only absolute paths with a name at their end, and without NUL.
-    let parent = open_without_links(path.parent().unwrap_or(path))?;
-    let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default();
-    let name = CString::new(name).unwrap_or_default();
-    let directory = ListIndexDirectory::open_in(&parent, &name, path.to_owned())?;
+    let (_, _, directory) = clean::open(path)?;
     Looker::new()
         .map_err(|errno| CleanError::Refused(path.to_owned(), errno))?
         .look_at(&directory, &options.prefix)
@@ -237,10 +233,11 @@ fn tree(options: &Status, root: &Path) -> Exit {
         Ok(tree) => tree,
         Err(error) => return failed(&error),
     };
-    let exit = Mutex::new(Exit::Ok);
+    let complaints = Mutex::new(OfTree::NONE);
     let report = |error: &CleanError| {
-        let mut exit = guard(&exit);
-        *exit = (*exit).max(failed(error));
+        if guard(&complaints).add(error) {
+            complain(error);
+        }
     };
     let status = match status::of_tree(&tree, &options.prefix, &report) {
         Ok(status) => status,
@@ -249,7 +246,7 @@ fn tree(options: &Status, root: &Path) -> Exit {
     let alarms = alarms(root, &tree);
     let room = tree.room().ok().map(|(_, room)| room);
     if options.json {
-        say(tree_json(root, &status, room, alarms));
+        say_json(&tree_json(root, &status, room, alarms));
     } else if options.prometheus {
         say_as_it_is(&prometheus(root, &status, room));
     } else {
@@ -259,7 +256,7 @@ fn tree(options: &Status, root: &Path) -> Exit {
         }
         alarms.iter().for_each(complain);
     }
-    *guard(&exit)
+    guard(&complaints).finish(status.users > 0)
 }
 
 fn print_tree(root: &Path, status: &TreeStatus) {
@@ -272,6 +269,8 @@ fn print_tree(root: &Path, status: &TreeStatus) {
         and_of_these(&[
             (status.in_use, "with a session"),
             (status.recorded, "with a record"),
+            (status.logging_in, "logging in"),
+            (status.spoiled, "spoiled by their owners"),
             (status.failed, "failed"),
         ])
     ));
@@ -324,6 +323,8 @@ fn tree_json(root: &Path, status: &TreeStatus, room: Option<Room>, alarms: Vec<S
         ("bytes", status.size.bytes.into()),
         ("in_use", status.in_use.into()),
         ("recorded", status.recorded.into()),
+        ("logging_in", status.logging_in.into()),
+        ("spoiled", status.spoiled.into()),
         ("failed", status.failed.into()),
         ("ages", ages.into()),
         ("biggest", biggest.collect::<Vec<_>>().into()),
@@ -362,6 +363,11 @@ fn prometheus(root: &Path, status: &TreeStatus, room: Option<Room>) -> String {
             "users_recorded",
             "Users whose list index has a record",
             status.recorded,
+        ),
+        (
+            "spoiled",
+            "Directories that their owners keep from being looked at",
+            status.spoiled,
         ),
         (
             "failures",

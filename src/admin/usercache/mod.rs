@@ -2,12 +2,12 @@
 
 mod print;
 
-use std::cell::Cell;
 use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::admin::command_line::{Clean, Forget, Sweep, Unused};
-use crate::admin::output::{Exit, cannot_drop_groups, complain, failed, say};
+use crate::admin::complaints::{Complaints, OfTree};
+use crate::admin::output::{Exit, cannot_drop_groups, complain, failed, say, say_json};
 use crate::admin::room::alarms;
 use crate::usercache::clean::{Cleaner, Directory, Outcome, Rules};
 use crate::usercache::forget;
@@ -30,7 +30,7 @@ pub fn clean(options: &Clean) -> Exit {
         match &outcome {
             Ok(Outcome::WouldClean(_)) => say(line),
             Ok(Outcome::Cleaned(..)) if options.unused.verbose => say(line),
-            Ok(Outcome::Cleaned(_, Directory::Removed)) => {}
+            Ok(Outcome::Cleaned(_, Directory::Removed | Directory::Stays)) => {}
             _ => complain(line),
         }
         exit = exit.max(Exit::from(&outcome));
@@ -47,15 +47,12 @@ pub fn sweep(options: &Sweep) -> Exit {
     };
     let start = Instant::now();
     let totals = Mutex::default();
-    let exit = Mutex::new(Exit::Ok);
+    let complaints = Mutex::new(OfTree::NONE);
     let done = with_progress(&totals, |bar| {
         sweep::sweep(&tree, &rules, &totals, &|path, outcome| {
             // Users who are here are nothing that a sweep has to report as a failure.
-            if outcome.is_err() {
-                let mut exit = guard(&exit);
-                *exit = (*exit).max(Exit::from(outcome));
-            }
-            if outcome.is_err() || options.unused.verbose {
+            let is_named = (outcome.as_ref()).is_err_and(|error| guard(&complaints).add(error));
+            if is_named || options.unused.verbose {
                 bar.suspend(|| complain(Line::of(path, outcome)));
             }
         })
@@ -63,10 +60,11 @@ pub fn sweep(options: &Sweep) -> Exit {
     if let Err(errno) = done {
         return cannot_drop_groups(errno);
     }
-    let (totals, exit) = (*guard(&totals), *guard(&exit));
+    let totals = *guard(&totals);
+    let exit = guard(&complaints).finish(totals.users > totals.spoiled);
     let alarms = alarms(&options.root, &tree);
     if options.json {
-        say(swept_json(options, &totals, start.elapsed(), alarms));
+        say_json(&swept_json(options, &totals, start.elapsed(), alarms));
     } else {
         say(swept(options, &totals, start.elapsed()));
         alarms.iter().for_each(complain);
@@ -82,25 +80,30 @@ pub fn forget(options: &Forget) -> Exit {
         Err(error) => return failed(&error),
     };
     let start = Instant::now();
-    let exit = Cell::new(Exit::Ok);
-    let done = forget::forget(&tree, &|error| exit.set(exit.get().max(failed(error))));
+    let mut complaints = Complaints::NONE;
+    let done = forget::forget(&tree, &mut |error| {
+        if complaints.add(Exit::from(error)) {
+            complain(error);
+        }
+    });
     let totals = match done {
         Ok(totals) => totals,
         Err(errno) => return cannot_drop_groups(errno),
     };
+    let mut exit = complaints.finish("places where a record may be left");
     if totals == forget::Totals::default() {
         complain(format_args!(
             "{}: no login was ever recorded in it: is it the directory of list indexes?",
             options.root.display()
         ));
-        exit.set(Exit::NoInput);
+        exit = Exit::NoInput;
     }
     if options.json {
-        say(forgotten_json(options, &totals, start.elapsed()));
+        say_json(&forgotten_json(options, &totals, start.elapsed()));
     } else {
         say(forgotten(options, &totals, start.elapsed()));
     }
-    exit.get()
+    exit
 }
 
 impl From<&Unused> for Rules {

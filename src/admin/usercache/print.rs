@@ -71,6 +71,7 @@ pub fn swept(options: &Sweep, totals: &Totals, duration: Duration) -> String {
             (totals.recent, "recent"),
             (totals.in_use, "in use"),
             (totals.logging_in, "logging in"),
+            (totals.spoiled, "spoiled by their owners"),
             (totals.failed, "failed"),
         ]),
         duration.as_secs_f64()
@@ -101,6 +102,7 @@ pub fn swept_json(
         ("recent", totals.recent.into()),
         ("in_use", totals.in_use.into()),
         ("logging_in", totals.logging_in.into()),
+        ("spoiled", totals.spoiled.into()),
         ("failed", totals.failed.into()),
         ("files_deleted", totals.deleted.files.into()),
         ("bytes_deleted", totals.deleted.bytes.into()),
@@ -161,6 +163,10 @@ impl fmt::Display for Line<'_> {
         write!(f, "{}: ", self.path.display())?;
         match outcome {
             Outcome::Cleaned(size, Directory::Removed) => write!(f, "deleted {size}"),
+            Outcome::Cleaned(size, Directory::Stays) => write!(
+                f,
+                "deleted {size}; the directory is left, so that nobody else takes its place"
+            ),
             Outcome::Cleaned(size, Directory::NotEmpty) => write!(
                 f,
                 "deleted {size}; the directory is left: there are other files in it"
