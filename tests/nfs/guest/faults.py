@@ -84,7 +84,7 @@ def ends_while_the_server_is_down(lab, kind):
     index = lab.path(user, "mdbox")
     # It cannot claim, and tries again and again.
     os.chown(index, 0, 0)
-    lab.a.wrapper(kind, user)
+    lab.a.login(kind, user)
     behind = [pid for pid in running("nfs-hostchange-login") if serves(pid, user)]
     check(len(behind) == 1, f"{len(behind)} stay behind")
     lab.server.down()
