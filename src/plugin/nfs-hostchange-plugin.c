@@ -165,9 +165,6 @@ static int hostchange_forget(void *context)
 	i_zero(&ilist->last_refresh_timeval);
 	if (ret < 0) {
 		mail_index_reset_error(ilist->index);
-		/* What is in it must not be used: this session goes on with
-		   a copy of its own, in which that is forgotten. */
-		(void)mail_index_move_to_memory(ilist->index);
 		return 0;
 	}
 	return mail_index_is_in_memory(ilist->index) ? 0 : 1;

@@ -1073,23 +1073,6 @@ def _(context):
         raise Failed("it has no end")
 
 
-@case("a session whose list index cannot be written to shows nothing that was in it before")
-def _(context):
-    with context.site() as site:
-        user = site.new_user()
-        operations.prepare(site, user)
-        site.b.imap(user, "create:made", "append:work")
-        log = site.a.local / user / "dovecot.list.index.log"
-        failing = ["strace", "-f", "-o", "/dev/null", "-P", log, "-e", "inject=write,pwrite64,writev:error=EIO"]
-        commands = '1 LIST "" * RETURN (STATUS (MESSAGES))\n2 LOGOUT\n'
-        imap = ["/usr/lib/dovecot/imap", "-c", site.a.conf, "-u", user]
-        shown = site.a.run([*failing, *imap], input=commands, check=False).stdout
-        expect([line for line in shown.splitlines() if "made" in line][:1] != [], True, f"the new folder in {shown}")
-        expect("STATUS work (MESSAGES 2)" in shown, True, f"the new mail in {shown}")
-        expect_all_right(site, user, "a later session")
-        expect_no_crash(site.a)
-
-
 # --- what it costs -------------------------------------------------------------------------------
 
 

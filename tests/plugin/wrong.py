@@ -89,16 +89,6 @@ WRONG = (
             ),
         ),
     ),
-    Wrong(
-        "a list index that cannot be written to is used with what is in it",
-        "a session whose list index cannot be written to shows nothing that was in it before",
-        (("src/plugin/nfs-hostchange-plugin.c", "\t\t(void)mail_index_move_to_memory(ilist->index);\n", ""),),
-    ),
-    Wrong(
-        "nobody asks whether a session without list index is open",
-        "a session without list index of the wrapper's is not overlooked by the plugin",
-        (("src/reconcile/mod.rs", "                Some(_) => return Err(Doubt::OpenSession),", "                Some(_) => return Ok(()),"),),
-    ),
 )
 
 
