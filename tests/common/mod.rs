@@ -372,7 +372,8 @@ pub fn claim_in(path: &Path) -> Claim {
     let status = fs::symlink_metadata(path).expect("the user is claimed");
     let text = fs::read_to_string(path).expect("a claim is text");
     assert!(status.is_file(), "{} is not a file", path.display());
-    assert_eq!(status.mode() & 0o7777, 0o644, "{}", path.display());
+    // Whether others may read it is tested where it is made.
+    assert_eq!(status.mode() & 0o7733, 0o600, "{}", path.display());
     Claim {
         inode: status.ino(),
         seconds: status.mtime(),
