@@ -143,7 +143,8 @@ impl Reconciliation<'_> {
         // Whoever uses the other list index does not look for a sign here.
         let is_elsewhere = matches!(doubt, Doubt::OtherListIndex(_));
         let session = (is_elsewhere || !sign.is_some_and(Sign::is_noted)).then(self.session);
-        match (self.claim(session), doubt) {
+        let deletes_litter = !matches!(doubt, Doubt::OriginalsChanged);
+        match (self.claim(session, deletes_litter), doubt) {
             (Ok(claim), _) => return Claimed::As(claim),
             // Said already.
             (Err(_), Doubt::Index(_)) => {}
@@ -153,13 +154,22 @@ impl Reconciliation<'_> {
     }
 
     /// Claims the user although nothing is recorded; `None` if that took away the claim that stood.
-    /// The claim names `session` if its sign has no place here.
-    fn claim(&self, session: Option<Session>) -> Result<Option<Identity>, IndexError> {
+    /// The claim names `session` if its sign has no place here. An interrupted migration's litter is
+    /// deleted unless what looks like it is known to be somebody else's.
+    fn claim(
+        &self,
+        session: Option<Session>,
+        deletes_litter: bool,
+    ) -> Result<Option<Identity>, IndexError> {
         let _ignored = WriteSignalsIgnored::new();
         let (index, look) = self.index.look()?;
         let standing = look.claim.and_then(|_| index.claim_text());
         let text = self.claim_without(standing.as_ref(), session);
         let waiting = self.waiting_originals(&index, &look);
+        if deletes_litter {
+            // The claim that says whose it is will not stand any more.
+            self.delete_litter(&index, &look);
+        }
         let claimed = match index.claim_for(&text, look.claim) {
             Ok(claim) => Some(claim),
             Err(_) => index.unclaim().map(|()| None)?,
@@ -188,7 +198,7 @@ impl Reconciliation<'_> {
                 return Ok(claimed);
             }
         }
-        self.claim(session).map(Claimed::As)
+        self.claim(session, false).map(Claimed::As)
     }
 
     /// Claims the user when `session`, which a claim named, is over, unless a later login here has done so.
@@ -205,7 +215,7 @@ impl Reconciliation<'_> {
             .as_ref()
             .map(|directory| Lock::<Exclusive>::acquire(directory, &deadline));
         let claimed = match self.claimed_after(session) {
-            Claimed::No => self.claim(None).map(Claimed::As),
+            Claimed::No => self.claim(None, false).map(Claimed::As),
             claimed => Ok(claimed),
         };
         drop(lock);

@@ -330,13 +330,11 @@ fn fail(world: &World, situation: &Situation, point: usize, number: u64, act: Ac
 }
 
 #[test]
-#[ignore = "not judged yet since something stays behind for a login: cargo test --test reliability -- --ignored"]
 fn any_system_call_of_a_login_of_root_s_may_fail() {
     failing_anywhere(false);
 }
 
 #[test]
-#[ignore = "not judged yet since something stays behind for a login: cargo test --test reliability -- --ignored"]
 fn any_system_call_of_a_login_of_the_mail_user_s_may_fail() {
     failing_anywhere(true);
 }
