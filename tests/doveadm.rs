@@ -16,7 +16,9 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use common::dovecot::{Dovecot, Location, Version};
-use common::scratch::{ALICE, DAY, Run, Scratch, give, is_root, lock, start, user_directory};
+use common::scratch::{
+    ALICE, DAY, Run, Scratch, give, is_cleaned, is_root, lock, start, user_directory,
+};
 
 /// A running Dovecot that knows one user, and has the command in its libexec directory.
 struct Running {
@@ -296,7 +298,7 @@ fn doveadm_executes_the_command() {
         (run.status, run.stdout.as_str(), run.stderr.as_str()),
         (Some(0), "", "")
     );
-    assert!(!user.exists());
+    assert!(is_cleaned(&user));
 
     let root = dovecot.path().join("00");
     let run = dovecot.exec(&[
