@@ -1032,7 +1032,7 @@ impl Protocol {
                 let file = &mut state.lock_files[process.file?];
                 let standing = state.claim.map(|claim| claim.identity);
                 if file.linked
-                    && process.looks
+                    && (process.looks || !self.switched)
                     && file.record.is_some()
                     && file.record == standing
                     && file.beside == state.originals_version
