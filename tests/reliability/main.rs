@@ -592,7 +592,8 @@ fn a_first_login_and_clean_of_a_user_who_only_got_mail_may_interleave() {
         }
     };
     let clean = Part::Cleaning(HERE, Cleaning::Clean);
-    race(2, delivered, &[Part::Login(HERE), clean]);
+    let preemptions = if long() { 3 } else { 2 };
+    race(preemptions, delivered, &[Part::Login(HERE), clean]);
 }
 
 #[test]
