@@ -16,7 +16,7 @@ ALL_ROOTS=(bookworm bookworm-backports trixie)
 has_root() { [ -d "$ROOTS/$1" ]; }
 
 # Whether a root has the packages that it would be made with today.
-is_complete() { [ "$(cat "$ROOTS/$1/packages" 2>/dev/null)" = "${DOVECOT_IN_ROOT[*]} ${TOOLS_IN_ROOT[*]}" ]; }
+is_complete() { [ "$(cat "$ROOTS/$1/.packages" 2>/dev/null)" = "${DOVECOT_IN_ROOT[*]} ${TOOLS_IN_ROOT[*]}" ]; }
 
 # in_root NAME COMMAND [ARG...]: see in-root.sh.
 in_root() { "$REPO/tests/lib/in-root.sh" "$@"; }
@@ -72,7 +72,7 @@ make_root() {
             ;;
         *) die "no root is called $name" ;;
     esac
-    printf '%s\n' "${DOVECOT_IN_ROOT[*]} ${TOOLS_IN_ROOT[*]}" >"$making/root/packages"
+    printf '%s\n' "${DOVECOT_IN_ROOT[*]} ${TOOLS_IN_ROOT[*]}" >"$making/root/.packages"
     rm -rf --one-file-system "${ROOTS:?}/$name"
     mv -T "$making/root" "$ROOTS/$name"
     rm -r "$making"
