@@ -58,10 +58,11 @@ it_installs_and_changes_nothing() {
 # The two files of no package: for the administrator's own AppArmor rules, and
 # how the timer was when it was installed. Purging takes them away again.
 nothing_is_outside_the_package() {
-    local path foreign=()
+    local path pattern foreign=()
     while read -r path _; do
-        # dpkg knows the paths from before / and /usr were merged.
-        dpkg -S "${path%/}" >/dev/null 2>&1 || dpkg -S "${path#/usr}" >/dev/null 2>&1 || foreign+=("$path")
+        # It takes patterns. dpkg knows the paths from before / and /usr were merged.
+        pattern=${path//\\/\\\\}
+        dpkg -S "${pattern%/}" >/dev/null 2>&1 || dpkg -S "${pattern#/usr}" >/dev/null 2>&1 || foreign+=("$path")
     done < <(LC_ALL=C comm -13 "$WORK/before" "$WORK/installed")
     equal "files of no package" "${foreign[*]}" "/etc/apparmor.d/local/usr.lib.dovecot.nfs-hostchange-login \
 /var/lib/systemd/deb-systemd-helper-enabled/nfs-hostchange-sweep.timer.dsh-also"
