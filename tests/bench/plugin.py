@@ -25,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "plugin"))
 import login  # noqa: E402
-from backends import PLUGIN, Machine, Site  # noqa: E402
+from backends import PLUGIN, Machine, Site, wait_until  # noqa: E402
 
 OPEN = 5
 USED = 1000
@@ -80,8 +80,11 @@ class Dovecot:
 
     def close(self):
         self.site.close()
-        with contextlib.suppress(OSError):
-            self.group.rmdir()
+        # The wrapper may have something stay behind for a session that has just ended.
+        (self.group / "cgroup.kill").write_text("1")
+        events = self.group / "cgroup.events"
+        wait_until(lambda: "populated 0\n" in events.read_text(), "all processes have ended")
+        self.group.rmdir()
 
 
 def imap_sessions(count):
@@ -180,22 +183,22 @@ class Release:
             "exec": {"wrapped": "a", "wrapper": options.exec, "arguments": ""},
         }
         candidates = {"none": {}, **{name: {"plugin": file} for name, file in self.plugins.items()}, **programs}
-        wanted = {}
+        self.wanted = {}
         for name, site in candidates.items():
-            wanted["new", name] = site
-            wanted["used", name] = {**site, **shared, "more": used}
+            self.wanted["new", name] = site
+            self.wanted["used", name] = {**site, **shared, "more": used}
         for name, file in self.plugins.items():
             site = {"plugin": file, "modules": files}
-            wanted["hook", name] = {**site, "more": with_clocks}
-            wanted["used hook", name] = {**site, **shared, "more": with_clocks + used}
-        with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            self.dovecots = dict(zip(wanted, pool.map(self.start, wanted.items())))
+            self.wanted["hook", name] = {**site, "more": with_clocks}
+            self.wanted["used hook", name] = {**site, **shared, "more": with_clocks + used}
+        self.dovecots = {}
 
-    def start(self, item):
-        (_, name), site = item
-        dovecot = Dovecot(self.machine, self.options, name, self.groups, **site)
-        dovecot.settle()
-        return dovecot
+    def start(self):
+        for (which, name), site in self.wanted.items():
+            self.dovecots[which, name] = Dovecot(self.machine, self.options, name, self.groups, **site)
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            for _ in pool.map(Dovecot.settle, self.dovecots.values()):
+                pass
 
     def of(self, kind):
         return [dovecot for (which, _), dovecot in self.dovecots.items() if which == kind]
@@ -275,6 +278,7 @@ def main():
         with control_groups() as groups:
             release = Release(root, Path(modules), options, groups)
             try:
+                release.start()
                 release.run(options.results)
             finally:
                 release.close()
