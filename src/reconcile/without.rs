@@ -91,8 +91,9 @@ impl Reconciliation<'_> {
         }
     }
 
-    /// Does `work`; if it fails, empties the record and leaves the sign before the lock is released. The list index stays: a session that was vouched for may have it open, and without a
-    /// record nobody else believes it.
+    /// Does `work`; if it fails, empties the record and leaves the sign before the lock is released.
+    /// The list index stays: a session that was vouched for may have it open, and without a record
+    /// nobody else believes it.
     pub(super) fn under_lock(
         &self,
         lock: &Lock<'_, Exclusive>,
