@@ -109,13 +109,14 @@ timed "shell scripts" check_shell
 timed "tests in Rust" check_rust
 if $QUICK; then
     timed "real Dovecot" check_script smoke.sh --quick
-    say "== left out: sessions without list index, the plugin, check, documents, load, kernel NFS, packages, benchmarks"
+    say "== left out: sessions without list index, the plugin, check, documents, alerts, load, kernel NFS, packages, benchmarks"
 else
     timed "real Dovecot" check_script smoke.sh
     timed "sessions without list index" check_script failsafe.sh
     timed "plugin" check_script plugin.sh
     timed "what check finds" check_script check.sh
     timed "what the documents say" check_script documents.sh
+    timed "alerts and dashboard" check_script monitoring.sh
     timed "load" check_script load.sh
     timed "kernel NFS" check_script nfs/run.sh
     timed "packages" check_script package.sh
