@@ -62,20 +62,12 @@ start() { "site_$1"; }
 site_loaded() { load_site loaded syslog; }
 site_plain() { load_site plain none; }
 site_plugged() {
-    local name
     find_cargo || die "no cargo"
-    for name in bookworm bookworm-backports trixie; do
-        # Its headers are those of this machine's Dovecot.
-        if has_root "$name" && [ "$(version_of "$name")" = "$(version_of machine)" ]; then
-            DOVECOT_INCLUDE=$ROOTS/$name/usr/include/dovecot MODULES=$WORK/plugged/modules "$REPO/packaging/build-plugin.sh"
-            SETTINGS+="$FOLDERS
+    build_plugin_for_machine "$WORK/plugged/modules"
+    SETTINGS+="$FOLDERS
 mail_plugins = nfs_hostchange
 mail_plugin_dir = $WORK/plugged/modules
 " load_site plugged plugin
-            return
-        fi
-    done
-    die "no root has this machine's Dovecot; run tests/setup.sh roots"
 }
 site_bare() { SETTINGS+=$FOLDERS load_site bare none; }
 

@@ -55,6 +55,19 @@ start_site() {
     done
 }
 
+# build_plugin_for_machine MODULES: the mail plugin for this machine's Dovecot, whose headers are in
+# the root that has the same. Needs roots.sh.
+build_plugin_for_machine() {
+    local name
+    for name in bookworm bookworm-backports trixie; do
+        if has_root "$name" && [ "$(version_of "$name")" = "$(version_of machine)" ]; then
+            DOVECOT_INCLUDE=$ROOTS/$name/usr/include/dovecot MODULES=$1 "$REPO/packaging/build-plugin.sh"
+            return
+        fi
+    done
+    die "no root has this machine's Dovecot; run tests/setup.sh roots"
+}
+
 use_site() {
     SITE=$WORK/$1
     SITE_SHM=$SHM/$1
