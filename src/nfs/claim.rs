@@ -170,8 +170,9 @@ impl fmt::Display for ClaimText {
     }
 }
 
-/// How often a claim is tried while others of the same backend get in its way.
-const MOST_ATTEMPTS: u32 = 8;
+/// How often a claim is tried while others of the same backend get in its way, which on a busy machine
+/// may be the case in every second attempt.
+const MOST_ATTEMPTS: u32 = 40;
 
 impl IndexDirectory<'_> {
     /// The text of the claim that stands; `None` if it cannot be read.
@@ -240,7 +241,8 @@ impl IndexDirectory<'_> {
             let (from, to) = (temporary.as_c_str(), self.claim_name());
             renameat(self.as_fd(), from, self.as_fd(), to).map(|()| identity)
         });
-        if made.is_err() {
+        // What is not found was cleared away, and another claim may have the name by now.
+        if made.is_err_and(|errno| errno != Errno::ENOENT) {
             let _ = unlinkat(
                 self.as_fd(),
                 temporary.as_c_str(),
