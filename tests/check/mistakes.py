@@ -15,6 +15,7 @@ from case import (
     HASH24,
     WRAPPER,
     SERVICE,
+    FIELD23,
     FIELDS24,
     STATIC23,
     FILE23,
@@ -93,6 +94,14 @@ MISTAKES = [
          edit=[("    uid = vmail\n    gid = vmail\n", ""), ("  user = vmail\n", "")], add="mail_uid = vmail\nmail_gid = vmail\n"),
     *v23("the inbox namespace has a location of its own", "other_location",
          edit=[("  inbox = yes\n", "  inbox = yes\n  location = mdbox:~/other:LISTINDEX=" + HASH23 + "\n")]),
+    *v23("the inbox namespace has the userdb's location of its own", "own_location",
+         edit=[("  inbox = yes\n", "  inbox = yes\n  location = mdbox:~/mdbox:LISTINDEX=" + HASH23 + "\n")]),
+    *v23("the inbox namespace has the userdb's location of its own, and no name", "own_location",
+         edit=[("namespace inbox", "namespace"), ("  inbox = yes\n", "  inbox = yes\n  location = mdbox:~/mdbox:LISTINDEX=" + HASH23 + "\n")]),
+    *v23("the inbox namespace has the userdb's location of its own, and a name in capitals", "own_location", own='inbox_namespace = "Main"\n',
+         edit=[("namespace inbox", "namespace Main"), ("  inbox = yes\n", "  inbox = yes\n  location = mdbox:%h/mdbox:LISTINDEX=" + HASH23 + "\n")]),
+    *v23("the inbox namespace has a location of its own, and the userdb says nothing", "no_location",
+         edit=[(FIELD23, ""), ("  inbox = yes\n", "  inbox = yes\n  location = mdbox:~/own:LISTINDEX=" + HASH23 + "\n")]),
     *v24("the inbox namespace has a path of its own", "block_setting", edit=[("  inbox = yes\n", "  inbox = yes\n  mail_path = ~/other\n")]),
     *v24("a protocol has a path of its own", "block_setting", add="protocol imap {\n  mail_path = ~/other\n}\n"),
     *v24("some clients have a list index of their own", "block_setting",
@@ -135,6 +144,39 @@ MISTAKES = [
   prefix = Archive/
   separator = /
   mail_path = ~/archive
+}
+"""),
+    *v23("another namespace's list index leads into INDEX", "inbox_index", add="""namespace archive {
+  prefix = Archive/
+  separator = /
+  location = mdbox:~/archive:LISTINDEX=~/mdbox/dovecot.list.index
+}
+"""),
+    *v23("another namespace's list index leads into INDEX by its full path", "inbox_index", add="""namespace archive {
+  prefix = Archive/
+  separator = /
+  location = mdbox:~/archive:LISTINDEX=@STORE@/%u/mdbox/dovecot.list.index
+}
+"""),
+    *v23("another namespace has the inbox's INDEX", "inbox_index", add="""namespace archive {
+  prefix = Archive/
+  separator = /
+  location = mdbox:~/archive:INDEX=~/mdbox
+}
+"""),
+    *v24("another namespace's list index leads into INDEX", "inbox_index", add="""namespace archive {
+  prefix = Archive/
+  separator = /
+  mail_path = ~/archive
+  mailbox_list_index_prefix = @STORE@/%{user}/mdbox/dovecot.list.index
+}
+"""),
+    *v24("another namespace has the inbox's INDEX", "inbox_index", add="""namespace archive {
+  prefix = Archive/
+  separator = /
+  mail_path = ~/archive
+  mail_index_path = ~/mdbox
+  mailbox_list_index_prefix = dovecot.list.index
 }
 """),
     *v23("a list index is called as a file of another", "prefix_collision", add="""namespace archive {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::finding::{Findings, Kind, Remedy, quoted};
 use super::post_login::PostLogin;
-use super::wording::inbox;
+use super::wording::{inbox, usable_name};
 use crate::config::{Configuration, ConfigurationError};
 use crate::dovecot::environment::Namespace;
 use crate::dovecot::files::Place;
@@ -124,8 +124,7 @@ fn namespace(
             name: name.to_owned(),
         };
         let place = settings.place(&format!("namespace/{name}"));
-        let usable = name.to_ascii_lowercase().replace([' ', '\\'], "");
-        let line = format!("namespace {usable} {{");
+        let line = format!("namespace {} {{", usable_name(name));
         let remedy = place.clone().map(|place| Remedy::Replace(place, line));
         findings.add_at(kind, place, remedy);
         return None;

@@ -243,6 +243,8 @@ kinds! {
         "the userdb does not tell a post-login script the {field} of {user}: the wrapper compares nothing, and users see old folders";
     OtherLocation { user: String, service: String, login: String, used: String } = "other_location" Error
         "for {user} a post-login script is told '{login}', but {service} uses '{used}': the wrong list index is compared, and users see old folders";
+    OwnLocation { namespace: String, field: String } = "own_location" Error
+        "the block of namespace {namespace} has a location, and the userdb does not return it as {field}: a session that must not use its list index does so all the same";
     BlockSetting { setting: String, block: String } = "block_setting" Error
         "{setting} is set in the block {block}, which can win over what the userdb tells a post-login script: then the wrong list index is compared";
     UserdbVariable { variable: String, setting: String } = "userdb_variable" Error
@@ -309,6 +311,8 @@ kinds! {
         "namespace {namespace} has its list index in the same file as the inbox ({path}), and they destroy each other's";
     SecondLocation { namespace: String, path: String } = "same_list_index" Error
         "namespace {namespace} has a location of its own with the inbox's list index ({path}): a session that must not use it does so under that name";
+    InboxIndex { namespace: String, path: String } = "inbox_index" Error
+        "namespace {namespace} has its list index at {path}, where the inbox has its own on a backend without LISTINDEX: a migration takes it for the inbox's, and such a backend mixes the two";
     SharedByReader { namespace: String, path: String } = "shared_by_reader" Error
         "namespace {namespace} has a list index of other users' mailboxes for each reader ({path}), which nobody keeps in step: let its path be the owner's";
     PublicNamespace { namespace: String } = "public_namespace" Hint

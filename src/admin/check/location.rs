@@ -1,7 +1,7 @@
 //! Where list indexes are: what a login is told about real users, and what the mail processes will use.
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString};
 use std::path::Path;
 
 use super::configuration::Wrapper;
@@ -10,11 +10,10 @@ use super::people::MailUsers;
 use super::person::{Person, environment};
 use super::post_login::{PostLogin, in_use};
 use super::wording::{
-    LOCAL_2_3, LOCAL_2_4, LOCATIONS, OPTIONAL, REQUIRED, add_userdb_field, fields_of_2_4,
-    for_userdb, inbox, is_for_several, list_index_of, local, one_each, removed, replaced, template,
-    userdb_location, with_tilde, without,
+    LOCAL_2_3, LOCAL_2_4, LOCATIONS, OPTIONAL, OwnLocation, REQUIRED, add_userdb_field,
+    fields_of_2_4, for_userdb, inbox, is_for_several, list_index_of, local, one_each, own_field,
+    removed, replaced, template, userdb_location, without,
 };
-use crate::dovecot::doveadm;
 use crate::dovecot::environment::{Environment, Namespace};
 use crate::dovecot::files::Place;
 use crate::dovecot::location::{
@@ -164,7 +163,26 @@ impl View<'_> {
                 return None;
             }
         }
+        if matches!(login, Tracking::Tracked(_)) {
+            self.cannot_be_switched_off(found);
+        }
         self.judge(login, found)
+    }
+
+    /// With Dovecot 2.3 the wrapper switches a list index off by changing the field that has the location. A
+    /// location in the namespace's own block wins over all fields but one.
+    fn cannot_be_switched_off(&self, found: &mut Findings) {
+        let settings = self.settings;
+        let Some(own) = OwnLocation::of_inbox(settings) else {
+            return;
+        };
+        if !self.person.fields.contains_key(&own.field()) {
+            let kind = Kind::OwnLocation {
+                namespace: own.namespace.to_owned(),
+                field: own.field(),
+            };
+            found.add_of_user(kind, own.place(settings), own.returned(settings));
+        }
     }
 
     /// A field without which the wrapper cannot know, or would know something else than Dovecot.
@@ -198,8 +216,12 @@ impl View<'_> {
         } else if !has("location") && !LOCATIONS.into_iter().any(has) {
             let kind = Kind::NoLocation { user: self.user() };
             let location = for_userdb(settings);
-            let remedy = add_userdb_field(settings, "mail_location", &location);
-            return Some((kind, settings.place("mail_location"), remedy));
+            let own = OwnLocation::of_inbox(settings).filter(OwnLocation::has_field);
+            let (field, place) = match &own {
+                Some(own) => (own.field(), own.place(settings)),
+                None => ("mail_location".to_owned(), settings.place("mail_location")),
+            };
+            return Some((kind, place, add_userdb_field(settings, &field, &location)));
         }
         if is_unknown && !fields.contains_key("home") && home.is_some() {
             let kind = Kind::NoHome { user: self.user() };
@@ -224,17 +246,17 @@ impl View<'_> {
             // Fields win there but for what blocks() finds.
             return None;
         }
+        let own = OwnLocation::of_inbox(settings);
         let name = inbox(settings).unwrap_or("inbox");
-        let own_field = format!("namespace/{}/location", name.to_ascii_lowercase());
-        let own_setting = settings.get(&format!("namespace/{name}/location"));
-        let location = if let Some(field) = fields.get(&own_field) {
+        let location = if let Some(field) = fields.get(&own_field(name)) {
             field.clone()
-        } else if !own_setting.is_empty() {
-            self.expanded(own_setting)?
+        } else if let Some(own) = &own {
+            self.person.expanded(settings, own.location)?
         } else if let Some(field) = LOCATIONS.into_iter().find_map(|field| fields.get(field)) {
             field.clone()
         } else {
-            self.expanded(settings.get("mail_location"))?
+            self.person
+                .expanded(settings, settings.get("mail_location"))?
         };
         let mut used = fields.clone();
         used.retain(|field, _| {
@@ -246,11 +268,7 @@ impl View<'_> {
         }
         let entries = environment(&self.person.name, &used);
         let used = resolved(&entries, &Namespace::default()).ok()?;
-        let remedy = match own_setting {
-            "" => None,
-            own => add_userdb_field(self.settings, &own_field, &with_tilde(own)),
-        };
-        Some((used, remedy))
+        Some((used, own.and_then(|own| own.returned(self.settings))))
     }
 
     /// What the plugin will find in the mail process.
@@ -264,7 +282,7 @@ impl View<'_> {
         for setting in REQUIRED.into_iter().chain(OPTIONAL) {
             let value = settings.get(setting);
             if !value.is_empty() && !fields.contains_key(setting) {
-                fields.insert(setting.to_owned(), self.expanded(value)?);
+                fields.insert(setting.to_owned(), self.person.expanded(settings, value)?);
             }
         }
         resolved(
@@ -272,11 +290,6 @@ impl View<'_> {
             &self.wrapper.inbox,
         )
         .ok()
-    }
-
-    fn expanded(&self, template: &str) -> Option<Vec<u8>> {
-        let file = self.settings.given_file();
-        doveadm::expanded(template, OsStr::new(&self.person.name), file).ok()
     }
 
     fn judge(&self, tracking: Tracking, found: &mut Findings) -> Option<Tracked> {
@@ -322,7 +335,7 @@ impl View<'_> {
         let key = format!(":{}=", String::from_utf8_lossy(key));
         let mended = location.replace(&key, &key.to_ascii_uppercase());
         (mended != location)
-            .then(|| add_userdb_field(self.settings, field, &mended))
+            .then(|| add_userdb_field(self.settings, &field, &mended))
             .flatten()
     }
 
@@ -400,7 +413,7 @@ impl View<'_> {
             _ => return None,
         };
         match setting {
-            Some(field) => add_userdb_field(settings, field, &mended),
+            Some(field) => add_userdb_field(settings, &field, &mended),
             None => Some(write(settings, format!("mail_location = {mended}"))),
         }
     }

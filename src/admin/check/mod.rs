@@ -172,7 +172,13 @@ pub fn check(settings: &Settings, named: &[String]) -> Vec<Finding> {
         has_wrapper,
         &mut findings,
     );
-    namespaces::check(settings, &wrapper, has_plugin, &mut findings);
+    namespaces::check(
+        settings,
+        &backend.people,
+        &wrapper,
+        has_plugin,
+        &mut findings,
+    );
     location::index_is_shared(&backend.people, &mut findings);
     let is_chrooted = |person: &Person| person.is_chrooted(settings);
     let above = backend

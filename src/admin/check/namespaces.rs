@@ -1,7 +1,12 @@
 //! List indexes of other namespaces: the wrapper knows the inbox's alone.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
 use super::configuration::Wrapper;
 use super::finding::{Findings, Kind, Remedy, write};
+use super::person::Person;
 use super::wording::{LOCAL_2_3, LOCAL_2_4, inbox, list_index_of, variables, without};
 use crate::dovecot::settings::{Generation, Settings};
 
@@ -10,18 +15,26 @@ struct Namespace<'a> {
     name: &'a str,
     /// Where the mails are.
     store: String,
+    /// Where the indexes are.
+    index: String,
     /// The path of the list index; `None` if there is none.
     list_index: Option<String>,
     is_shared: bool,
     is_public: bool,
     /// Its location is not that of all namespaces.
     is_by_itself: bool,
-    /// Its indexes are where those of another user's inbox are.
-    in_anothers_index: bool,
+    /// Its indexes are in a directory of their own.
+    has_index: bool,
 }
 
 /// Looks at every namespace but the inbox's.
-pub fn check(settings: &Settings, wrapper: &Wrapper, has_plugin: bool, findings: &mut Findings) {
+pub fn check(
+    settings: &Settings,
+    people: &[Person],
+    wrapper: &Wrapper,
+    has_plugin: bool,
+    findings: &mut Findings,
+) {
     let Some(name) = inbox(settings) else {
         return;
     };
@@ -36,8 +49,12 @@ pub fn check(settings: &Settings, wrapper: &Wrapper, has_plugin: bool, findings:
         let Some(list_index) = &other.list_index else {
             continue;
         };
-        let is_local = list_index.starts_with('/');
         let same_store = other.store == inbox.store;
+        let in_inbox_index = people
+            .iter()
+            .any(|person| other.is_in_index_of(person, settings));
+        let is_local = list_index.starts_with('/') && !in_inbox_index;
+        let in_anothers_index = other.is_shared && (in_inbox_index || !other.has_index);
         let place = settings.place(&format!("namespace/{name}"));
         let namespace = name.to_owned();
         let path = list_index.clone();
@@ -58,7 +75,7 @@ pub fn check(settings: &Settings, wrapper: &Wrapper, has_plugin: bool, findings:
             )
         } else if other.is_shared && is_believed {
             (Kind::SharedNamespace { namespace }, off(settings, &other))
-        } else if wrapper.migrates && !is_local && (other.in_anothers_index || same_store) {
+        } else if wrapper.migrates && !is_local && (in_anothers_index || same_store) {
             (
                 Kind::MigrationNamespace { namespace },
                 off(settings, &other),
@@ -70,6 +87,12 @@ pub fn check(settings: &Settings, wrapper: &Wrapper, has_plugin: bool, findings:
                 Kind::SecondLocation { namespace, path },
                 off(settings, &other),
             )
+        } else if in_inbox_index && !same_store && !other.is_shared {
+            let remedy = match list_index.contains('/') {
+                true => in_index(settings, &other),
+                false => off(settings, &other),
+            };
+            (Kind::InboxIndex { namespace, path }, remedy)
         } else if !is_local || same_store {
             continue;
         } else if same_list_index {
@@ -102,9 +125,13 @@ fn read<'a>(settings: &'a Settings, name: &'a str) -> Namespace<'a> {
         "" => settings.get(setting),
         own => own,
     };
-    let (store, list_index) = match settings.generation {
+    let (store, index, list_index) = match settings.generation {
         Generation::V2_4 => (
             format!("{}:{}", or_global("mail_driver"), or_global("mail_path")),
+            [or_global("mail_index_path"), or_global("mail_path")]
+                .into_iter()
+                .find(|path| !path.is_empty())
+                .unwrap_or_default(),
             match own("mailbox_list_index") {
                 "no" => None,
                 _ => Some(or_global("mailbox_list_index_prefix").to_owned()),
@@ -121,19 +148,46 @@ fn read<'a>(settings: &'a Settings, name: &'a str) -> Namespace<'a> {
                 None => Some("dovecot.list.index".to_owned()),
             };
             let store = location.split(":LISTINDEX=").next().unwrap_or(location);
-            (store.to_owned(), list_index)
+            let mut parts = store.split(':').skip(1);
+            let path = parts.next().unwrap_or_default();
+            let index = parts.find_map(|part| part.strip_prefix("INDEX="));
+            (store.to_owned(), index.unwrap_or(path), list_index)
         }
     };
-    let is_shared = own("type") == "shared";
     let has_index = store.contains(":INDEX=") || !own("mail_index_path").is_empty();
     Namespace {
         name,
+        index: index.to_owned(),
         store,
         list_index: list_index.filter(|path| !path.ends_with('/')),
-        is_shared,
+        is_shared: own("type") == "shared",
         is_public: own("type") == "public",
         is_by_itself: !own("location").is_empty() || !own("mailbox_list_index_prefix").is_empty(),
-        in_anothers_index: is_shared && !has_index,
+        has_index,
+    }
+}
+
+impl Namespace<'_> {
+    /// Whether the list index is where that user's inbox has its own without LISTINDEX. What a shared namespace
+    /// has of another user is looked for at each one's.
+    fn is_in_index_of(&self, person: &Person, settings: &Settings) -> bool {
+        let (Some(tracked), Some(list_index)) = (&person.tracked, &self.list_index) else {
+            return false;
+        };
+        let path = match list_index.contains('/') {
+            true => list_index.clone(),
+            false => format!("{}/{list_index}", self.index),
+        };
+        let path = path.replace("%%", "%").replace("{owner_", "{");
+        let path = person
+            .expanded(settings, &path)
+            .unwrap_or(path.into_bytes());
+        let path = match (path.strip_prefix(b"~/"), person.final_fields.get("home")) {
+            (Some(rest), Some(home)) => [home, b"/".as_slice(), rest].concat(),
+            _ => path,
+        };
+        let index = tracked.index_dir().join("dovecot.list.index");
+        Path::new(OsStr::from_bytes(&path)) == index
     }
 }
 

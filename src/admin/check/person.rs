@@ -80,6 +80,11 @@ impl Person {
             || has_root("mail_home")
     }
 
+    /// A setting as this one's mail process expands its variables; `None` if nobody can say.
+    pub fn expanded(&self, settings: &Settings, template: &str) -> Option<Vec<u8>> {
+        doveadm::expanded(template, OsStr::new(&self.name), settings.given_file()).ok()
+    }
+
     pub fn environment(&self) -> Vec<CString> {
         environment(&self.name, &self.fields)
     }

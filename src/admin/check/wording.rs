@@ -28,6 +28,67 @@ pub fn inbox(settings: &Settings) -> Option<&str> {
     })
 }
 
+/// The field in which a userdb of Dovecot 2.3 returns the location of one namespace alone.
+pub fn own_field(namespace: &str) -> String {
+    format!("namespace/{}/location", namespace.to_ascii_lowercase())
+}
+
+/// A location in the block of the inbox's namespace, for Dovecot 2.3.
+pub struct OwnLocation<'a> {
+    /// The namespace's name, or its number.
+    pub namespace: &'a str,
+    /// With Dovecot's variables left in.
+    pub location: &'a str,
+}
+
+impl<'a> OwnLocation<'a> {
+    pub fn of_inbox(settings: &'a Settings) -> Option<Self> {
+        let namespace = inbox(settings)?;
+        let location = settings.get(&format!("namespace/{namespace}/location"));
+        let is_there = settings.generation == Generation::V2_3 && !location.is_empty();
+        is_there.then_some(Self {
+            namespace,
+            location,
+        })
+    }
+
+    /// What a userdb returns it in.
+    pub fn field(&self) -> String {
+        own_field(&self.usable_name())
+    }
+
+    pub fn place(&self, settings: &Settings) -> Option<Place> {
+        settings.place(&format!("namespace/{}/location", self.namespace))
+    }
+
+    /// Whether a field can have the namespace's name.
+    pub fn has_field(&self) -> bool {
+        self.usable_name() == self.namespace
+    }
+
+    fn usable_name(&self) -> String {
+        match self.namespace.parse::<usize>() {
+            Ok(_) => "inbox".to_owned(),
+            Err(_) => usable_name(self.namespace),
+        }
+    }
+
+    /// What makes every userdb return it; if the namespace has no name for a field, what gives it one.
+    pub fn returned(&self, settings: &Settings) -> Option<Remedy> {
+        if self.has_field() {
+            return add_userdb_field(settings, &self.field(), &with_tilde(self.location));
+        }
+        let block = settings.place(&format!("namespace/{}", self.namespace))?;
+        let line = format!("namespace {} {{", self.usable_name());
+        Some(Remedy::Replace(block, line))
+    }
+}
+
+/// A namespace's name as a post-login script can address it.
+pub fn usable_name(namespace: &str) -> String {
+    namespace.to_ascii_lowercase().replace([' ', '\\'], "")
+}
+
 /// Where all list indexes of the inbox are, with Dovecot's variables left in; empty if nowhere.
 pub fn template(settings: &Settings) -> String {
     let in_inbox = |setting: &str| {
@@ -71,10 +132,14 @@ pub fn list_index_of(location: &str) -> Option<&str> {
 }
 
 /// A location that the userdbs' own settings give to everybody, and the field.
-pub fn userdb_location(settings: &Settings) -> Option<(&'static str, &str)> {
+pub fn userdb_location(settings: &Settings) -> Option<(String, &str)> {
+    let mut fields: Vec<String> = inbox(settings).map(own_field).into_iter().collect();
+    fields.extend(LOCATIONS.map(str::to_owned));
     settings.names("userdb").into_iter().find_map(|userdb| {
-        let field = |field| Some((field, field_of_userdb(settings, userdb, field)?));
-        field("namespace/inbox/location").or_else(|| LOCATIONS.into_iter().find_map(field))
+        fields.iter().find_map(|field| {
+            let location = field_of_userdb(settings, userdb, field)?;
+            Some((field.clone(), location))
+        })
     })
 }
 
@@ -192,7 +257,7 @@ pub fn one_each(settings: &Settings) -> Option<Remedy> {
     match settings.generation {
         Generation::V2_4 => replaced(settings, "mailbox_list_index_prefix", LOCAL_2_4),
         Generation::V2_3 => match userdb_location(settings) {
-            Some((field, location)) => add_userdb_field(settings, field, &local(location)),
+            Some((field, location)) => add_userdb_field(settings, &field, &local(location)),
             None => {
                 let location = local(settings.get("mail_location"));
                 Some(write(settings, format!("mail_location = {location}")))
@@ -203,14 +268,8 @@ pub fn one_each(settings: &Settings) -> Option<Remedy> {
 
 /// The location as the userdb has to return it.
 pub fn for_userdb(settings: &Settings) -> String {
-    let own = inbox(settings).map_or("", |name| {
-        settings.get(&format!("namespace/{name}/location"))
-    });
-    let location = match own {
-        "" => settings.get("mail_location"),
-        own => own,
-    };
-    let location = with_tilde(location);
+    let own = OwnLocation::of_inbox(settings).map(|own| own.location);
+    let location = with_tilde(own.unwrap_or(settings.get("mail_location")));
     match list_index_of(&location) {
         Some(list_index) if list_index.starts_with('/') => location,
         _ => local(&location),
