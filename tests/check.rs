@@ -175,7 +175,7 @@ impl Backend {
         );
         mount_tmpfs("/etc", "mode=0755");
         mount_tmpfs("/run", "mode=0755");
-        mount_tmpfs("/dev/shm", "size=1g,mode=1777");
+        mount_tmpfs("/dev/shm", "size=1g,mode=0755");
         sethostname("a.example.org").expect("the host name is this test's");
         write(
             "/etc/passwd",
@@ -281,7 +281,6 @@ impl Backend {
 
     fn boot(&self) {
         self.shell("systemd-tmpfiles --create /etc/tmpfiles.d/*.conf");
-        self.shell("[ ! -e /etc/fstab ] || mount -o remount /dev/shm");
     }
 
     fn write_lines(&self, file: &str, lines: &str) {
@@ -555,7 +554,7 @@ fn the_lines_for_tmpfiles_are_those_that_dovecots_hash_needs() {
 
 #[test]
 fn a_tmpfs_that_is_too_small_is_found() {
-    for options in ["size=64m,mode=1777", "size=1g,nr_inodes=40,mode=1777"] {
+    for options in ["size=64m", "size=1g,nr_inodes=40"] {
         on_backend(Configuration::good(), |backend| {
             let line = format!("mount -o remount,{options} /dev/shm");
             backend.shell(&line);
@@ -574,6 +573,72 @@ fn a_tmpfs_that_is_too_small_is_found() {
         "space",
         "warning",
     );
+}
+
+#[test]
+fn a_tmpfs_larger_than_a_stopped_service_may_use_is_found() {
+    finds_after(
+        Configuration::good(),
+        |backend| {
+            fs::create_dir_all("/run/systemd/system").expect("mkdir");
+            write("/etc/systemd/logind.conf", "[Login]\nRemoveIPC=no\n");
+            play_systemctl(
+                backend,
+                "[ \"$*\" != 'show --property=MemoryMax --value dovecot.service' ] || echo 500000000",
+            );
+        },
+        "memory_limit",
+        "warning",
+    );
+}
+
+#[test]
+fn a_file_system_that_everybody_can_fill_is_a_hint() {
+    finds_after(
+        Configuration::good(),
+        |backend| backend.shell("chmod 1777 /dev/shm"),
+        "common_file_system",
+        "hint",
+    );
+    const UNITS: &str = "/etc/systemd/system";
+    const UNIT: &str = r"dev-shm-dovecot\x2dlistindex.mount";
+    for is_enabled in [false, true] {
+        on_backend(Configuration::good(), |backend| {
+            write("/etc/systemd/logind.conf", "[Login]\nRemoveIPC=no\n");
+            fs::create_dir_all("/run/systemd/system").expect("mkdir");
+            write(format!("{UNITS}/{UNIT}"), "[Mount]\n");
+            play_systemctl(
+                backend,
+                &format!(
+                    "[ \"$*\" != 'enable --now {UNIT}' ] || mount -t tmpfs -o mode=0711,size=500m tmpfs {BASE}"
+                ),
+            );
+            backend.shell("chmod 1777 /dev/shm");
+            let findings = if is_enabled {
+                write(format!("{UNITS}/local-fs.target.wants/{UNIT}"), "");
+                backend.finds(&[("not_mounted", "warning")])
+            } else {
+                backend.finds(&[("common_file_system", "hint")])
+            };
+            backend.mend(findings);
+            // Another size is the unit's affair.
+            backend.shell(&format!("mount -o remount,size=50m {BASE}"));
+            let findings = backend.finds(&[("space", "warning")]);
+            backend.mend(findings);
+            let options = fs::read_to_string(format!("{UNITS}/{UNIT}.d/nfs-hostchange.conf"));
+            assert_eq!(
+                options.expect("a drop-in"),
+                "[Mount]\nOptions=size=1024m,nr_inodes=1024k,mode=0700,noexec,nodev,nosuid\n"
+            );
+        });
+    }
+}
+
+/// systemd itself does not run here: what it answers is played by a line of shell.
+fn play_systemctl(backend: &Backend, line: &str) {
+    let systemctl = backend.path().join("systemctl");
+    write(&systemctl, &format!("#!/bin/sh\n{line}\n"));
+    mode(systemctl.to_str().expect("UTF-8"), 0o755);
 }
 
 #[test]
@@ -644,15 +709,14 @@ fn a_host_that_nothing_sweeps_is_a_hint() {
         "hint",
     );
     const SWEEP_SETTINGS: &str = "/etc/default/nfs-hostchange";
-    // systemd itself does not run here: what it answers is played.
     on_backend(Configuration::good(), |backend| {
         fs::remove_file("/etc/cron.d/sweep").expect("unlink");
         write("/etc/systemd/logind.conf", "[Login]\nRemoveIPC=no\n");
         fs::create_dir_all("/run/systemd/system").expect("mkdir");
-        let script = "#!/bin/sh\n[ \"$1\" != enable ] || : >/run/\"$3\"\n[ -e /run/\"$3\" ]\n";
-        let systemctl = backend.path().join("systemctl");
-        write(&systemctl, script);
-        mode(systemctl.to_str().expect("UTF-8"), 0o755);
+        play_systemctl(
+            backend,
+            "[ \"$1\" != enable ] || : >/run/\"$3\"\n[ -e /run/\"$3\" ]",
+        );
         write(SWEEP_SETTINGS, "#SWEEP_AGE=\n#SWEEP_ROOT=\n");
         let findings = backend.finds(&[("no_sweep", "hint")]);
         backend.mend(findings);
@@ -728,7 +792,8 @@ fn a_plugin_that_is_missing_or_for_another_dovecot_or_not_for_all_is_found() {
     });
     on_backend(both, |backend| {
         module(backend, OURS, "2.3.ABIv19(2.3.19.1)");
-        backend.finds(&[("both_front_ends", "hint")]);
+        let findings = backend.finds(&[("both_front_ends", "hint")]);
+        backend.mend(findings);
     });
     on_backend(not_everywhere, |backend| {
         module(backend, OURS, "2.3.ABIv19(2.3.19.1)");

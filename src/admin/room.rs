@@ -1,26 +1,22 @@
 //! Alarms about the file system of list indexes, before it is full: what happens then, no program
 //! outside the session can see.
 
-use std::fs;
 use std::path::Path;
 
 use indicatif::HumanBytes;
 
+use crate::dovecot::master::{BASE_DIR, Master, memory_limit};
 use crate::local::room::Room;
 use crate::system::file_system::FileSystem;
 use crate::usercache::tree::Tree;
 
-/// Where Dovecot's control group says how much memory it may have, by version 2 and version 1 of the
-/// interface. What is in a tmpfs counts for whoever wrote it.
-const MEMORY_LIMITS: [&str; 2] = [
-    "/sys/fs/cgroup/system.slice/dovecot.service/memory.max",
-    "/sys/fs/cgroup/memory/system.slice/dovecot.service/memory.limit_in_bytes",
-];
-
 /// What is to be said about the file system that `tree` is on, whose root is `root`: one line each.
 pub fn alarms(root: &Path, tree: &Tree) -> Vec<String> {
     match tree.room() {
-        Ok((file_system, room)) => alarms_about(root, file_system, room, memory_limit()),
+        Ok((file_system, room)) => {
+            let master = Master::find(Path::new(BASE_DIR));
+            alarms_about(root, file_system, room, memory_limit(master))
+        }
         Err(errno) => vec![format!(
             "{}: cannot tell how much room there is: {}",
             root.display(),
@@ -60,15 +56,6 @@ fn alarms_about(
         ));
     }
     lines
-}
-
-/// "max" is no number, and no limit.
-fn memory_limit() -> Option<u64> {
-    let limits = MEMORY_LIMITS.iter().filter_map(|path| {
-        let text = fs::read_to_string(path).ok()?;
-        text.trim().parse().ok()
-    });
-    limits.min()
 }
 
 #[cfg(test)]

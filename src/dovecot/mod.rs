@@ -8,4 +8,6 @@ pub mod environment;
 pub mod files;
 pub mod location;
 #[cfg(feature = "admin")]
+pub mod master;
+#[cfg(feature = "admin")]
 pub mod settings;

@@ -27,7 +27,7 @@ def prepare(store):
     """Makes the parts that no case changes."""
     global BIN
     BIN = store + "/bin"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g,mode=1777", "tmpfs", "/dev/shm"], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g,mode=0755", "tmpfs", "/dev/shm"], check=True)
     MOUNTS.append(mounts())
     for line in ("vmail:x:5000:", "other:x:5001:", "archive:x:5002:"):
         open("/etc/group", "a").write(line + "\n")
@@ -66,9 +66,11 @@ def mounts():
 def begin(files, commands):
     """A system as it was, with these configuration files, after these commands."""
     end()
+    while shell("umount --lazy /dev/shm/dovecot-listindex")[0] == 0:
+        pass
     while mounts() > MOUNTS[0]:
-        subprocess.run(["umount", "/dev/shm"], check=True)
-    subprocess.run(["mount", "-o", "remount,rw,size=1g", "/dev/shm"], check=True)
+        subprocess.run(["umount", "--lazy", "/dev/shm"], check=True)
+    subprocess.run(["mount", "-o", "remount,rw,size=1g,mode=0755", "/dev/shm"], check=True)
     for file in KEPT:
         shutil.copy(file + ".kept", file)
     shell("rm -rf /dev/shm/* /etc/fstab* /etc/dovecot /etc/tmpfiles.d /etc/systemd/system/dovecot.service.d /usr/local/lib/chain; mkdir -p /etc/dovecot /etc/tmpfiles.d /usr/local/lib/chain")

@@ -1,5 +1,7 @@
 """What an administrator gets wrong in a configuration that works."""
 
+import os
+
 from case import (
     BUILT,
     PLUGIN,
@@ -25,6 +27,18 @@ from case import (
 
 # Where systemd is told more about Dovecot's service.
 DROP_INS = "/etc/systemd/system/dovecot.service.d"
+
+# The file system that Linux systems have for all programs.
+SHARED = "mount -t tmpfs -o size=1g,mode=1777 tmpfs /dev/shm"
+MAKE = "install -d -m 0700 -o vmail /dev/shm/dovecot-listindex"
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def hidden(above, base):
+    """Starts Dovecot as systemd does with TemporaryFileSystem=above, and BindPaths=base once a drop-in has it."""
+    return f"""unshare --mount sh -c 'mount --bind {base} /mnt; mount -t tmpfs tmpfs {above}; install -d -m 0700 -o vmail {base}
+! grep -qs ^BindPaths={base}$ {DROP_INS}/*.conf || mount --bind /mnt {base}; exec dovecot'"""
+
 
 MISTAKES = [
     *both("a configuration that works has no findings", None),
@@ -326,14 +340,17 @@ MISTAKES = [
     *both("list indexes in /dev/shm itself", "shared_base", edit=[("/dev/shm/dovecot-listindex/", "/dev/shm/")], tmpfiles=""),
     *both("list indexes on a disk", "disk_list_index", edit=[("/dev/shm/dovecot-listindex/", "@STORE@-lists/")], tmpfiles="",
           run=["install -d -m 0700 -o vmail @STORE@-lists"]),
+    *both("list indexes on a network file system", "network_list_index", edit=[("/dev/shm/dovecot-listindex/", "@STORE@-net/")],
+          run=[f"python3 {HERE}/network.py @STORE@-net /run/network.pid"]),
+    *both("list indexes share their file system with everybody's files", "common_file_system", run=[f"{SHARED}; {MAKE}"]),
+    *both("the file system for list indexes is not mounted", "not_mounted",
+          run=[f"echo 'tmpfs /dev/shm/dovecot-listindex tmpfs size=1g,mode=0711 0 0' >/etc/fstab; {SHARED}; {MAKE}"]),
     *v23("INDEX in memory", "index_in_memory", edit=[("mdbox:~/mdbox:LISTINDEX", "maildir:~/Maildir:INDEX=MEMORY:LISTINDEX")]),
     *v24("INDEX in memory", "index_in_memory", edit=[("mail_driver = mdbox\nmail_path = ~/mdbox\n", "mail_driver = maildir\nmail_path = ~/Maildir\nmail_index_path = MEMORY\n"),
          ("userdb_fields {\n", "userdb_fields {\n  mail_index_path = $SET:mail_index_path\n")]),
-    *both("a unit that shows Dovecot another /dev/shm", "hidden_base", by_hand={"hidden_base": f"mkdir -p {DROP_INS}; touch {DROP_INS}/mended.conf"},
-          start=f"[ ! -e {DROP_INS}/mended.conf ] || exec dovecot; exec unshare --mount sh -c 'mount -t tmpfs tmpfs /dev/shm; install -d -m 0700 -o vmail /dev/shm/dovecot-listindex; exec dovecot'"),
-    *both("a unit that shows Dovecot another /tmp", "hidden_base", edit=[("/dev/shm/dovecot-listindex/", "/var/tmp/lists/")], tmpfiles="",
-          run=["mount -t tmpfs tmpfs /var/tmp; install -d -m 0700 -o vmail /var/tmp/lists"],
-          start="unshare --mount sh -c 'mount -t tmpfs tmpfs /var/tmp; install -d -m 0700 -o vmail /var/tmp/lists; exec dovecot'"),
+    *both("a unit that shows Dovecot another /dev/shm", "hidden_base", start=hidden("/dev/shm", "/dev/shm/dovecot-listindex")),
+    *both("a unit that shows Dovecot another /tmp", "hidden_base", edit=[("/dev/shm/dovecot-listindex/", "/var/tmp/lists/")], tmpfiles="", local=False,
+          run=["mount -t tmpfs -o mode=0755 tmpfs /var/tmp; install -d -m 0700 -o vmail /var/tmp/lists"], start=hidden("/var/tmp", "/var/tmp/lists")),
     *both("a unit that lets Dovecot only read /dev/shm", "read_only",
           start=f"! grep -qs ReadWritePaths=/dev/shm/dovecot-listindex {DROP_INS}/*.conf || exec dovecot; exec unshare --mount sh -c 'mount --bind /dev/shm /dev/shm; mount -o remount,bind,ro /dev/shm; exec dovecot'"),
     *v23("a second name with a location of its own", "same_list_index", edit=[("very_dirty_syncs = yes", "very_dirty_syncs = no")],
@@ -376,6 +393,9 @@ mkdir -p $group && echo 400M >$group/$limit && cat /run/dovecot/master.pid >$gro
             add="protocol lmtp {\n  mail_plugins {\n    nfs_hostchange = no\n  }\n}\n"),
     *plugin("a protocol that is not in use has no plugin", None, only=("2.3",), add="protocol lmtp {\n  mail_plugins = sieve\n}\n"),
     *plugin("the plugin and the wrapper", "both_front_ends", only=("2.3",), edit=[(PLUGIN23, V23 + "mail_plugins = nfs_hostchange\n")]),
+    *plugin("the plugin, and the wrapper after another script", "both_front_ends", only=("2.3",),
+            edit=[(PLUGIN23, V23 + "mail_plugins = nfs_hostchange\n"), (WRAPPER, "script-login /usr/local/lib/chain/other.sh /usr/lib/dovecot/nfs-hostchange-login --config=/etc/dovecot/nfs-hostchange.toml")],
+            run=["printf '#!/bin/sh\\nexec \"$@\"\\n' >/usr/local/lib/chain/other.sh; chmod 755 /usr/local/lib/chain/other.sh"]),
     *plugin("a shared namespace's list index for each reader", "shared_by_reader", only=("2.3",), add="""namespace shared {
   type = shared
   prefix = Shared/%%u/

@@ -15,9 +15,9 @@ use nix::sys::statvfs::{FsFlags, fstatvfs, statvfs};
 
 use super::finding::{Findings, Kind, Remedy, quoted};
 use super::people::{Account, MailUsers};
-use super::running::Master;
 use super::wording::one_each;
 use crate::dovecot::files::Place;
+use crate::dovecot::master::Master;
 use crate::dovecot::settings::Settings;
 use crate::local::directory::open_without_links;
 use crate::system::file_system::FileSystem;
@@ -192,9 +192,13 @@ impl<'a> Plan<'a> {
         lines
     }
 
-    /// How the directories are made now.
     fn make(&self) -> Remedy {
-        Remedy::Run(match self.directories.iter().next() {
+        Remedy::Run(self.command())
+    }
+
+    /// How the directories are made now.
+    pub fn command(&self) -> String {
+        match self.directories.iter().next() {
             Some((path, planned)) if self.directories.len() == 1 => format!(
                 "install -d -m {:04o} -o {} {}",
                 planned.mode,
@@ -205,7 +209,7 @@ impl<'a> Plan<'a> {
                 "nfs-hostchange check{} --tmpfiles | systemd-tmpfiles --create -",
                 self.option()
             ),
-        })
+        }
     }
 
     fn option(&self) -> String {
@@ -275,7 +279,8 @@ pub fn check(
             (Err(_), _) => false,
         };
         if is_another {
-            let remedy = elsewhere().filter(|_| !base.starts_with("/dev/shm"));
+            let line = format!("[Service]\nBindPaths={directory}");
+            let remedy = Remedy::Append(PathBuf::from(DROP_IN), line);
             return findings.add(Kind::HiddenBase { directory }, remedy);
         }
         if is_read_only(&seen) && !is_read_only(base) {

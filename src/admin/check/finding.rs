@@ -340,7 +340,7 @@ kinds! {
     ReadOnlyForService { directory: String } = "read_only" Error
         "{directory} is read-only for Dovecot's service: no list index can be made there, and deliveries fail (after a change of the service: systemctl daemon-reload, and a restart)";
     HiddenBase { directory: String } = "hidden_base" Error
-        "Dovecot's service sees another {directory} than this host has (PrivateTmp, TemporaryFileSystem or the like): what makes directories at boot, sweeps, or shows the status is not where list indexes are";
+        "Dovecot's service sees another {directory} than this host has (PrivateTmp, TemporaryFileSystem or the like): what makes directories at boot, sweeps, or shows the status is not where list indexes are (after a change of the service: systemctl daemon-reload, and a restart)";
     ForeignBase { directory: String, owner: u32, wanted: String } = "foreign_base" Error
         "{directory} belongs to uid {owner}, not to {wanted}: he decides who may have a list index";
     WritableBase { directory: String } = "writable_base" Error
@@ -359,6 +359,10 @@ kinds! {
         "the line '{line}' has systemd-tmpfiles delete what is old in {directory}, under sessions that have it open";
 
     // The host.
+    NotMounted { directory: String } = "not_mounted" Warning
+        "{directory} is meant to be a file system of its own, which is not mounted: list indexes share theirs with other programs, which can fill it";
+    CommonFileSystem { directory: String, mount_point: String } = "common_file_system" Hint
+        "{directory} is on {mount_point}, which every program of this host can fill: users then have no list index. A file system of its own is safer (in a container: --tmpfs {directory}); restart Dovecot once it is mounted";
     Space { mount_point: String, size: u64, files: u64, free: u64, free_files: u64 } = "space" Warning
         "{mount_point} has room for {size} MiB and {files} files, {free} MiB and {free_files} files of it free: users beyond that have no list index (a container gets more with --shm-size)";
     Unlimited { mount_point: String } = "unlimited" Warning

@@ -1,73 +1,19 @@
-//! The host keeps list indexes, has room for them, and throws away those that nobody uses.
+//! The host keeps list indexes, and throws away those that nobody uses.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nix::sys::statvfs::fstatvfs;
-
-use super::directories::{Plan, mount_point};
+use super::directories::Plan;
 use super::finding::{Findings, Kind, Remedy, quoted};
 use super::people::MailUsers;
-use super::running::{Master, is_systemd};
-use crate::local::directory::open_without_links;
-use crate::system::file_system::FileSystem;
+use crate::dovecot::master::is_systemd;
 
 /// Looks at everything around the directories.
-pub fn check(plan: &Plan<'_>, master: Option<Master>, findings: &mut Findings) {
-    space(plan, master, findings);
+pub fn check(plan: &Plan<'_>, findings: &mut Findings) {
     remove_ipc(plan, findings);
     sweep(plan, findings);
-}
-
-fn space(plan: &Plan<'_>, master: Option<Master>, findings: &mut Findings) {
-    /// What container engines give /dev/shm unless told otherwise.
-    const CONTAINER: u64 = 64 << 20;
-    let Ok(directory) = open_without_links(&plan.base) else {
-        return;
-    };
-    let (Ok(FileSystem::Memory), Ok(status)) = (FileSystem::of(&directory), fstatvfs(&directory))
-    else {
-        return;
-    };
-    let size = status.blocks() * status.fragment_size();
-    let free = status.blocks_available() * status.fragment_size();
-    let mount_point = mount_point(&plan.base).display().to_string();
-    let remount = |megabytes: u64| {
-        let line = format!(
-            "tmpfs {mount_point} tmpfs size={megabytes}m,nr_inodes={megabytes}k,mode=1777 0 0"
-        );
-        Remedy::Append(PathBuf::from("/etc/fstab"), line)
-    };
-    if size == 0 {
-        let kind = Kind::Unlimited {
-            mount_point: mount_point.clone(),
-        };
-        return findings.add(kind, remount(1024));
-    }
-    let is_nearly_full = free < size / 10 || status.files_available() < status.files() / 10;
-    if size <= CONTAINER || is_nearly_full {
-        let kind = Kind::Space {
-            mount_point: mount_point.clone(),
-            size: size >> 20,
-            files: status.files(),
-            free: free >> 20,
-            free_files: status.files_available(),
-        };
-        findings.add(kind, remount(((2 * size) >> 20).max(1024)));
-    }
-    if let Some(limit) = master
-        .and_then(Master::memory_limit)
-        .filter(|limit| *limit < size)
-    {
-        let kind = Kind::MemoryLimit {
-            mount_point: mount_point.clone(),
-            size: size >> 20,
-            limit: limit >> 20,
-        };
-        findings.add(kind, remount((limit / 2) >> 20));
-    }
 }
 
 /// systemd-logind deletes what an ordinary user has in /dev/shm when his last session ends.

@@ -6,7 +6,7 @@
 //!
 //! Then one module for each thing that can be wrong: the [`services`], the wrapper's own [`configuration`],
 //! the [`plugin`], the userdb's [`fields`], the [`location`] of list indexes, other [`namespaces`], the
-//! [`directories`] that must be there, and the [`host`] itself. [`finding`] has the words of all that can be
+//! [`directories`] that must be there, the [`room`] for them, and the [`host`] itself. [`finding`] has the words of all that can be
 //! found.
 
 mod configuration;
@@ -21,9 +21,12 @@ mod person;
 mod plugin;
 mod post_login;
 pub mod print;
+mod room;
 mod running;
 mod services;
 mod wording;
+
+use std::path::Path;
 
 use configuration::Wrapper;
 use directories::{Above, Plan};
@@ -31,9 +34,9 @@ use finding::{Finding, Findings, Kind};
 use people::MailUsers;
 use person::Person;
 use post_login::PostLogin;
-use running::Master;
 
 use crate::dovecot::doveadm::DoveadmError;
+use crate::dovecot::master::Master;
 use crate::dovecot::settings::Settings;
 
 /// What is known before anything is judged.
@@ -48,7 +51,7 @@ struct Backend {
 
 impl Backend {
     fn look(settings: &Settings, named: &[String], findings: &mut Findings) -> Self {
-        let master = Master::find(settings);
+        let master = Master::find(Path::new(settings.get("base_dir")));
         let template = wording::template(settings);
         let mut people = Vec::new();
         if running::check(settings, master, findings) {
@@ -187,7 +190,8 @@ pub fn check(settings: &Settings, named: &[String]) -> Vec<Finding> {
     if let Some(above) = above {
         let plan = Plan::new(settings, &backend.users, &above);
         directories::check(settings, &plan, backend.master, &mut findings);
-        host::check(&plan, backend.master, &mut findings);
+        room::check(&plan, backend.master, &mut findings);
+        host::check(&plan, &mut findings);
     }
     findings.sorted()
 }

@@ -57,10 +57,22 @@ pub fn check(settings: &Settings, post_logins: &[PostLogin], findings: &mut Find
         findings.add_at(kind, place, remedy);
     }
     if !post_logins.is_empty() {
-        findings.add(Kind::BothFrontEnds, None);
+        findings.add(Kind::BothFrontEnds, without_wrapper(settings, post_logins));
     }
     file(settings, findings);
     true
+}
+
+/// The services as they are without the wrapper: other post-login scripts stay.
+fn without_wrapper(settings: &Settings, post_logins: &[PostLogin]) -> Remedy {
+    let services = post_logins.iter().map(|post_login| {
+        let (service, executable) = match post_login.without_wrapper() {
+            Some(words) => (&post_login.name, words.join(" ")),
+            None => (&post_login.service, post_login.service.clone()),
+        };
+        format!("service {service} {{\n  executable = {executable}\n}}")
+    });
+    write(settings, services.collect::<Vec<_>>().join("\n"))
 }
 
 /// A name that was meant to be the plugin's.

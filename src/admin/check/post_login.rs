@@ -25,6 +25,8 @@ pub const SERVICES: [(&str, &str); 4] = [
 pub struct PostLogin {
     /// The service's name.
     pub name: String,
+    /// The service whose logins pass it.
+    pub service: String,
     /// As whom it runs; `None` if nobody is called so.
     pub user: Option<Account>,
     /// Whether script-login takes on the user's ids before it executes anything.
@@ -53,6 +55,18 @@ impl PostLogin {
             settings,
             format!("service {name} {{\n{user}  executable = {command}\n}}"),
         )
+    }
+
+    /// The chain without the wrapper and its options; `None` if nothing else is in it.
+    pub fn without_wrapper(&self) -> Option<Vec<String>> {
+        let mut words = self.executable.clone();
+        let at = words.iter().position(|word| is_called(word, WRAPPER))?;
+        words.remove(at);
+        while words.get(at).is_some_and(|word| word.starts_with('-')) {
+            words.remove(at);
+        }
+        let has_others = words.iter().skip(1).any(|word| !word.starts_with('-'));
+        has_others.then_some(words)
     }
 
     /// Whether the wrapper begins as root.
@@ -159,6 +173,7 @@ impl Service<'_> {
             executable: words,
             has_wrapper,
             name,
+            service: service.to_owned(),
         })
     }
 
