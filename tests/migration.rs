@@ -8,6 +8,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use common::trace::Call;
 use common::{
@@ -668,6 +669,50 @@ fn a_list_index_that_a_session_without_a_claim_did_not_write_to_is_not_taken_ove
     lab.login().run().assert_vouched();
     assert_eq!(here(&lab), ListIndex::new());
     assert_eq!(in_index(&lab), ListIndex::new());
+}
+
+/// A list index in INDEX, migration off, and so little room that the session here cannot claim.
+fn session_beside_originals(inodes: u32) -> (Lab, PathBuf) {
+    let lab = Lab::new();
+    mount_tmpfs(
+        &lab.index(),
+        &format!("size=1m,nr_inodes={inodes},mode=0700,uid={UID},gid={GID}"),
+    );
+    put_original(&lab);
+    let filler = lab.index().join("mail");
+    fs::create_dir(&filler).expect("there is room for it");
+    fs::write(filler.join("1"), "").expect("there is room for it");
+    fill(&filler.join("2"));
+    let session = lab.login().run();
+    session.assert_not_vouched();
+    session.assert_logged(&["session without list index: ", "cannot write"]);
+    (lab, filler)
+}
+
+#[test]
+fn what_a_session_without_a_claim_changed_is_not_missing_when_migration_is_switched_on() {
+    let (lab, filler) = session_beside_originals(0);
+    assert_eq!(in_index(&lab), original(), "migration is off");
+    // The session deletes mails and folders, which makes room, and no list index is told.
+    fs::remove_dir_all(filler).expect("it is there");
+    lab.configure("migration = true\n");
+    assert_left_alone(&lab);
+}
+
+#[test]
+fn where_not_even_an_empty_file_can_be_made_the_session_is_claimed_for_later() {
+    // The directory, the list index, and what fills the rest.
+    let inodes = original().len() as u32 + 4;
+    let (lab, filler) = session_beside_originals(inodes);
+    assert_eq!(lab.helpers().len(), 1, "it tries again");
+    fs::remove_dir_all(filler).expect("it is there");
+    let began = Instant::now();
+    while !lab.helpers().is_empty() {
+        assert!(began.elapsed().as_secs() < 30, "nobody claimed");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    lab.configure("migration = true\n");
+    assert_left_alone(&lab);
 }
 
 #[test]

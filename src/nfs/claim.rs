@@ -14,7 +14,7 @@ use std::time::SystemTime;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, fstat, futimens};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, futimens, mknodat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -253,19 +253,20 @@ impl IndexDirectory<'_> {
     }
 
     /// Takes the claim away, so that no record counts; that needs no space. The claim keeps another
-    /// name, which shows later logins that there was one.
+    /// name, which shows later logins that there was one. If there was none, an empty file is made,
+    /// for which a full file system may still have room.
     ///
     /// # Errors
-    /// If the claim is still there.
+    /// If the claim is still there, or nothing shows that somebody wanted to claim.
     pub fn unclaim(&self) -> Result<(), IndexError> {
-        let name = self.claim_name();
-        match renameat(
-            self.as_fd(),
-            name,
-            self.as_fd(),
-            self.void_name().as_c_str(),
-        ) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        let (index, name, void) = (self.as_fd(), self.claim_name(), self.void_name());
+        let renamed = renameat(index, name, index, void.as_c_str());
+        let left = match renamed {
+            Err(Errno::ENOENT) => mknodat(index, void.as_c_str(), SFlag::S_IFREG, MODE, 0),
+            renamed => renamed,
+        };
+        match left {
+            Ok(()) | Err(Errno::EEXIST) => Ok(()),
             Err(errno) => Err(IndexError::ClaimFailed(self.path_of(name), errno)),
         }
     }

@@ -172,15 +172,15 @@ impl Reconciliation<'_> {
             self.delete_litter(&index, &look);
         }
         let claimed = match index.claim_for(&text, look.claim) {
-            Ok(claim) => Some(claim),
-            Err(_) => index.unclaim().map(|()| None)?,
+            Ok(claim) => Ok(Some(claim)),
+            Err(_) => index.unclaim().map(|()| None),
         };
         // Once the user is claimed, nobody takes them over: if this process is killed here, they are
         // merely in the way.
-        if let Some(log) = waiting {
-            Originals::delete_own(&index, log, self.events)?;
-        }
-        Ok(claimed)
+        let deleted = waiting.map_or(Ok(()), |log| {
+            Originals::delete_own(&index, log, self.events)
+        });
+        claimed.and_then(|claim| deleted.map(|()| claim))
     }
 
     /// Claims the user for a session without list index, unless what it `claimed` still stands: no

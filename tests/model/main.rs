@@ -149,6 +149,33 @@ fn a_migration_that_is_switched_off_and_on_trusts_no_old_copy() {
 }
 
 #[test]
+fn originals_beside_which_nobody_could_claim_are_not_trusted_later() {
+    check(
+        "a login, migration on or off, anything fails",
+        Protocol {
+            migration: true,
+            switched: true,
+            failures: true,
+            ..protocol(&[A])
+        },
+    );
+}
+
+#[test]
+fn leaving_no_sign_that_somebody_wanted_to_claim_is_found() {
+    find(
+        "no stale list index is trusted",
+        Protocol {
+            mistake: Mistake::NoVoid,
+            migration: true,
+            switched: true,
+            failures: true,
+            ..protocol(&[A])
+        },
+    );
+}
+
+#[test]
 fn forgetting_that_originals_were_to_go_is_found() {
     find(
         "no stale list index is trusted",

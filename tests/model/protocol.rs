@@ -77,6 +77,8 @@ pub enum Mistake {
     KeepLockFile,
     /// A record counts wherever it is found.
     BelieveCopies,
+    /// A session that cannot claim a user whom nobody has claimed leaves nothing in INDEX.
+    NoVoid,
     /// A claim is known by its time alone, which a copy of the store keeps.
     TimeAlone,
 }
@@ -763,6 +765,7 @@ impl Protocol {
                     | Step::ReadLogAgain
                     | Step::Delete
                     | Step::CleanerDelete
+                    | Step::WithoutClaim
             ),
             Turn::Fails => {
                 self.failures
@@ -790,10 +793,10 @@ impl Protocol {
             Turn::Fails => match step {
                 // Before the lock nothing can be done locally.
                 Step::Open => self.without(),
-                // No space on NFS; without any claim no record counts either.
+                // No space on NFS for a claim, only for an empty file. Without a claim no record counts.
                 Step::WithoutClaim => {
                     let waiting = state.is_unclaimed();
-                    state.void |= state.claim.is_some();
+                    state.void |= state.claim.is_some() || !self.makes(Mistake::NoVoid);
                     state.claim = None;
                     self.after_claim_without(state, slot, waiting)
                 }
@@ -1232,7 +1235,12 @@ impl Protocol {
             }
             Step::WithoutClaim => {
                 let waiting = state.is_unclaimed();
-                if state.hosts[backend].mounted {
+                // Not even an empty file can be made.
+                let is_full = other;
+                if is_full && !(self.failures && state.hosts[backend].mounted && waiting) {
+                    return None;
+                }
+                if state.hosts[backend].mounted && !is_full {
                     let identity = state.new_identity();
                     state.make_claim(Claim {
                         identity,
