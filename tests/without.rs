@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, Instant};
 
-use common::{HERE, Lab, Session, THERE, UID, close, set_owner_and_mode};
+use common::{HERE, Lab, Session, THERE, UID, close, names_in, set_owner_and_mode};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -194,6 +194,29 @@ fn a_helper_that_is_killed_leaves_behind_who_its_session_is() {
 }
 
 #[test]
+fn what_a_killed_helper_could_not_claim_for_does_not_migrate() {
+    let lab = Lab::new();
+    lab.configure("migration = true\n");
+    lab.write(&lab.index().join("dovecot.list.index"), "old");
+    lab.write(&lab.index().join("dovecot.list.index.log"), "old");
+    fs::rename(lab.index(), lab.path("elsewhere")).expect("it is there");
+    let session = lab.login().staying_open().run();
+    session.assert_not_vouched();
+    kill(helper(&lab), Signal::SIGKILL).expect("it runs");
+    wait_until("gone", || lab.helpers().is_empty());
+    // The session goes on, and what it changes no list index is told.
+    fs::rename(lab.path("elsewhere"), lab.index()).expect("it is there");
+    close(session);
+    lab.login().run().assert_vouched();
+    assert!(lab.is_recorded(HERE));
+    assert_eq!(names_in(&lab.index()), [".lasthost"]);
+    assert_eq!(
+        names_in(&lab.list_index(HERE)),
+        [".lasthost", ".lasthost.without"]
+    );
+}
+
+#[test]
 fn a_helper_keeps_nothing_of_the_session_s_and_nothing_of_root_s() {
     for by_root in [false, true] {
         let lab = Lab::new();
@@ -334,4 +357,40 @@ fn a_session_whose_sign_had_no_place_leaves_it_as_soon_as_there_is_one() {
     wait_until("over", || lab.helpers().is_empty());
     assert!(!claim_says(&lab, "without"));
     lab.login().run().assert_vouched();
+}
+
+/// What another backend's claim says of sessions.
+fn claim_naming(lab: &Lab, sessions: &str) {
+    lab.write(&lab.claim_file(), format!("backend-b\n{sessions}"));
+}
+
+#[test]
+fn a_session_that_another_version_wrote_ends_with_the_boot_of_its_host() {
+    let lab = Lab::with_settled_user();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("it is mounted");
+    let boot = boot.replace('-', "");
+    claim_naming(
+        &lab,
+        &format!("without backend-a {} in a new way\n", &boot[..16]),
+    );
+    let beside = lab.login().run();
+    beside.assert_not_vouched().assert_logged(&["still open"]);
+    assert!(claim_says(&lab, "in a new way"));
+    claim_naming(&lab, "without backend-a 1f in a new way\n");
+    lab.login().run().assert_vouched();
+    assert!(!claim_says(&lab, "without"));
+}
+
+#[test]
+fn sessions_of_backends_that_are_gone_do_not_pile_up_in_claims() {
+    let lab = Lab::with_settled_user();
+    let session = |number| format!("without gone-{number} 1f - -\n");
+    claim_naming(&lab, &(0..100).map(session).collect::<String>());
+    lab.login().run().assert_vouched();
+    let text = fs::read_to_string(lab.claim_file()).expect("the user is claimed");
+    assert!(
+        text.ends_with(&(36..100).map(session).collect::<String>()),
+        "{text}"
+    );
+    assert!(!text.contains(&session(35)), "{text}");
 }

@@ -160,6 +160,16 @@ pub fn open_session(file: &File, place: Option<u64>) -> io::Result<Option<OpenSe
     }))
 }
 
+/// Whether there is a note on the list index whose place is `place`, of a session that is open or of one
+/// whose note was not taken back.
+///
+/// # Errors
+/// If they cannot be read.
+pub fn is_any(file: &File, place: u64) -> io::Result<bool> {
+    let notes = Notes::read(file)?;
+    Ok(notes.doubtful || notes.notes.iter().any(|(_, note)| note.place == place))
+}
+
 /// Whoever first finds that only the process is left adds the time to the note. Without it the session
 /// lingers until its process ends; so nobody waits here, however many notes somebody has written.
 fn add_time(file: &File, notes: &[(u64, Note)], now: u64) {

@@ -54,6 +54,17 @@ impl Session {
         }
     }
 
+    /// What can be known of one that another version of this program has written as `text`: nothing but
+    /// the boot of its host.
+    pub fn of_boot(text: &str) -> Option<Self> {
+        let boot = text.split(' ').next()?;
+        Some(Self {
+            boot: u64::from_str_radix(boot, 16).ok()?,
+            process: None,
+            connection: None,
+        })
+    }
+
     /// The process that serves it.
     pub fn process(&self) -> Option<&Process> {
         self.process.as_ref()

@@ -204,6 +204,18 @@ pub fn open_session(
     })))
 }
 
+/// Whether a session without the list index called `prefix` is open, or was, and nobody has taken its
+/// note back: whoever was to claim for it was killed, and nobody may have done so.
+///
+/// # Errors
+/// If it is not known.
+pub fn is_left(directory: &ListIndexDirectory, prefix: &CStr) -> Result<bool, SignError> {
+    let Some(file) = open(directory, OFlag::empty())? else {
+        return Ok(false);
+    };
+    notes::is_any(&file, place_of(prefix)).map_err(|error| failed(directory, errno_of(error)))
+}
+
 /// Makes the file together with the record: later there may be no room for it.
 ///
 /// # Errors

@@ -20,6 +20,10 @@ use crate::reconcile::{Difference, Reconciliation};
 /// A claim names this many sessions of one backend; Dovecot's mail_max_userip_connections is 10.
 const MOST_NAMED: usize = 32;
 
+/// A claim carries on so many of other backends' sessions, the latest. A backend that is gone never finds
+/// its own over; and where there still is one, its process claims for it at its end all the same.
+const MOST_CARRIED: usize = 64;
+
 impl Reconciliation<'_> {
     /// What a claim says that is made for the list index here.
     pub(super) fn claim_here(
@@ -146,6 +150,13 @@ impl Reconciliation<'_> {
             .filter(|without| without.host != host || is_still_open(without))
             .cloned()
             .collect();
+        let others = carried.iter().filter(|without| without.host != host);
+        let mut too_many = others.count().saturating_sub(MOST_CARRIED);
+        carried.retain(|without| {
+            let goes = too_many > 0 && without.host != host;
+            too_many -= usize::from(goes);
+            !goes
+        });
         if let Some(session) = session {
             let here = carried.iter().filter(|without| without.host == host);
             let session = if here.count() < MOST_NAMED {
@@ -178,6 +189,7 @@ impl Reconciliation<'_> {
 
 /// Whether a session of this backend's that a claim names is not over.
 fn is_still_open(without: &Without) -> bool {
-    let session = without.session.parse::<Session>();
-    session.map_or(true, |session| session.state() != State::Over)
+    let session = without.session.parse().ok();
+    let session = session.or_else(|| Session::of_boot(&without.session));
+    session.is_none_or(|session| session.state() != State::Over)
 }

@@ -181,7 +181,16 @@ impl Reconciliation<'_> {
             .map(|_| index.claim_text().unwrap_or_else(|| ClaimText::parse(b"")));
         self.confirm_none_claimed_for(standing.as_ref())?;
         self.confirm_no_other_list_index(lock, &look, standing.as_ref())?;
-        let shared = self.shared_list_index(&index, &look, standing.as_ref())?;
+        let shared = match self.shared_list_index(&index, &look, standing.as_ref())? {
+            // A session without list index, for which nobody has claimed, did not write to them.
+            Some(Owner::User(originals))
+                if standing.is_none() && sign::is_left(lock.directory(), &self.prefix)? =>
+            {
+                originals.delete(&index, self.events)?;
+                None
+            }
+            shared => shared,
+        };
         self.delete_litter(&index, &look);
         lock.empty_record(&self.prefix)?;
         Ok(Sides::Differ(Box::new(Difference {

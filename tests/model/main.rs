@@ -399,19 +399,6 @@ fn not_claiming_for_a_session_without_list_index_is_found() {
 }
 
 #[test]
-fn leaving_originals_that_a_session_makes_stale_is_found() {
-    find(
-        "no stale list index is trusted",
-        Protocol {
-            mistake: Mistake::KeepOriginals,
-            migration: true,
-            failures: true,
-            ..protocol(&[A])
-        },
-    );
-}
-
-#[test]
 fn taking_over_what_somebody_else_wrote_is_found() {
     find(
         "nobody else's list index is deleted",

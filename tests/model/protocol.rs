@@ -58,8 +58,6 @@ pub enum Mistake {
     PlainStat,
     /// A session without list index leaves the standing claim alone.
     SilentWithout,
-    /// A session without list index leaves originals in INDEX, which it makes stale.
-    KeepOriginals,
     /// A record counts although the originals that were moved may still be in INDEX.
     ForgetMoved,
     /// A list index in INDEX is taken over whoever wrote it, and whenever.
@@ -843,7 +841,7 @@ impl Protocol {
     /// Claimed first: as long as the originals' `.log` is there, no record counts.
     fn after_claim_without(&self, state: &mut State, slot: usize, waiting: bool) -> Step {
         let looks = state.processes[slot].looks;
-        if looks && waiting && !self.makes(Mistake::KeepOriginals) {
+        if looks && waiting {
             state.processes[slot].waiting = true;
             Step::WithoutDeleteOriginal
         } else {
@@ -1237,7 +1235,8 @@ impl Protocol {
                 let waiting = state.is_unclaimed();
                 // Not even an empty file can be made.
                 let is_full = other;
-                if is_full && !(self.failures && state.hosts[backend].mounted && waiting) {
+                let may_be = self.failures && state.hosts[backend].mounted && process.noted;
+                if is_full && !(may_be && waiting) {
                     return None;
                 }
                 if state.hosts[backend].mounted && !is_full {
@@ -1433,6 +1432,11 @@ impl Protocol {
         }
         // Whoever does not look does not see what somebody else writes either.
         if self.switched && !state.is_unclaimed() {
+            return None;
+        }
+        // The session here has ended, and whoever stays behind for it has claimed.
+        let owes = |host: &Host| host.without != Without::No && host.owes;
+        if state.hosts.iter().any(owes) {
             return None;
         }
         let mut originals = state.originals;
