@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, futimens, mknodat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, gettid, unlinkat};
 
 use crate::names::hash;
 use crate::nfs::directory::{IndexDirectory, IndexError};
@@ -219,14 +219,14 @@ impl IndexDirectory<'_> {
             None => self.status_of(&self.void_name())?,
         };
         let replaced = replaced.or(void.as_ref().map(Identity::of_status));
-        let mut made = self.try_claim(text, replaced);
-        for _ in 1..MOST_ATTEMPTS {
+        let mut made = Err(Errno::EEXIST);
+        for attempt in 0..MOST_ATTEMPTS {
+            made = self.try_claim(text, replaced, attempt);
             // Deliveries of one backend may claim at the same moment, and backends that share the temporary
             // name: the other one has cleared this one's file away, or has renamed it.
             if !matches!(made, Err(Errno::ENOENT | Errno::EEXIST)) {
                 break;
             }
-            made = self.try_claim(text, replaced);
         }
         if made.is_ok() && void.is_some() {
             let _ = self.delete(&self.void_name());
@@ -234,8 +234,13 @@ impl IndexDirectory<'_> {
         made.map_err(|errno| IndexError::ClaimFailed(self.path_of(name), errno))
     }
 
-    fn try_claim(&self, text: &ClaimText, replaced: Option<Identity>) -> nix::Result<Identity> {
-        let temporary = self.temporary_name(&text.host);
+    fn try_claim(
+        &self,
+        text: &ClaimText,
+        replaced: Option<Identity>,
+        attempt: u32,
+    ) -> nix::Result<Identity> {
+        let temporary = self.temporary_name(&text.host, attempt);
         let file = self.create(&temporary)?;
         let made = self.fill(file, text, replaced).and_then(|identity| {
             let (from, to) = (temporary.as_c_str(), self.claim_name());
@@ -286,11 +291,14 @@ impl IndexDirectory<'_> {
 
     /// A backend's own name in most cases, so that its next claim clears away what a crash left; but
     /// one of few, since backends may change theirs, as containers do. Two that share one and claim at
-    /// the same moment get in each other's way, and at most one of them finds its claim in place.
-    fn temporary_name(&self, host: &str) -> CString {
+    /// the same moment get in each other's way, and at most one of them finds its claim in place; the
+    /// other one tries again with a name that only it is likely to try.
+    fn temporary_name(&self, host: &str, attempt: u32) -> CString {
+        let own = attempt.wrapping_mul(gettid().as_raw().unsigned_abs() | 1);
+        let number = (hash(host.as_bytes()).wrapping_add(own.into())) & 0xff;
         let mut name = self.claim_name().to_bytes().to_vec();
         // Two digits.
-        name.extend_from_slice(format!(".{:02x}", hash(host.as_bytes()) & 0xff).as_bytes());
+        name.extend_from_slice(format!(".{number:02x}").as_bytes());
         // Made from a C string, so there is no NUL byte in it.
         CString::new(name).unwrap_or_default()
     }
