@@ -224,11 +224,11 @@ readme_leads_to_a_list_index_that_is_kept() {
     equal "in step" "$(nfs-hostchange status --json --user alice | grep -o '"in_step":[a-z]*')" '"in_step":true'
 }
 
-# But hints that there is no NFS here, and that nobody has enabled the sweep.
+# But hints that there is no NFS here, that /dev/shm is everybody's, and that nobody has enabled the sweep.
 check_finds_nothing_after_the_readme() {
     nfs-hostchange check --json >"$WORK/check" || die "$(<"$WORK/check")"
     equal "findings" "$(grep -o '"id":"[a-z_]*"' "$WORK/check" | paste -sd' ')" \
-        '"id":"index_not_shared" "id":"no_sweep"'
+        '"id":"index_not_shared" "id":"common_file_system" "id":"no_sweep"'
 }
 
 # As another backend would: its claim is a new file.
