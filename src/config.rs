@@ -36,6 +36,10 @@ pub struct Configuration {
     /// How long a login waits for another one of the same user.
     #[serde(deserialize_with = "duration")]
     pub lock_timeout: Duration,
+    /// How often the plugin's open sessions look whether another backend has claimed the user; zero:
+    /// never.
+    #[serde(deserialize_with = "duration")]
+    pub recheck: Duration,
     /// Where log lines go.
     pub log: LogSettings,
 }
@@ -47,6 +51,7 @@ impl Default for Configuration {
             migration: Migration::default(),
             hostname: None,
             lock_timeout: Duration::from_secs(5),
+            recheck: Duration::from_secs(1),
             log: LogSettings::default(),
         }
     }

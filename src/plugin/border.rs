@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use nfs_hostchange::config::Configuration;
+use nfs_hostchange::dovecot::age::parse_age;
 use nfs_hostchange::dovecot::location::{Layout, Tracked};
 use nfs_hostchange::event::{Events, Level};
 use nfs_hostchange::log::one_line;
@@ -27,7 +28,7 @@ pub struct Caller {
     pub context: *mut c_void,
     /// Writes a line of importance 0 (error), 1 (warning) or 2 (info) to Dovecot's log.
     pub log: extern "C" fn(*mut c_void, c_int, *const c_char),
-    /// Has Dovecot forget what is in the open list index; 0 if that is not possible.
+    /// Has Dovecot forget what is in the open list index; 0 if that is in memory, not in its file.
     pub forget: extern "C" fn(*mut c_void) -> c_int,
 }
 
@@ -43,6 +44,8 @@ pub struct Where {
     pub prefix: *const c_char,
     /// The setting `nfs_hostchange_migration`, NULL if the configuration file decides.
     pub migration: *const c_char,
+    /// The same of `nfs_hostchange_recheck`.
+    pub recheck: *const c_char,
     /// The layout is Maildir++.
     pub maildirplusplus: bool,
     /// The session is the owner's.
@@ -72,6 +75,12 @@ pub struct Handle {
 /// Dovecot's log.
 #[derive(Debug)]
 pub struct Log(Caller);
+
+impl Log {
+    fn forget(&self) -> bool {
+        (self.0.forget)(self.0.context) != 0
+    }
+}
 
 impl Events for Log {
     fn event(&self, level: Level, message: &dyn Display) {
@@ -139,6 +148,26 @@ fn migration(setting: Option<&CStr>, configured: Migration, events: &dyn Events)
     }
 }
 
+/// Seconds, or a time as Dovecot writes it.
+fn recheck(setting: Option<&CStr>, configured: Duration, events: &dyn Events) -> Duration {
+    let Some(setting) = setting else {
+        return configured;
+    };
+    let text = setting.to_string_lossy();
+    let seconds = text.parse().ok().map(u32::into).map(Duration::from_secs);
+    seconds
+        .or_else(|| parse_age(setting.to_bytes()).ok())
+        .unwrap_or_else(|| {
+            events.event(
+                Level::Error,
+                &format_args!(
+                    "nfs_hostchange_recheck = {text}: write a number of seconds, or 0 for never"
+                ),
+            );
+            configured
+        })
+}
+
 /// # Safety
 /// `text` is NULL or a C string that lives as long as is made of the result.
 unsafe fn text<'a>(text: *const c_char) -> Option<&'a CStr> {
@@ -148,12 +177,13 @@ unsafe fn text<'a>(text: *const c_char) -> Option<&'a CStr> {
 
 fn place(where_: &Where, events: &dyn Events) -> Option<Place> {
     // SAFETY: the C side's strings live until the call ends; everything is copied.
-    let [index, list_index, prefix, setting] = unsafe {
+    let [index, list_index, prefix, setting, every] = unsafe {
         [
             text(where_.index_directory),
             text(where_.list_index_directory),
             text(where_.prefix),
             text(where_.migration),
+            text(where_.recheck),
         ]
     };
     let layout = match where_.maildirplusplus {
@@ -192,6 +222,10 @@ fn place(where_: &Where, events: &dyn Events) -> Option<Place> {
         recheck: match where_.keeps_rights {
             true => Recheck::AtEnd,
             false => Recheck::AfterEachChange,
+        },
+        looks_every: match where_.serves {
+            true => recheck(every, configuration.recheck, events),
+            false => Duration::ZERO,
         },
     })
 }
@@ -248,16 +282,20 @@ unsafe fn with(handle: *const Handle, work: impl FnOnce(&mut List, &Log)) {
     });
 }
 
-/// Takes the list index over, which Dovecot can open now.
+/// The list index, which Dovecot can open now, is about to be used. `in_memory`: it is not in a file
+/// any more.
 ///
 /// # Safety
 /// `handle` is from [`nfs_hostchange_list_new`], not NULL and not freed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn nfs_hostchange_list_take_over(handle: *const Handle) {
+pub unsafe extern "C" fn nfs_hostchange_list_before_reading(
+    handle: *const Handle,
+    in_memory: bool,
+) {
     // SAFETY: the caller's promise.
     unsafe {
         with(handle, |list, log| {
-            list.take_over(log, || (log.0.forget)(log.0.context) != 0);
+            list.before_reading(log, in_memory, || log.forget());
         });
     }
 }
@@ -273,19 +311,38 @@ pub unsafe extern "C" fn nfs_hostchange_list_before_change(handle: *const Handle
 }
 
 /// It was changed, or that failed half-way. `in_memory`: the list index is not in a file any more.
+/// If the answer is not 0, [`nfs_hostchange_list_look_after_change`] is to be called after so many
+/// milliseconds.
 ///
 /// # Safety
 /// `handle` is from [`nfs_hostchange_list_new`], not NULL and not freed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn nfs_hostchange_list_after_change(handle: *const Handle, in_memory: bool) {
+pub unsafe extern "C" fn nfs_hostchange_list_after_change(
+    handle: *const Handle,
+    in_memory: bool,
+) -> c_uint {
+    let mut milliseconds = 0;
     // SAFETY: the caller's promise.
     unsafe {
         with(handle, |list, log| {
-            list.after_change(log, in_memory);
-            if list.is_to_be_recorded() {
-                list.take_over(log, || (log.0.forget)(log.0.context) != 0);
-            }
+            let left = list.after_change(log, in_memory, || log.forget());
+            milliseconds = left.map_or(0, |left| left.as_millis() as c_uint + 1);
         });
+    }
+    milliseconds
+}
+
+/// Some time has passed since something was changed.
+///
+/// # Safety
+/// `handle` is from [`nfs_hostchange_list_new`], not NULL and not freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nfs_hostchange_list_look_after_change(handle: *const Handle) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        with(handle, |list, log| {
+            list.look_after_change(log, || log.forget())
+        })
     }
 }
 

@@ -51,8 +51,10 @@ pub struct Place {
     pub lock_timeout: Duration,
     /// Who has the list.
     pub role: Role,
-    /// When to look again.
+    /// When to look again after a change.
     pub recheck: Recheck,
+    /// How often to look again before something is read. Zero: never.
+    pub looks_every: Duration,
 }
 
 impl Place {
@@ -102,6 +104,7 @@ pub struct List {
     sign: Option<Sign>,
     /// It cannot be recorded before Dovecot has made INDEX.
     waits_for_index: bool,
+    /// Since the last look that showed it to be known everywhere.
     changed: bool,
     /// When it looked at the claim.
     looked: Instant,
@@ -109,7 +112,18 @@ pub struct List {
 
 /// A session that goes on changing things looks again after so long: should it be killed, what it
 /// changed before is known.
-const LOOKS_EVERY: Duration = Duration::from_secs(1);
+const LOOKS_AFTER_CHANGES_EVERY: Duration = Duration::from_secs(1);
+
+/// Passes on errors alone: what is said once at a login could be said every second here.
+struct Quiet<'a>(&'a dyn Events);
+
+impl Events for Quiet<'_> {
+    fn event(&self, level: Level, message: &dyn fmt::Display) {
+        if level == Level::Error {
+            self.0.event(level, message);
+        }
+    }
+}
 
 impl List {
     /// What a session knows that has not looked yet: nothing, so that it goes without.
@@ -192,15 +206,35 @@ impl List {
         self.using
     }
 
-    /// Makes the list index, which Dovecot can open now, this user's present one: `forget` has it
-    /// forget everything in it.
-    pub fn take_over(&mut self, events: &dyn Events, forget: impl FnMut() -> bool) {
+    /// Before the list index, which Dovecot can open now, is used to list folders or to answer for
+    /// one of them. The first time it is made the user's present one: `forget` has Dovecot forget
+    /// everything in it. Later, this session sees to it now and then that it still is.
+    pub fn before_reading(
+        &mut self,
+        events: &dyn Events,
+        in_memory: bool,
+        mut forget: impl FnMut() -> bool,
+    ) {
+        let every = self.place.looks_every;
+        if self.using == Use::ToTakeOver {
+            self.take_over(events, &mut forget);
+        } else if every.is_zero() || self.looked.elapsed() < every {
+        } else if in_memory {
+            // Nobody else writes to it.
+            self.looked = Instant::now();
+            self.leave_if(in_memory, events);
+            forget();
+        } else if matches!(self.using, Use::Used | Use::Unrecorded) {
+            self.check(&Quiet(events), Some(&mut forget));
+        }
+    }
+
+    fn take_over(&mut self, events: &dyn Events, forget: &mut dyn FnMut() -> bool) {
         self.waiting(|list| list.try_take_over(events, forget));
     }
 
-    fn try_take_over(&mut self, events: &dyn Events, mut forget: impl FnMut() -> bool) {
+    fn try_take_over(&mut self, events: &dyn Events, forget: &mut dyn FnMut() -> bool) {
         let mut forgotten = false;
-        self.waits_for_index = false;
         let Some(actor) = self.actor() else {
             return;
         };
@@ -211,6 +245,8 @@ impl List {
         self.using = match taken {
             Ok(claim) => {
                 self.known = Some(claim);
+                self.waits_for_index = false;
+                self.changed = false;
                 Use::Used
             }
             Err(doubt) => {
@@ -221,12 +257,12 @@ impl List {
                 };
                 // A new user's first session, until Dovecot makes INDEX.
                 self.waits_for_index = matches!(doubt, Doubt::Index(IndexError::Missing(_)));
-                if !self.waits_for_index {
+                if !self.waits_for_index && self.using != Use::Unrecorded {
                     events.event(level, &format_args!("list index not recorded: {doubt}"));
                 }
                 // It has it open, and must not see what was in it.
-                if !forgotten && !forget() {
-                    events.event(Level::Error, &"the list index cannot be written to");
+                if !forgotten {
+                    forget();
                 }
                 Use::Unrecorded
             }
@@ -242,31 +278,49 @@ impl List {
         }
     }
 
-    /// After that. `in_memory` says that the list index is not in a file any more.
-    pub fn after_change(&mut self, events: &dyn Events, in_memory: bool) {
+    /// After that. `in_memory` says that the list index is not in a file any more. A session that
+    /// goes on has to [look](Self::look_after_change) after the time that is returned.
+    pub fn after_change(
+        &mut self,
+        events: &dyn Events,
+        in_memory: bool,
+        mut forget: impl FnMut() -> bool,
+    ) -> Option<Duration> {
         self.changed = true;
         self.leave_if(in_memory, events);
-        if self.using == Use::Without
-            || self.place.recheck == Recheck::AfterEachChange
-            || self.looked.elapsed() >= LOOKS_EVERY
+        if self.using == Use::Unrecorded
+            && self.waits_for_index
+            && self.place.tracked.index_dir().exists()
         {
-            self.check(events);
+            self.take_over(events, &mut forget);
+        } else if self.using == Use::Without
+            || self.place.recheck == Recheck::AfterEachChange
+            || self.looked.elapsed() >= LOOKS_AFTER_CHANGES_EVERY
+        {
+            let forget = self.goes_on().then_some(&mut forget as _);
+            self.check(&Quiet(events), forget);
+        }
+        let left = LOOKS_AFTER_CHANGES_EVERY.saturating_sub(self.looked.elapsed());
+        (self.changed && self.goes_on()).then_some(left)
+    }
+
+    /// Looks now, if something was changed since the last time.
+    pub fn look_after_change(&mut self, events: &dyn Events, mut forget: impl FnMut() -> bool) {
+        if self.changed {
+            self.check(&Quiet(events), Some(&mut forget));
         }
     }
 
-    /// Whether the list index can be recorded now that something was changed: INDEX is there, and
-    /// was not.
-    pub fn is_to_be_recorded(&self) -> bool {
-        self.using == Use::Unrecorded
-            && self.waits_for_index
-            && self.place.tracked.index_dir().exists()
+    /// Whether it looks again while it is open.
+    fn goes_on(&self) -> bool {
+        !self.place.looks_every.is_zero()
     }
 
     /// The session ends. No change comes after this.
     pub fn end(&mut self, events: &dyn Events, in_memory: bool) {
         self.leave_if(in_memory, events);
         if self.changed {
-            self.check(events);
+            self.check(events, None);
         }
         if let Some(sign) = self.sign.take() {
             sign.take_back();
@@ -289,8 +343,9 @@ impl List {
     }
 
     /// Whatever was changed until now is known to every later session, here and elsewhere, or a
-    /// claim is made that voids what they have.
-    fn check(&mut self, events: &dyn Events) {
+    /// claim is made that voids what they have. With `forget` the session goes on, and what others
+    /// have changed is known to it as well.
+    fn check(&mut self, events: &dyn Events, forget: Option<&mut dyn FnMut() -> bool>) {
         if self.using == Use::NothingLocal {
             return;
         }
@@ -299,10 +354,12 @@ impl List {
         };
         self.looked = Instant::now();
         let reconciliation = self.place.with(&actor, events);
-        if self
-            .known
-            .is_some_and(|known| reconciliation.still_stands(known))
-        {
+        let stands = reconciliation.still_stands(self.known);
+        // Who cannot ask and only reads goes on as he is: Dovecot could not read anything else.
+        if stands == Some(true) {
+            self.changed = false;
+        }
+        if stands == Some(true) || stands.is_none() && !self.changed {
             return;
         }
         if self.using == Use::Used {
@@ -310,10 +367,32 @@ impl List {
                 // Another session of this backend has taken the list index over, with what this one
                 // wrote to it.
                 self.known = Some(claim);
+                self.changed = false;
                 return;
             }
         }
-        self.known = reconciliation.claim_change(self.known);
+        let goes_on = stands.is_some() && self.using != Use::Without;
+        let Some(forget) = forget.filter(|_| goes_on) else {
+            self.claim_change(&actor, events);
+            return;
+        };
+        if self.place.role == Role::Serves {
+            self.take_over(events, forget);
+            if self.using == Use::Used {
+                return;
+            }
+        }
+        if self.changed {
+            self.claim_change(&actor, events);
+        }
+        // Not recorded, so that who only reads does it each time.
+        self.using = Use::Unrecorded;
+        forget();
+    }
+
+    fn claim_change(&mut self, actor: &Actor, events: &dyn Events) {
+        self.known = self.place.with(actor, events).claim_change(self.known);
+        self.changed &= self.known.is_none();
     }
 }
 

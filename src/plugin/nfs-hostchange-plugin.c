@@ -48,8 +48,7 @@ struct hostchange_list {
 	struct nfs_hostchange_list *rust;
 	const char *index_dir, *list_index_dir;
 	bool paths_are_final;
-	/* It must not be used before it is taken over. */
-	bool to_take_over;
+	struct timeout *to_look;
 };
 
 struct hostchange_box {
@@ -125,22 +124,16 @@ forget_ext(struct mail_index_view *view, struct mail_index_transaction *trans,
 /* One ordinary transaction, which every session that has the list index open
    sees as any other: the folders are to be listed again, and what is known of
    each is unknown. */
-static int hostchange_forget(void *context)
+static int forget_all(struct mailbox_list_index *ilist)
 {
-	struct mailbox_list *list = context;
-	struct mailbox_list_index *ilist = list_index_of(list);
 	struct mail_index_transaction *trans;
 	struct mail_index_view *view;
 	uint8_t refresh = 1;
 	uint32_t seq, count;
 	int ret;
 
-	if (ilist == NULL || mailbox_list_index_index_open(list) < 0)
-		return 0;
-	if (mail_index_refresh(ilist->index) < 0) {
-		mailbox_list_index_set_index_error(list);
-		return 0;
-	}
+	if (mail_index_refresh(ilist->index) < 0)
+		return -1;
 	view = mail_index_view_open(ilist->index);
 	trans = mail_index_transaction_begin(view,
 		MAIL_INDEX_TRANSACTION_FLAG_EXTERNAL);
@@ -163,25 +156,46 @@ static int hostchange_forget(void *context)
 	mail_index_view_close(&view);
 	/* The same moment's look at it does not count. */
 	i_zero(&ilist->last_refresh_timeval);
-	if (ret < 0) {
-		mail_index_reset_error(ilist->index);
-		return 0;
-	}
-	return mail_index_is_in_memory(ilist->index) ? 0 : 1;
+	return ret;
 }
 
-/* Before the first use of the list index. */
-static void hostchange_take_over(struct mailbox_list *list)
+static int hostchange_forget(void *context)
+{
+	struct mailbox_list *list = context;
+	struct mailbox_list_index *ilist = list_index_of(list);
+	bool forgotten = FALSE;
+
+	if (ilist == NULL)
+		return 0;
+	mailbox_list_last_error_push(list);
+	if (mailbox_list_index_index_open(list) == 0) {
+		if (forget_all(ilist) < 0) {
+			/* This session must not use what is in the file. */
+			e_error(list->ns->user->event, "nfs_hostchange: the "
+				"list index cannot be written to, so this "
+				"session has one in memory");
+			mail_index_reset_error(ilist->index);
+			if (mail_index_move_to_memory(ilist->index) < 0 ||
+			    forget_all(ilist) < 0)
+				mail_index_reset_error(ilist->index);
+		}
+		forgotten = !mail_index_is_in_memory(ilist->index);
+	}
+	mailbox_list_last_error_pop(list);
+	return forgotten ? 1 : 0;
+}
+
+/* Before the list index is used, but not while it is being written to. */
+static void hostchange_before_reading(struct mailbox_list *list)
 {
 	struct hostchange_list *hlist = LIST_CONTEXT(list);
+	struct mailbox_list_index *ilist = list_index_of(list);
 
-	if (hlist == NULL || !hlist->to_take_over ||
-	    list_index_of(list) == NULL)
+	if (hlist == NULL || ilist == NULL || ilist->sync_ctx != NULL ||
+	    ilist->syncing || ilist->updating_status)
 		return;
-	hlist->to_take_over = FALSE;
-	mailbox_list_last_error_push(list);
-	nfs_hostchange_list_take_over(hlist->rust);
-	mailbox_list_last_error_pop(list);
+	nfs_hostchange_list_before_reading(hlist->rust,
+					   list_index_is_in_memory(list));
 }
 
 static void hostchange_before_change(struct mailbox_list *list)
@@ -192,16 +206,27 @@ static void hostchange_before_change(struct mailbox_list *list)
 		nfs_hostchange_list_before_change(hlist->rust);
 }
 
+static void hostchange_look_after_change(struct mailbox_list *list)
+{
+	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(list);
+
+	timeout_remove(&hlist->to_look);
+	nfs_hostchange_list_look_after_change(hlist->rust);
+}
+
 static void hostchange_after_change(struct mailbox_list *list)
 {
 	struct hostchange_list *hlist = LIST_CONTEXT(list);
+	unsigned int msecs;
 
 	if (hlist == NULL)
 		return;
-	mailbox_list_last_error_push(list);
-	nfs_hostchange_list_after_change(hlist->rust,
-					 list_index_is_in_memory(list));
-	mailbox_list_last_error_pop(list);
+	msecs = nfs_hostchange_list_after_change(hlist->rust,
+						 list_index_is_in_memory(list));
+	if (msecs > 0 && hlist->to_look == NULL) {
+		hlist->to_look = timeout_add_short(msecs,
+			hostchange_look_after_change, list);
+	}
 }
 
 /* Whether transaction commits change what a list index shows. */
@@ -321,7 +346,7 @@ static void hostchange_mailbox_allocated(struct mailbox *box)
 
 	if (LIST_CONTEXT(box->list) == NULL)
 		return;
-	hostchange_take_over(box->list);
+	hostchange_before_reading(box->list);
 
 	hbox = p_new(box->pool, struct hostchange_box, 1);
 	hbox->module_ctx.super = *v;
@@ -342,7 +367,7 @@ hostchange_iter_init(struct mailbox_list *list, const char *const *patterns,
 {
 	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(list);
 
-	hostchange_take_over(list);
+	hostchange_before_reading(list);
 	return hlist->module_ctx.super.iter_init(list, patterns, flags);
 }
 
@@ -353,7 +378,7 @@ hostchange_notify_init(struct mailbox_list *list,
 {
 	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(list);
 
-	hostchange_take_over(list);
+	hostchange_before_reading(list);
 	return hlist->module_ctx.super.notify_init(list, mask, notify_r);
 }
 
@@ -361,6 +386,7 @@ static void hostchange_list_deinit(struct mailbox_list *list)
 {
 	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(list);
 
+	timeout_remove(&hlist->to_look);
 	/* Dovecot's list index code comes after this, so it is open still. */
 	nfs_hostchange_list_free(hlist->rust, list_index_is_in_memory(list));
 	hlist->rust = NULL;
@@ -410,14 +436,11 @@ static bool is_mbox(struct mailbox_list *list)
 #endif
 }
 
-static const char *migration_setting(struct mail_user *user ATTR_UNUSED)
-{
 #ifdef DOVECOT_CONFIG_VERSION
-	return NULL;
+#  define SETTING(user, name) NULL
 #else
-	return mail_user_plugin_getenv(user, "nfs_hostchange_migration");
+#  define SETTING(user, name) mail_user_plugin_getenv(user, name)
 #endif
-}
 
 static bool
 get_directory(struct mailbox_list *list, enum mailbox_list_path_type type,
@@ -488,7 +511,8 @@ static void hostchange_list_created(struct mailbox_list *list)
 	where.prefix = LIST_INDEX_NAME(list);
 	where.maildirplusplus =
 		strcmp(list->name, MAILBOX_LIST_NAME_MAILDIRPLUSPLUS) == 0;
-	where.migration = migration_setting(user);
+	where.migration = SETTING(user, "nfs_hostchange_migration");
+	where.recheck = SETTING(user, "nfs_hostchange_recheck");
 	where.owns = ns->type == MAIL_NAMESPACE_TYPE_PRIVATE &&
 		ns->owner == user;
 	where.serves = strcmp(user->service, "imap") == 0;
@@ -506,14 +530,11 @@ static void hostchange_list_created(struct mailbox_list *list)
 	hlist->rust = rust;
 	hlist->index_dir = index_dir;
 	hlist->list_index_dir = list_index_dir;
-	hlist->to_take_over = use == NFS_HOSTCHANGE_TAKE_OVER;
 	hlist->module_ctx.super = *v;
 	list->vlast = &hlist->module_ctx.super;
 	v->deinit = hostchange_list_deinit;
-	if (hlist->to_take_over) {
-		v->iter_init = hostchange_iter_init;
-		v->notify_init = hostchange_notify_init;
-	}
+	v->iter_init = hostchange_iter_init;
+	v->notify_init = hostchange_notify_init;
 	MODULE_CONTEXT_SET(list, nfs_hostchange_list_module, hlist);
 }
 

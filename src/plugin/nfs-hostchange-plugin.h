@@ -23,6 +23,7 @@ struct nfs_hostchange_where {
 	const char *list_index_directory;
 	const char *prefix;
 	const char *migration;
+	const char *recheck;
 	bool maildirplusplus;
 	bool owns;
 	bool serves;
@@ -39,10 +40,13 @@ enum nfs_hostchange_use {
 struct nfs_hostchange_list *
 nfs_hostchange_list_new(const struct nfs_hostchange_where *where,
 			struct nfs_hostchange_caller caller, int *use_r);
-void nfs_hostchange_list_take_over(struct nfs_hostchange_list *list);
+void nfs_hostchange_list_before_reading(struct nfs_hostchange_list *list,
+					bool in_memory);
 void nfs_hostchange_list_before_change(struct nfs_hostchange_list *list);
-void nfs_hostchange_list_after_change(struct nfs_hostchange_list *list,
-				      bool in_memory);
+unsigned int
+nfs_hostchange_list_after_change(struct nfs_hostchange_list *list,
+				 bool in_memory);
+void nfs_hostchange_list_look_after_change(struct nfs_hostchange_list *list);
 void nfs_hostchange_list_free(struct nfs_hostchange_list *list, bool in_memory);
 
 #endif

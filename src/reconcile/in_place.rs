@@ -171,9 +171,9 @@ impl Reconciliation<'_> {
         Ok(claim)
     }
 
-    /// Whether the claim that was `known` still stands.
-    pub fn still_stands(&self, known: Identity) -> bool {
-        let looked = self.index.look();
-        looked.is_ok_and(|(_, look)| look.claim == Some(known))
+    /// Whether the claim that was `known` still stands; `None` if INDEX does not say.
+    pub fn still_stands(&self, known: Option<Identity>) -> Option<bool> {
+        let (_, look) = self.index.look().ok()?;
+        Some(known.is_some() && look.claim == known)
     }
 }

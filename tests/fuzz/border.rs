@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each program uses some of it")]
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -158,7 +158,8 @@ impl Session {
         Session::of(place, None, owns, serves, true)
     }
 
-    pub fn with_migration(place: &Place, setting: Option<&CStr>) -> Session {
+    /// Whose settings are both SETTING.
+    pub fn with_settings(place: &Place, setting: Option<&CStr>) -> Session {
         Session::of(place, setting, true, true, true)
     }
 
@@ -176,6 +177,7 @@ impl Session {
             list_index_directory: place.list_index.as_ptr(),
             prefix: place.prefix.as_ptr(),
             migration: setting.map_or(ptr::null(), CStr::as_ptr),
+            recheck: setting.map_or(ptr::null(), CStr::as_ptr),
             maildirplusplus: false,
             owns,
             serves,
@@ -191,11 +193,15 @@ impl Session {
         Session { list, answer, told }
     }
 
-    pub fn take_over(&mut self) {
+    pub fn before_reading(&mut self, in_memory: bool) {
         if !self.list.is_null() {
             // SAFETY: it is ours, and not freed.
-            unsafe { nfs_hostchange_list_take_over(self.list) };
+            unsafe { nfs_hostchange_list_before_reading(self.list, in_memory) };
         }
+    }
+
+    pub fn take_over(&mut self) {
+        self.before_reading(false);
     }
 
     pub fn before_change(&mut self) {
@@ -205,10 +211,19 @@ impl Session {
         }
     }
 
-    pub fn after_change(&mut self, in_memory: bool) {
+    /// After how many milliseconds it wants to look.
+    pub fn after_change(&mut self, in_memory: bool) -> c_uint {
+        if self.list.is_null() {
+            return 0;
+        }
+        // SAFETY: it is ours, and not freed.
+        unsafe { nfs_hostchange_list_after_change(self.list, in_memory) }
+    }
+
+    pub fn look_after_change(&mut self) {
         if !self.list.is_null() {
             // SAFETY: it is ours, and not freed.
-            unsafe { nfs_hostchange_list_after_change(self.list, in_memory) };
+            unsafe { nfs_hostchange_list_look_after_change(self.list) };
         }
     }
 
@@ -244,10 +259,10 @@ pub fn border(data: &[u8]) {
     let mut session = Session::of(&place, setting, true, true, true);
     for &call in calls.iter().take(32) {
         match call % 8 {
-            0 => session.take_over(),
+            0 => session.before_reading(call & 8 != 0),
             1 => session.before_change(),
-            2 => session.after_change(false),
-            3 => session.after_change(true),
+            2 => drop(session.after_change(call & 8 != 0)),
+            3 => session.look_after_change(),
             4 if place.is_below() => place.claim_elsewhere(),
             5 => session.told.forgets.set(call & 8 != 0),
             6 if place.is_below() => drop(fs::remove_dir_all(place.index_path())),

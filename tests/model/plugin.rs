@@ -3,14 +3,15 @@
 //!
 //! As in the model of logins, what the mail consists of is reduced to one question: one change is made,
 //! at any moment and by any session, and then a list index shows it or does not. Nobody is assumed to
-//! stop because another backend has claimed the user. What is promised is promised to whoever begins
-//! after the session that made the change has ended; if that was killed, nothing is.
+//! stop because another backend has claimed the user. What is promised is promised to whoever begins, or
+//! looks again, after the session that made the change has ended or looked again; if that was killed,
+//! nothing is.
 
 use std::time::Instant;
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
-const STALE: &str = "whoever begins after a change sees it";
+const STALE: &str = "whoever begins or looks again after a change sees it";
 
 /// What can be left out or done in the wrong order. `None` is the protocol as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,11 @@ enum Mistake {
     RecordBeforeForget,
     /// Nothing is forgotten.
     NoForget,
+    /// A session that goes on forgets what is in the list index when another has claimed, but does
+    /// not claim.
+    LookAgainWithoutClaim,
+    /// It claims, but forgets nothing.
+    LookAgainWithoutForget,
 }
 
 /// When a session claims and looks.
@@ -55,10 +61,14 @@ enum Step {
     Open,
     /// The change is in the store, but not in the list index.
     Changed,
+    /// It looks again before it reads.
+    ToLookAgain,
     /// It looks once more, and goes on or ends.
     ToLookOnceMore,
     /// The claim was another; is it that of the record here?
     ToCompare(Option<Claim>),
+    /// The same, by one who looks again before it reads.
+    ToCompareAgain(Option<Claim>),
 }
 
 /// What is done under the lock.
@@ -79,7 +89,7 @@ struct Session {
     uses_list_index: bool,
     known: Option<Claim>,
     has_changed: bool,
-    /// Began after the session with the change had ended.
+    /// Began after the session with the change had ended, or looked again after that.
     is_late: bool,
     is_ending: bool,
 }
@@ -96,7 +106,9 @@ const NOBODY: Session = Session {
 impl Session {
     fn claims(&mut self) -> impl Iterator<Item = &mut Claim> {
         let seen = match &mut self.step {
-            Step::Looked(claim) | Step::ToCompare(claim) => claim.as_mut(),
+            Step::Looked(claim) | Step::ToCompare(claim) | Step::ToCompareAgain(claim) => {
+                claim.as_mut()
+            }
             _ => None,
         };
         self.known.as_mut().into_iter().chain(seen)
@@ -117,7 +129,7 @@ struct State {
     hosts: [Host; 2],
     sessions: Vec<Session>,
     changed: bool,
-    /// The session that made the change has ended.
+    /// The session that made the change has ended, or has looked again since.
     is_over: bool,
 }
 
@@ -126,6 +138,7 @@ enum Action {
     Begin(usize),
     Step(usize),
     Read(usize),
+    LookAgain(usize),
     Change(usize),
     End(usize),
     Kill(usize),
@@ -230,6 +243,7 @@ impl Protocol {
                 session.step = Step::Locked(self.parts());
             }
             Step::Locked([]) => {
+                state.is_over |= session.has_changed;
                 session.uses_list_index = true;
                 session.step = Step::Open;
             }
@@ -260,6 +274,36 @@ impl Protocol {
                 } else {
                     Step::Open
                 };
+            }
+            Step::ToLookAgain => {
+                // What is over by now is to be seen from now on.
+                session.is_late |= state.is_over;
+                let claim = state.claim;
+                let is_known = |session: &Session| claim.is_some() && session.known == claim;
+                session.step = if is_known(&session) {
+                    state.is_over |= session.has_changed;
+                    Step::Open
+                } else {
+                    Step::ToCompareAgain(claim)
+                };
+            }
+            Step::ToCompareAgain(claim) => {
+                let is_in_step = claim.is_some() && host.record == claim;
+                session.step = Step::Open;
+                if state.is_locked(self, backend) {
+                    return None;
+                } else if is_in_step || self.makes(Mistake::LookAgainWithoutClaim) {
+                    session.known = claim;
+                    state.is_over |= session.has_changed;
+                    if !is_in_step {
+                        state.hosts[backend].shows = None;
+                    }
+                } else if self.makes(Mistake::LookAgainWithoutForget) {
+                    session.known = Some(state.new_claim());
+                    state.claim = session.known;
+                } else {
+                    session.step = Step::ToTakeOver;
+                }
             }
             Step::ToLookOnceMore => {
                 let is_left_out = self.makes(Mistake::NoLookAfter)
@@ -347,6 +391,7 @@ impl Model for Protocol {
                 Action::Begin(slot),
                 Action::Step(slot),
                 Action::Read(slot),
+                Action::LookAgain(slot),
                 Action::Change(slot),
                 Action::End(slot),
                 Action::Kill(slot),
@@ -373,6 +418,14 @@ impl Model for Protocol {
                     return None;
                 }
                 host.shows = Some(state.changed);
+            }
+            Action::LookAgain(slot) => {
+                let session = &mut state.sessions[slot];
+                let is_imap = self.sessions[slot].1 == Kind::Imap;
+                if session.step != Step::Open || !session.uses_list_index || !is_imap {
+                    return None;
+                }
+                session.step = Step::ToLookAgain;
             }
             Action::Change(slot) => self.change(&mut state, slot)?,
             Action::End(slot) => self.end(&mut state, slot)?,
@@ -452,6 +505,8 @@ fn the_search_finds_what_is_left_out_or_in_the_wrong_order() {
         (Mistake::ForgetBeforeClaim, with_another),
         (Mistake::RecordBeforeForget, with_another),
         (Mistake::NoForget, with_another),
+        (Mistake::LookAgainWithoutClaim, with_another),
+        (Mistake::LookAgainWithoutForget, with_another),
     ] {
         let protocol = Protocol {
             sessions: sessions.to_vec(),

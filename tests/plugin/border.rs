@@ -7,10 +7,12 @@ mod border;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::ptr::{null, null_mut};
 use std::sync::Mutex;
 use std::thread;
+use std::time::Duration;
 
 use border::{Session, as_mail_user, scratch};
 use nfs_hostchange_plugin::border::{Caller, TAKE_OVER, USE, WITHOUT, Where, guarded};
@@ -240,6 +242,7 @@ fn root_and_missing_strings_are_never_vouched_for() {
             list_index_directory: text,
             prefix: text,
             migration: null(),
+            recheck: null(),
             maildirplusplus: false,
             owns: true,
             serves: true,
@@ -261,6 +264,7 @@ fn root_and_missing_strings_are_never_vouched_for() {
             list_index_directory: index.as_ptr(),
             prefix: c"list".as_ptr(),
             migration: null(),
+            recheck: null(),
             maildirplusplus: false,
             owns: true,
             serves: true,
@@ -281,23 +285,118 @@ fn root_and_missing_strings_are_never_vouched_for() {
 }
 
 #[test]
-fn the_migration_setting_is_dovecots_yes_and_no() {
+fn settings_are_written_as_dovecots_own() {
     as_mail_user(|| {
-        for (setting, said) in [
-            (c"yes", false),
-            (c"No", false),
-            (c"perhaps", true),
-            (c"", true),
+        for (setting, is_migration, is_recheck) in [
+            (c"yes", true, false),
+            (c"No", true, false),
+            (c"perhaps", false, false),
+            (c"", false, false),
+            (c"0", true, true),
+            (c"10", false, true),
+            (c"5 secs", false, true),
+            (c"1m", false, true),
+            (c"-1", false, false),
+            (c"1 fortnight", false, false),
+            (c"99999999999", false, false),
         ] {
             let place = scratch("setting");
-            let session = Session::with_migration(&place, Some(setting));
-            let name = PathBuf::from("nfs_hostchange_migration");
-            assert_eq!(
-                session.told.has_said(&name.to_string_lossy()),
-                said,
-                "{setting:?}"
-            );
+            let session = Session::with_settings(&place, Some(setting));
+            for (name, is_right) in [
+                ("nfs_hostchange_migration = ", is_migration),
+                ("nfs_hostchange_recheck = ", is_recheck),
+            ] {
+                let is_said = session.told.has_said(name);
+                assert_eq!(is_said, !is_right, "{name}{setting:?}");
+            }
+            assert!(!session.told.has_said("session without"), "{setting:?}");
             session.end(false);
         }
+    });
+}
+
+/// The default of the setting, and a little.
+const RECHECK: Duration = Duration::from_millis(1050);
+
+#[test]
+fn an_open_session_looks_again_after_a_second_and_forgets_what_another_backend_changed() {
+    as_mail_user(|| {
+        let place = scratch("again");
+        let mut session = Session::new(&place, true, true);
+        session.take_over();
+        assert_eq!(session.told.forgotten.get(), 1);
+        place.claim_elsewhere();
+        let elsewhere = fs::read(place.claim()).unwrap();
+        session.before_reading(false);
+        assert_eq!(session.told.forgotten.get(), 1, "within a second");
+        thread::sleep(RECHECK);
+        session.before_reading(false);
+        assert_eq!(session.told.forgotten.get(), 2, "after a second");
+        assert_ne!(fs::read(place.claim()).unwrap(), elsewhere);
+        thread::sleep(RECHECK);
+        session.before_reading(false);
+        assert_eq!(session.told.forgotten.get(), 2, "nothing new");
+        // INDEX cannot be asked, so Dovecot could not read the folders again.
+        place.claim_elsewhere();
+        place.close_index(true);
+        thread::sleep(RECHECK);
+        session.before_reading(false);
+        assert_eq!(session.told.forgotten.get(), 2, "nobody can tell");
+        place.close_index(false);
+        thread::sleep(RECHECK);
+        session.before_reading(false);
+        assert_eq!(session.told.forgotten.get(), 3, "it can be asked again");
+        session.end(false);
+    });
+}
+
+#[test]
+fn a_reader_of_a_shared_mailbox_forgets_but_does_not_claim() {
+    as_mail_user(|| {
+        let place = scratch("guest");
+        let mut owner = Session::new(&place, true, true);
+        owner.take_over();
+        owner.end(false);
+        let mut guest = Session::new(&place, false, true);
+        assert_eq!(guest.answer, USE);
+        place.claim_elsewhere();
+        let elsewhere = fs::read(place.claim()).unwrap();
+        for forgotten in 1..3 {
+            thread::sleep(RECHECK);
+            guest.before_reading(false);
+            assert_eq!(guest.told.forgotten.get(), forgotten);
+            assert_eq!(fs::read(place.claim()).unwrap(), elsewhere, "it claimed");
+        }
+        guest.end(false);
+        assert_eq!(fs::read(place.claim()).unwrap(), elsewhere, "it claimed");
+    });
+}
+
+#[test]
+fn an_open_session_claims_within_a_second_of_its_change() {
+    as_mail_user(|| {
+        let place = scratch("timer");
+        let mut session = Session::new(&place, true, true);
+        session.take_over();
+        place.claim_elsewhere();
+        let elsewhere = fs::read(place.claim()).unwrap();
+        session.before_change();
+        let wait = session.after_change(false);
+        assert!((1..=1001).contains(&wait), "{wait} ms");
+        session.look_after_change();
+        assert_ne!(fs::read(place.claim()).unwrap(), elsewhere);
+        assert_eq!(session.told.forgotten.get(), 2);
+        let claimed = fs::metadata(place.claim()).unwrap().ino();
+        assert_eq!(Session::new(&place, true, true).answer, USE, "not recorded");
+        session.look_after_change();
+        session.end(false);
+        assert_eq!(fs::metadata(place.claim()).unwrap().ino(), claimed);
+        let mut delivery = Session::new(&place, true, false);
+        delivery.before_change();
+        assert_eq!(
+            delivery.after_change(false),
+            0,
+            "a delivery looks at its end"
+        );
     });
 }

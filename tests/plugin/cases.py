@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import fcntl
 import os
+import random
 import re
 import signal
 import socket
@@ -138,6 +139,29 @@ def _(context):
         expect_quiet(site)
 
 
+@case("a session whose sign is in the claim is not forgotten because of claims on the other backend")
+def _(context):
+    with context.site(wrapped="a", plugged="b") as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+        site.a.local.joinpath(user).rename(site.a.local / "aside")
+        not_a_directory(site, user)
+        # The wrapper can leave its sign nowhere else.
+        without = site.a.session(user)
+        claim = operations.claim_of(site, user)
+        expect("without a.example.org" in claim.read_text(), True, "the sign in the claim")
+        site.b.lmtp(f"{user}+work")
+        expect_claimed_by(site, user, "b")
+        (site.a.local / user).unlink()
+        beside = site.a.session(user)
+        expect_run(beside, site, user, "a session beside it")
+        without.run("append:work")
+        expect_run(beside, site, user, "a session beside it, after a change")
+        without.close()
+        beside.close()
+        expect_look(site.b, user, "the other backend")
+
+
 @case("what a session changes after the other backend served the user is seen there once it has ended")
 def _(context):
     with context.site() as site:
@@ -235,6 +259,132 @@ def _(context):
         wait_until(lambda: "Trash 0" in site.truth(user), "the mail has expired")
         wait_until(lambda: site.a.log().count("Logged out") >= 2, "the session has ended")
         expect_look(site.b, user, "the other backend")
+        expect_quiet(site)
+
+
+# --- open sessions -------------------------------------------------------------------------------
+
+# The plugin's default, in seconds, and a little; until what an open session changed is known everywhere, it takes as
+# long again.
+RECHECK = 1.1
+
+
+class Busy:
+    """A user with two sessions on a, one on b, and deliveries on b; what each look must show."""
+
+    def __init__(self, site):
+        self.site, self.user = site, site.new_user()
+        operations.prepare(site, self.user)
+        self.expected = {"INBOX": 2, "work": 1}
+        self.sessions = [backend.session(self.user) for backend in (site.a, site.a, site.b)]
+        self.looks = self.stale = 0
+        for session in self.sessions:
+            session.run("look")
+
+    def add(self, folder):
+        self.expected[folder] = self.expected.get(folder, 0) + 1
+
+    def change(self, number):
+        own, other, elsewhere = self.sessions
+        made = f"made{number}"
+        match number % 6:
+            case 0 | 3:
+                self.site.b.lmtp(f"{self.user}+work")
+                self.add("work")
+            case 1:
+                self.site.b.lmtp(f"{self.user}+{made}")
+                self.add(made)
+            case 2:
+                elsewhere.run(f"create:{made}")
+                self.expected[made] = 0
+            case 4:
+                own.run("append:work")
+                elsewhere.run("append:work")
+                self.expected["work"] += 2
+            case 5:
+                other.run(f"create:{made}")
+                other.run(f"append:{made}")
+                self.add(made)
+
+    def run(self, rounds):
+        for number in range(rounds):
+            self.change(number)
+            time.sleep(2 * RECHECK)
+            for session in random.sample(self.sessions, len(self.sessions)):
+                if random.random() < 0.5:
+                    # STATUS is the first to notice then, and not LIST.
+                    seen, wanted = session.run("count:work"), [str(self.expected["work"])]
+                else:
+                    seen = session.run("look")
+                    wanted = sorted(f"{name} {count}" for name, count in self.expected.items())
+                self.looks += 1
+                if seen != wanted:
+                    self.stale += 1
+                    print(f"   {self.user}, round {number}: {seen} instead of {wanted}")
+
+    def close(self):
+        for session in self.sessions:
+            session.close()
+
+
+def busy_users(site, users, rounds):
+    """Looks, and how many of them were stale."""
+    with concurrent.futures.ThreadPoolExecutor(users) as pool:
+        busy = [Busy(site) for _ in range(users)]
+        for _ in pool.map(lambda user: user.run(rounds), busy):
+            pass
+        for user in busy:
+            user.close()
+    for user in busy:
+        expect(user.site.a.look(user.user), user.site.truth(user.user), "a later session")
+    return sum(user.looks for user in busy), sum(user.stale for user in busy)
+
+
+def of_open_sessions(users, rounds):
+    def run(context):
+        with context.site() as site:
+            looks, stale = busy_users(site, users, rounds)
+            expect((looks, stale), (users * rounds * 3, 0), "looks, and those that were stale")
+            expect_quiet(site)
+
+    return run
+
+
+case("an open session sees what the other backend did as soon as it looks again")(of_open_sessions(4, 6))
+case("a thousand looks of open sessions on two backends show whatever was done on either", long=True)(
+    of_open_sessions(21, 16)
+)
+
+
+@case("an open session that does not look again shows what it knew")
+def _(context):
+    with context.site(toml='recheck = "0"\n') as site, contextlib.redirect_stdout(None):
+        looks, stale = busy_users(site, 2, 6)
+        expect(stale > looks / 4, True, f"{stale} of {looks} looks are stale")
+
+
+@case("two open sessions on two backends that only look disturb each other no more than once a second")
+def _(context):
+    with context.site() as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+        sessions = [backend.session(user) for backend in (site.a, site.b)]
+        claim = operations.claim_of(site, user)
+        began, claims = time.monotonic(), {claim.stat().st_ino}
+        while time.monotonic() - began < 3:
+            for session in sessions:
+                expect_run(session, site, user, "a session that looks")
+                claims.add((claim.stat().st_ino, claim.stat().st_mtime_ns))
+        expect(len(claims) <= 2 + 2 * 3, True, f"{len(claims)} claims in three seconds")
+        # The other one is gone.
+        sessions[1].close()
+        time.sleep(RECHECK)
+        sessions[0].run("look")
+        with nothing_claimed(site, user):
+            for _ in range(3):
+                time.sleep(RECHECK)
+                expect_run(sessions[0], site, user, "the session that is left")
+        sessions[0].close()
         expect_quiet(site)
 
 
@@ -828,12 +978,14 @@ def _(context):
 
 @case("a wrong setting is an error line with its name, and the session goes on", versions=lambda machine: not machine.is_24)
 def _(context):
-    with context.site(more="plugin {\n  nfs_hostchange_migration = perhaps\n}") as site:
+    settings = ("nfs_hostchange_migration = perhaps", "nfs_hostchange_recheck = often")
+    with context.site(more="plugin {\n  %s\n  %s\n}" % settings) as site:
         user = site.new_user()
         operations.prepare(site, user)
         all_services(site.b, user)
         expect_look(site.a, user, "a session")
-        expect_said(site.a, "nfs_hostchange_migration = perhaps")
+        for setting in settings:
+            expect_said(site.a, setting)
 
 
 @case("a list index that went into memory because there is no room is not believed afterwards")

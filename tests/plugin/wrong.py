@@ -23,10 +23,11 @@ class Wrong:
 
 NO_LOOK_AT_END = (
     "src/plugin/list.rs",
-    "        if self.changed {\n            self.check(events);\n        }\n",
+    "        if self.changed {\n            self.check(events, None);\n        }\n",
     "        let _ = self.changed;\n",
 )
-NO_LOOK_NOW_AND_THEN = ("src/plugin/list.rs", "Duration::from_secs(1);", "Duration::MAX;")
+NO_LOOK_NOW_AND_THEN = ("src/plugin/list.rs", "LOOKS_AFTER_CHANGES_EVERY: Duration = Duration::from_secs(1);", "LOOKS_AFTER_CHANGES_EVERY: Duration = Duration::from_secs(3600);")
+OPEN_SESSION = "an open session sees what the other backend did as soon as it looks again"
 
 WRONG = (
     Wrong(
@@ -86,6 +87,39 @@ WRONG = (
                 "                return Ok(look.claim.map_or(Step::Out, Step::In));\n"
                 "            }\n"
                 "            (Missing::Make, Err(_)) => Lock::<Shared>::acquire(&directory, deadline)?,",
+            ),
+        ),
+    ),
+    Wrong(
+        "a claim that is made drops what the one before it said of other backends' sessions",
+        "a session whose sign is in the claim is not forgotten because of claims on the other backend",
+        (
+            (
+                "src/reconcile/claims.rs",
+                "            .filter(|without| without.host != host || is_still_open(without))",
+                "            .filter(|without| without.host == host && is_still_open(without))",
+            ),
+        ),
+    ),
+    Wrong(
+        "an open session that finds another backend's claim claims again, and keeps what it has in its list index",
+        OPEN_SESSION,
+        (
+            (
+                "src/plugin/list.rs",
+                "        let goes_on = stands.is_some() && self.using != Use::Without;",
+                "        let goes_on = stands.is_none();",
+            ),
+        ),
+    ),
+    Wrong(
+        "what an open session changed is claimed at its end, or with its next command",
+        OPEN_SESSION,
+        (
+            (
+                "src/plugin/list.rs",
+                "        (self.changed && self.goes_on()).then_some(left)",
+                "        (left == Duration::MAX).then_some(left)",
             ),
         ),
     ),
