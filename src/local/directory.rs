@@ -33,6 +33,8 @@ pub struct ListIndexDirectory {
     path: PathBuf,
     fd: OwnedFd,
     owner: UserId,
+    /// As it was when it was opened by its path.
+    attributes: Option<Attributes>,
 }
 
 /// Why the directory cannot be used. IMAP could not use it either.
@@ -95,11 +97,11 @@ impl ListIndexDirectory {
     pub fn open(path: &Path, owner: UserId) -> Result<Self, DirectoryError> {
         let fd = open_without_links(path)?;
         let unusable = |errno| DirectoryError::Unusable(path.to_owned(), errno);
-        let status = fstat(&fd).map_err(unusable)?;
-        if status.st_uid != owner.0 {
+        let attributes = Attributes::of_local(&fd).map_err(unusable)?;
+        if attributes.owner() != owner {
             return Err(DirectoryError::ForeignOwner(
                 path.to_owned(),
-                UserId(status.st_uid),
+                attributes.owner(),
                 owner,
             ));
         }
@@ -107,12 +109,18 @@ impl ListIndexDirectory {
             path: path.to_owned(),
             fd,
             owner,
+            attributes: Some(attributes),
         })
     }
 
     /// An open directory that belongs to `owner`. `path` is its path, for messages.
     pub fn opened(fd: OwnedFd, owner: UserId, path: PathBuf) -> Self {
-        Self { path, fd, owner }
+        Self {
+            path,
+            fd,
+            owner,
+            attributes: None,
+        }
     }
 
     /// Opens the directory `name` of `parent` for listing, whoever owns it: work in it has to be done
@@ -161,7 +169,10 @@ impl ListIndexDirectory {
     /// # Errors
     /// If they are not known.
     pub fn device_and_inode(&self) -> Result<(u32, u32, u64), DirectoryError> {
-        match Attributes::of_local(&self.fd) {
+        let attributes = self
+            .attributes
+            .map_or_else(|| Attributes::of_local(&self.fd), Ok);
+        match attributes {
             Ok(attributes) => Ok(attributes.device_and_inode()),
             Err(errno) => Err(DirectoryError::Unusable(self.path.clone(), errno)),
         }

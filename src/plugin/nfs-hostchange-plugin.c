@@ -17,6 +17,9 @@
 #include "mailbox-list-private.h"
 #include "mailbox-list-index.h"
 #include "master-service.h"
+#include "index-storage.h"
+#include "mdbox-storage.h"
+#include "sdbox-storage.h"
 #include "nfs-hostchange-plugin.h"
 
 #ifdef DOVECOT_CONFIG_VERSION /* 2.4 */
@@ -26,11 +29,15 @@
 	(*(list)->mail_set->mailbox_directory_name == '\0')
 #  define ITERATES_INDEX_DIR(list) \
 	((list)->mail_set->mailbox_list_iter_from_index_dir)
+#  define MDBOX_IS_DAMAGED(storage) ((storage)->corrupted_reason != NULL)
+#  define SETTING(user, name) NULL
 #else
 #  define LIST_INDEX_NAME(list) ((list)->set.list_index_fname)
 #  define LIST_INDEX_DIR(list) ((list)->set.list_index_dir)
 #  define HAS_NO_MAILBOX_ROOT(list) (*(list)->set.maildir_name == '\0')
 #  define ITERATES_INDEX_DIR(list) ((list)->set.iter_from_index_dir)
+#  define MDBOX_IS_DAMAGED(storage) ((storage)->corrupted)
+#  define SETTING(user, name) mail_user_plugin_getenv(user, name)
 #endif
 
 /* Where mbox keeps indexes, below what it is configured to. */
@@ -170,10 +177,8 @@ static int hostchange_forget(void *context)
 	mailbox_list_last_error_push(list);
 	if (mailbox_list_index_index_open(list) == 0) {
 		if (forget_all(ilist) < 0) {
-			/* This session must not use what is in the file. */
-			e_error(list->ns->user->event, "nfs_hostchange: the "
-				"list index cannot be written to, so this "
-				"session has one in memory");
+			/* This session must not use what is in the file, so
+			   it gets one in memory. */
 			mail_index_reset_error(ilist->index);
 			if (mail_index_move_to_memory(ilist->index) < 0 ||
 			    forget_all(ilist) < 0)
@@ -311,12 +316,35 @@ static int hostchange_rename_box(struct mailbox *src, struct mailbox *dest)
 	return ret;
 }
 
+/* A mere reader may find damage, which is mended with the next sync or when
+   the mailbox is closed. */
+static bool is_damaged(struct mailbox *box)
+{
+	if (strcmp(box->storage->name, MDBOX_STORAGE_NAME) == 0)
+		return MDBOX_IS_DAMAGED((struct mdbox_storage *)box->storage);
+	if (strcmp(box->storage->name, SDBOX_STORAGE_NAME) == 0)
+		return ((struct sdbox_mailbox *)box)->corrupted_rebuild_count != 0;
+	return FALSE;
+}
+
+static void hostchange_close(struct mailbox *box)
+{
+	struct hostchange_box *hbox = BOX_CONTEXT_REQUIRE(box);
+	bool changes = is_damaged(box);
+
+	if (changes)
+		hostchange_before_change(box->list);
+	hbox->module_ctx.super.close(box);
+	if (changes)
+		hostchange_after_change(box->list);
+}
+
 static struct mailbox_sync_context *
 hostchange_sync_init(struct mailbox *box, enum mailbox_sync_flags flags)
 {
 	struct hostchange_box *hbox = BOX_CONTEXT_REQUIRE(box);
 
-	if ((flags & MAILBOX_SYNC_FLAG_FORCE_RESYNC) != 0) {
+	if ((flags & MAILBOX_SYNC_FLAG_FORCE_RESYNC) != 0 || is_damaged(box)) {
 		hbox->resyncing = TRUE;
 		hostchange_before_change(box->list);
 	}
@@ -356,6 +384,7 @@ static void hostchange_mailbox_allocated(struct mailbox *box)
 	v->delete_box = hostchange_delete_box;
 	v->rename_box = hostchange_rename_box;
 	v->transaction_commit = hostchange_transaction_commit;
+	v->close = hostchange_close;
 	v->sync_init = hostchange_sync_init;
 	v->sync_deinit = hostchange_sync_deinit;
 	MODULE_CONTEXT_SET(box, nfs_hostchange_box_module, hbox);
@@ -435,12 +464,6 @@ static bool is_mbox(struct mailbox_list *list)
 		strcmp(list->set.subscription_fname, ".subscriptions") == 0;
 #endif
 }
-
-#ifdef DOVECOT_CONFIG_VERSION
-#  define SETTING(user, name) NULL
-#else
-#  define SETTING(user, name) mail_user_plugin_getenv(user, name)
-#endif
 
 static bool
 get_directory(struct mailbox_list *list, enum mailbox_list_path_type type,

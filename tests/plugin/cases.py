@@ -462,6 +462,31 @@ def _(context):
             expect_look(site.a, user, what)
 
 
+def of_damage(driver, files):
+    def run(context):
+        for read in ("fetch", "IMAP fetch"):
+            with context.site(driver=driver) as site:
+                user = site.new_user()
+                operations.prepare(site, user)
+                for path in site.home(user).glob(files):
+                    path.unlink()
+                if read == "fetch":
+                    site.b.doveadm("fetch", "-u", user, "text", "mailbox", "work", check=False)
+                else:
+                    site.b.alone(user, "SELECT work", "FETCH 1 BODY[]", "NOOP", "CLOSE")
+                expect("work 0" in site.truth(user), True, "it was mended")
+                expect_look(site.a, user, read)
+                expect_no_crash(site.b)
+
+    return run
+
+
+for driver, files in (("mdbox", "mdbox/storage/m.*"), ("sdbox", "sdbox/mailboxes/w*/dbox-Mails/u.*")):
+    case(f"what Dovecot mends when somebody reads a damaged mailbox is seen on the other backend ({driver})")(
+        of_damage(driver, files)
+    )
+
+
 @case("what a session changed is seen on the other backend although it was killed, if it went on for a while")
 def _(context):
     with context.site() as site:
@@ -986,6 +1011,28 @@ def _(context):
         expect_look(site.a, user, "a session")
         for setting in settings:
             expect_said(site.a, setting)
+
+
+@case("a session that cannot write to its list index does not use what is in it")
+def _(context):
+    with context.site() as site:
+        # Dovecot answers the one by a list index in memory, and the other not at all.
+        for failure in ("write,pwrite64:error=EIO", "fcntl:error=ENOLCK"):
+            user = site.new_user()
+            operations.prepare(site, user)
+            site.b.imap(user, "append:work", "create:made")
+            log = site.a.local / user / "dovecot.list.index.log"
+            strace = ["strace", "-f", "-o", "/dev/null", "-P", log, "-e", f"inject={failure}"]
+            session = site.a.run(
+                [*strace, "/usr/lib/dovecot/imap", "-c", site.a.conf, "-u", user],
+                input='1 LIST "" * RETURN (STATUS (MESSAGES))\n2 LOGOUT\n',
+            )
+            for folder in ("work (MESSAGES 2)", "made (MESSAGES 0)"):
+                expect(f"STATUS {folder}" in session.stdout, True, f"{folder} in {session}")
+            expect("the list index cannot be written to" in session.stderr, True, f"it is said: {session.stderr}")
+            for backend in (site.a, site.b, site.a):
+                expect_look(backend, user, "a later session")
+        expect_no_crash(site.a)
 
 
 @case("a list index that went into memory because there is no room is not believed afterwards")

@@ -55,8 +55,8 @@ WRONG = (
             NO_LOOK_NOW_AND_THEN,
             (
                 "src/plugin/list.rs",
-                "        if self.using == Use::Without\n            || self.place",
-                "        if self.place",
+                "        } else if self.using == Use::Without\n            || self.place",
+                "        } else if self.place",
             ),
         ),
     ),
@@ -109,6 +109,17 @@ WRONG = (
                 "src/plugin/list.rs",
                 "        let goes_on = stands.is_some() && self.using != Use::Without;",
                 "        let goes_on = stands.is_none();",
+            ),
+        ),
+    ),
+    Wrong(
+        "a session that cannot write to its list index goes on with what is in it",
+        "a session that cannot write to its list index does not use what is in it",
+        (
+            (
+                "src/plugin/nfs-hostchange-plugin.c",
+                "mail_index_move_to_memory(ilist->index) < 0 ||",
+                "mail_index_is_in_memory(ilist->index) ||",
             ),
         ),
     ),
