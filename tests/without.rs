@@ -8,22 +8,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, Instant};
 
-use common::{HERE, Lab, Session, THERE, UID, close, names_in, set_owner_and_mode};
+use common::{HERE, Lab, Session, THERE, UID, close, names_in, set_owner_and_mode, wait_until};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-
-const PATIENCE: Duration = Duration::from_secs(30);
-
-#[track_caller]
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < PATIENCE, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// The one process that cares for the one session without list index.
 #[track_caller]
