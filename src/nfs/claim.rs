@@ -170,9 +170,8 @@ impl fmt::Display for ClaimText {
     }
 }
 
-/// How often a claim is tried while others of the same backend get in its way, which on a busy machine
-/// may be the case in every second attempt.
-const MOST_ATTEMPTS: u32 = 40;
+/// How often a claim is tried while others of the same backend get in its way.
+const MOST_ATTEMPTS: u32 = 8;
 
 impl IndexDirectory<'_> {
     /// The text of the claim that stands; `None` if it cannot be read.
