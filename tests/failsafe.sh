@@ -174,6 +174,9 @@ more() { USERDB_MORE=$1 "${@:2}"; }
 # own_prefix COMMAND...: it returns the list index for the inbox's namespace alone.
 own_prefix() { USERDB_FIELD_2_4=namespace/inbox/mailbox_list_index_prefix "$@"; }
 
+# newer_prefix COMMAND...: the same in a field that Dovecot uses since 2.4.2.
+newer_prefix() { USERDB_FIELD_2_4=set/mailbox_list_index_prefix "$@"; }
+
 # both COMMAND...: the userdb returns what Dovecot 2.3 calls it, and what 2.4 does.
 both() { USERDB_HAS_BOTH=true "$@"; }
 
@@ -224,6 +227,22 @@ layout_fs {
 userdb_fields {
   namespace/inbox/mailbox_list_index = yes
 }"
+    # Before 2.4.2 these are nothing, and since then they win over the same without set/.
+    scenario - "$on: the userdb returns another list index in a field of newer versions" \
+        more "set/mailbox_list_index_prefix=$LIST_INDEX_2_4.other" refused "$1" "$location" "$(inbox_2_4)"
+    scenario - "$on: the list index is in a field of newer versions alone" \
+        newer_prefix refused "$1" "$location" "$(inbox_2_4 "$prefix")"
+    scenario - "$on: fields of newer versions switch it on for the namespace and its driver" \
+        more 'set/namespace/inbox/mailbox_list_index=yes set/namespace/inbox/mdbox/mailbox_list_index=yes' \
+        refused "$1" "$location" "$(inbox_2_4)"
+    # These win over plain ones in every version.
+    scenario - "$on: the userdb switches it on for the driver and the layout of the namespace" \
+        more 'namespace/inbox/mdbox/mailbox_list_index=yes namespace/inbox/layout_fs/mailbox_list_index=yes' \
+        refused "$1" "$location" "$(inbox_2_4)"
+    scenario - "$on: the userdb returns the list index for the driver of the namespace" \
+        more "namespace/inbox/mdbox/mailbox_list_index_prefix=$LIST_INDEX_2_4" refused "$1" "$location" "$(inbox_2_4)"
+    scenario - "$on: the userdb switches it on with a plus sign" \
+        more 'namespace/inbox/mailbox_list_index+=yes' refused "$1" "$location" "$(inbox_2_4)"
     case_2_4 "protocol imap switches it on" "$1" "$(inbox_2_4)
 protocol imap {
   mailbox_list_index = yes

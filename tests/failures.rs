@@ -997,6 +997,12 @@ fn as_root_without_knowing_the_user_nothing_is_touched() {
         ("returns no uid", lab.login().without_field("UID")),
         ("user = vmail", lab.login().without_field("GID")),
         ("uid is 0", lab.login().set_field("UID", "0")),
+        // Which comes before the other.
+        ("uid is 0", lab.login().set_field("MAIL_UID", "0")),
+        (
+            "set/mail_gid, which counts only since Dovecot 2.4.2",
+            lab.login().set_field("SET/MAIL_GID", "5"),
+        ),
         (
             "uid='vmail' is not a number",
             lab.login().set_field("UID", "vmail"),

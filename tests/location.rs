@@ -45,12 +45,16 @@ fn ask(user: &str, home: &str, location: &str) -> (Option<i32>, Value) {
 
 /// What a login would do.
 fn tracking(user: &str, fields: &[(&str, &str)]) -> Result<Tracking, String> {
+    tracking_of(&Namespace::default(), user, fields)
+}
+
+fn tracking_of(inbox: &Namespace, user: &str, fields: &[(&str, &str)]) -> Result<Tracking, String> {
     let fields = fields
         .iter()
         .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
     let entries = of_userdb_fields(user.as_bytes(), fields).expect("no NUL");
     let entries: Vec<&CStr> = entries.iter().map(CString::as_c_str).collect();
-    resolve(&Environment::new(&entries), &Namespace::default()).map_err(|error| error.to_string())
+    resolve(&Environment::new(&entries), inbox).map_err(|error| error.to_string())
 }
 
 /// A field's bytes, from its hexadecimal form if there is one.
@@ -424,9 +428,102 @@ fn fields_that_only_newer_versions_of_dovecot_2_4_take_are_never_guessed_about()
     assert!(matches!(chroot, Ok(Tracking::Unvouchable(_))), "{chroot:?}");
     assert!(is_in(with(&[("set/mail_path", "~/m")]), "/h/m"));
     assert!(is_in(with(&[("set/x_unknown", "y")]), "/h/m"));
-    // Who has no other was not meant for 2.4.1.
+    // 2.4.1 uses what dovecot.conf says, and 2.4.5 cannot use the other.
     let alone = [fields[0], fields[1], fields[3], ("set/mail_path", "~/n")];
-    assert!(is_in(tracking("u", &alone), "/h/n"));
+    for answer in [tracking("u", &alone), with(&[("set/mail_path", "")])] {
+        assert!(
+            matches!(&answer, Ok(Tracking::Unvouchable(_))),
+            "{answer:?}"
+        );
+    }
+}
+
+#[test]
+fn a_field_that_is_stronger_than_those_that_are_read_is_never_overlooked() {
+    let fields = [
+        ("home", "/h"),
+        ("mail_driver", "mdbox"),
+        ("mail_path", "~/m"),
+        ("mailbox_list_index_prefix", "/dev/shm/li/u/l"),
+    ];
+    let with = |name, value| tracking("u", &[&fields[..], &[(name, value)]].concat());
+    for name in [
+        "mdbox/mail_path",
+        "namespace/inbox/mdbox/mail_path",
+        "namespace/inbox/layout_fs/mailbox_list_index_prefix",
+        "set/mdbox/mail_index_path",
+        "mail_path+",
+    ] {
+        let answer = with(name, "~/n");
+        assert!(
+            matches!(&answer, Ok(Tracking::Unvouchable(why)) if why.to_string().contains("mdbox/mail_path")),
+            "{name}: {answer:?}"
+        );
+    }
+    for name in ["mdbox/mailbox_list_layout", "mailbox_list_layout+"] {
+        let answer = with(name, "Index");
+        assert!(matches!(answer, Ok(Tracking::LayoutIndex)), "{answer:?}");
+    }
+    for name in ["namespace/other/mdbox/mail_path", "x/y", "quota+"] {
+        let answer = with(name, "~/n");
+        assert!(matches!(answer, Ok(Tracking::Tracked(_))), "{answer:?}");
+    }
+}
+
+/// What is believed of the fields must be so in every Dovecot that was given them. Fields that lead to
+/// several places, or to none that is known, are believed by nobody.
+#[test]
+fn a_list_index_is_vouched_for_only_where_every_dovecot_has_it() {
+    let (mut vouched, mut doubted, mut wrong) = (0, 0, Vec::new());
+    for row in rows(include_str!("oracle/fields.jsonl")) {
+        let text = |value: &'_ Value| value.as_str().map(str::to_owned);
+        let fields: Vec<_> = row["fields"]
+            .as_object()
+            .expect("an object")
+            .iter()
+            .collect();
+        let fields: Vec<_> = fields
+            .into_iter()
+            .map(|(name, value)| (name.as_str(), value.as_str().expect("text")))
+            .collect();
+        let inbox = text(&row["namespace_name"]).unwrap_or_else(|| "inbox".to_owned());
+        let inbox = Namespace::try_from(inbox).expect("a name");
+        let user = row["user"].as_str().expect("each login has one");
+        let dovecots = row["dovecot"].as_object().expect("an object");
+        let works = |answer: &&Value| answer["error"].is_null();
+        let answers = || dovecots.values().filter(works);
+        let answer = tracking_of(&inbox, user, &fields);
+        let is_right = match &answer {
+            Ok(Tracking::Tracked(tracked)) => answers().all(|real| {
+                let path = |path: &std::path::Path| path.to_str().map(str::to_owned);
+                path(tracked.index_dir()) == text(&real["index_dir"])
+                    && path(tracked.list_index_dir()) == text(&real["list_index_dir"])
+                    && tracked.prefix().to_str().ok() == real["list_index_prefix"].as_str()
+            }),
+            Ok(Tracking::Shared(_)) => answers().all(|real| {
+                let is_local = text(&real["list_index_dir"]).is_some_and(|d| d.starts_with("/dev"));
+                !is_local || real["list_index_made"] == false
+            }),
+            Ok(Tracking::LayoutIndex) => answers().any(|real| real["layout"] == "index"),
+            Ok(Tracking::Unvouchable(_)) => true,
+            Err(error) => answers().count() < dovecots.len() || error.contains("does not return"),
+        };
+        match answer {
+            Ok(Tracking::Tracked(_)) => vouched += 1,
+            _ => doubted += 1,
+        }
+        if !is_right {
+            wrong.push(format!("{answer:?}: {row}"));
+        }
+    }
+    println!("{vouched} logins vouched for, {doubted} not");
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    assert!(vouched >= 100 && doubted >= 100, "{vouched}, {doubted}");
 }
 
 /// Logins that went by something no post-login script sees, by their notes: what the program says,

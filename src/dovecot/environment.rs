@@ -24,6 +24,20 @@ impl Namespace {
     fn field(&self, name: &[u8]) -> Vec<u8> {
         [b"NAMESPACE/", self.0.as_bytes(), b"/", name].concat()
     }
+
+    /// What a field sets for this namespace in a way of its own: for one driver or layout
+    /// (`mdbox/mail_path`), or with a plus sign (`mail_path+`). Also whether the field names the
+    /// namespace.
+    fn special_setting<'f>(&self, field: &'f [u8]) -> Option<(&'f [u8], bool)> {
+        let field = field.strip_prefix(b"SET/").unwrap_or(field);
+        let own = field.strip_prefix(self.field(b"").as_slice());
+        let of_another = own.is_none() && field.starts_with(b"NAMESPACE/");
+        let rest = own.unwrap_or(field);
+        let last = rest.rsplit(|&byte| byte == b'/').next().unwrap_or(rest);
+        let setting = last.strip_suffix(b"+").unwrap_or(last);
+        let is_special = setting.len() < rest.len() && !of_another;
+        is_special.then_some((setting, own.is_some()))
+    }
 }
 
 /// As Dovecot's own default configuration calls it.
@@ -79,11 +93,18 @@ impl<'a> Environment<'a> {
     ///
     /// Without any USERDB_KEYS nothing says so, and the entry alone counts.
     pub fn userdb_field(&self, key: &[u8]) -> Option<&'a [u8]> {
-        let handed_over = self.get(USERDB_KEYS).is_none_or(|keys| {
+        if self.is_handed_over(key) {
+            self.get(key)
+        } else {
+            None
+        }
+    }
+
+    fn is_handed_over(&self, key: &[u8]) -> bool {
+        self.get(USERDB_KEYS).is_none_or(|keys| {
             keys.split(|&byte| byte == b' ')
                 .any(|name| name.eq_ignore_ascii_case(key))
-        });
-        if handed_over { self.get(key) } else { None }
+        })
     }
 
     /// The location that Dovecot 2.3 gives to the namespace `inbox`, and the field's name.
@@ -95,12 +116,19 @@ impl<'a> Environment<'a> {
     }
 
     /// The value that Dovecot 2.4 gives to a setting of no namespace.
-    pub fn global_setting(&self, name: &[u8], set_fields: SetFields) -> Option<&'a [u8]> {
+    fn global_setting(&self, name: &[u8], set_fields: SetFields) -> Option<&'a [u8]> {
         let preferred = match set_fields {
             SetFields::Ignored => None,
             SetFields::Preferred => self.userdb_field(&set(name)),
         };
         preferred.or_else(|| self.userdb_field(name))
+    }
+
+    /// The user's home directory: a field `mail_home` comes before `home`, in both Dovecots.
+    pub fn home(&self, set_fields: SetFields) -> Option<&'a [u8]> {
+        self.global_setting(b"MAIL_HOME", set_fields)
+            .or_else(|| self.userdb_field(b"HOME"))
+            .filter(|home| !home.is_empty())
     }
 
     /// The value that Dovecot 2.4 gives to a setting of the namespace `inbox`.
@@ -112,6 +140,21 @@ impl<'a> Environment<'a> {
     ) -> Option<&'a [u8]> {
         self.global_setting(&inbox.field(name), set_fields)
             .or_else(|| self.global_setting(name, set_fields))
+    }
+
+    /// The settings, with their values, that a driver, a layout or a plus sign in the field's name
+    /// makes stronger than the plain ones of the namespace `inbox`.
+    pub fn special_settings<'s>(
+        &'s self,
+        inbox: &'s Namespace,
+    ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + 's {
+        self.0.iter().filter_map(|&entry| {
+            let entry = entry.to_bytes();
+            let name = entry.split(|&byte| byte == b'=').next().unwrap_or(entry);
+            let (setting, _) = inbox.special_setting(name)?;
+            let value = entry.get(name.len() + 1..)?;
+            self.is_handed_over(name).then_some((setting, value))
+        })
     }
 
     /// Whether a field is called `set/<setting>`.
@@ -161,15 +204,23 @@ impl<'a> Environment<'a> {
             }
             fields.push((own, Vec::new()));
         }
-        self.with_fields(&fields)
+        self.with_fields(inbox, &fields)
     }
 
-    /// The environment with these userdb fields, in place of others of the same names.
-    fn with_fields(&self, fields: &[(Vec<u8>, Vec<u8>)]) -> Vec<CString> {
+    /// The environment with these userdb fields, in place of others that set the same, and of those
+    /// that would win over them.
+    fn with_fields(&self, inbox: &Namespace, fields: &[(Vec<u8>, Vec<u8>)]) -> Vec<CString> {
+        let is_stronger = |entry: &CStr| {
+            let name = entry.to_bytes().split(|&byte| byte == b'=').next();
+            let special = name.and_then(|name| inbox.special_setting(name));
+            special.is_some_and(|(setting, is_own)| {
+                is_own && matches!(setting, LIST_INDEX | LIST_INDEX_PREFIX)
+            })
+        };
         let is_replaced = |entry: &CStr| {
             fields.iter().any(|(name, _)| {
                 value_of(entry, name).is_some() || value_of(entry, &set(name)).is_some()
-            })
+            }) || is_stronger(entry)
         };
         let kept = self.0.iter().filter(|entry| !is_replaced(entry));
         let mut entries: Vec<CString> = kept.map(|&entry| entry.to_owned()).collect();

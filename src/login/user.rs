@@ -13,6 +13,8 @@ use crate::system::credentials::{GroupId, Identity, UserId, effective_user};
 pub enum UserError {
     /// Started as root, and the userdb returns no uid or gid (the field's name).
     Unknown(&'static str),
+    /// The userdb returns this as well, which only newer versions of Dovecot use.
+    Newer(String),
     /// The userdb field is not a number.
     NotANumber(&'static str, Vec<u8>),
     /// The user's rights cannot be taken on.
@@ -27,6 +29,11 @@ impl fmt::Display for UserError {
                 "started as root, and the userdb returns no {field}: in dovecot.conf write \
                  'user = vmail' in the post-login service, or 'script-login -d', or let the userdb \
                  return {field}"
+            ),
+            Self::Newer(field) => write!(
+                f,
+                "the userdb returns {field}, which counts only since Dovecot 2.4.2: let it return \
+                 the same without set/"
             ),
             Self::NotANumber(field, value) => {
                 let value = String::from_utf8_lossy(value);
@@ -69,13 +76,16 @@ pub fn actor(environment: &Environment) -> Result<Actor, UserError> {
     })?)
 }
 
-/// The field, or the setting of Dovecot 2.4 that it stands for.
+/// The setting that the field stands for, if the userdb returns that, or the field.
 fn id(environment: &Environment, field: &'static str) -> Result<u32, UserError> {
     let key = field.to_ascii_uppercase();
-    let value = environment
-        .userdb_field(key.as_bytes())
-        .or_else(|| environment.userdb_field(format!("MAIL_{key}").as_bytes()))
-        .ok_or(UserError::Unknown(field))?;
+    let value = |name: &str| environment.userdb_field(name.as_bytes());
+    let setting = format!("MAIL_{key}");
+    let given = value(&setting).or_else(|| value(&key));
+    if value(&format!("SET/{setting}")).is_some_and(|newer| Some(newer) != given) {
+        return Err(UserError::Newer(format!("set/mail_{field}")));
+    }
+    let value = given.ok_or(UserError::Unknown(field))?;
     decimal(value)
         // Which stands for "leave as it is" (setresuid(2)).
         .filter(|&number| number != u32::MAX)

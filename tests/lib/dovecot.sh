@@ -369,7 +369,8 @@ add_user_on() {
     else
         fields=${USERDB_FIELD:-mail_location}=$location
     fi
-    fields+=" ${USERDB_MORE:-}"
+    local more=${USERDB_MORE:-}
+    fields+=" ${more//@LOCAL@/$SITE_SHM/$host}"
     # A database that serves backends of both versions.
     if ${USERDB_HAS_BOTH:-false}; then
         # Each has variables of its own; there is no need for any.

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::{Driver, Given, Layout, ListIndex, Location, Shown, in_home, without_slash};
+use super::{Driver, Given, Layout, ListIndex, Location, Shown, in_home};
 use crate::system::accounts;
 
 const DEFAULT_PREFIX: &[u8] = b"dovecot.list.index";
@@ -25,14 +25,13 @@ struct Keys {
 
 /// Reads an expanded location.
 ///
-/// `home` is the user's home directory, if there is one. An empty one counts as none.
+/// `home` is the user's home directory, if there is one.
 ///
 /// # Errors
 ///
 /// Where Dovecot refuses the location, where it runs into an assertion with it,
 /// and where it would guess the driver from the files that exist.
 pub(super) fn parse(expanded: &[u8], home: Option<&[u8]>) -> Result<Location, ParseError> {
-    let home = home.filter(|home| !home.is_empty());
     if let Some(relative) = home.filter(|home| home[0] != b'/') {
         return Err(ParseError::RelativeHome(relative.to_vec()));
     }
@@ -131,7 +130,10 @@ impl Paths<'_> {
 
     /// Cuts one trailing slash off and puts in the home directory.
     fn fix(&self, path: &[u8], key: &'static str) -> Result<Vec<u8>, ParseError> {
-        let path = without_slash(path);
+        let path = match path.strip_suffix(b"/") {
+            Some(cut) if !cut.is_empty() => cut,
+            _ => path,
+        };
         let behind = match path.strip_prefix(b"~") {
             Some(behind) if !behind.is_empty() && behind[0] != b'/' => behind,
             _ => return in_home(path, self.home).ok_or(ParseError::NoHome { key }),
@@ -207,7 +209,7 @@ fn check_and_resolve(
             index_dir: None,
             list_index: ListIndex::Disabled,
             lists_index_files: false,
-            is_contradicted: false,
+            doubt: None,
         });
     }
     // An INDEX equal to the root counts as not given, even if both are empty.
@@ -266,7 +268,7 @@ fn check_and_resolve(
         index_dir: index_path.map(|index| [&index, own_directory].concat()),
         list_index,
         lists_index_files: driver == Driver::Mbox && keys.iterate_index,
-        is_contradicted: false,
+        doubt: None,
     })
 }
 

@@ -48,8 +48,8 @@ pub struct Location {
     pub list_index: ListIndex,
     /// Every file in INDEX shows up as a mailbox (mbox with ITERINDEX).
     lists_index_files: bool,
-    /// Fields for other versions of Dovecot say something else.
-    is_contradicted: bool,
+    /// Other fields may lead elsewhere.
+    doubt: Option<Unvouchable>,
 }
 
 /// Where the mailbox list index is.
@@ -217,8 +217,10 @@ pub enum Unvouchable {
     Prefix,
     /// The claim would show up as a mailbox.
     ClaimIsMailbox,
-    /// The fields of Dovecot 2.3 and 2.4 say different things.
+    /// The fields say different things to different versions of Dovecot.
     Contradiction,
+    /// A field sets something for one driver or layout, or with a plus sign.
+    Special,
 }
 
 /// What a login may do with the list index of the user whose userdb fields these are.
@@ -238,27 +240,41 @@ impl Location {
     /// # Errors
     /// As [`resolve`].
     pub fn read(environment: &Environment<'_>, inbox: &Namespace) -> Result<Self, LocationError> {
-        let of_2_3 = || {
-            let (field, location) = environment.location(inbox)?;
-            let home = environment.userdb_field(b"HOME");
-            let location = expanded::parse(location, home)
-                .map_err(|error| LocationError::Location(field, error));
-            Some(location)
-        };
+        let of_2_3 = environment.location(inbox).map(|(field, location)| {
+            let home = environment.home(SetFields::Ignored);
+            expanded::parse(location, home).map_err(|error| LocationError::Location(field, error))
+        });
         if !environment.is_of_2_4(inbox) {
-            return of_2_3().ok_or(LocationError::Nowhere)?;
+            return of_2_3.unwrap_or(Err(LocationError::Nowhere));
         }
         let read = |set_fields| settings::read(environment, inbox, set_fields);
-        let mut location = read(SetFields::Preferred)?;
-        let without_set = environment
-            .has_set_fields()
-            .then(|| read(SetFields::Ignored).ok());
-        // Which of these Dovecot takes depends on its version. What a version would refuse was not
-        // meant for it: `mail` may be somebody's address.
-        let others = [of_2_3().and_then(Result::ok), without_set.flatten()];
-        let mut others = others.iter().flatten();
-        location.is_contradicted = others.clone().any(|other| *other != location);
-        if others.any(|other| other.layout == Layout::Index) {
+        // Which of these Dovecot takes depends on its version. What 2.3 would refuse was not meant for
+        // it: `mail` may be somebody's address.
+        let readings = [
+            Some(read(SetFields::Preferred).map_err(LocationError::from)),
+            environment
+                .has_set_fields()
+                .then(|| read(SetFields::Ignored).map_err(LocationError::from)),
+            of_2_3.filter(Result::is_ok),
+        ];
+        let mut readings = readings.into_iter().flatten();
+        let mut location = readings.next().unwrap_or(Err(LocationError::Nowhere));
+        let mut is_contradicted = false;
+        let mut is_layout_index = settings::has_special_layout_index(environment, inbox);
+        for other in readings {
+            is_layout_index |= other
+                .as_ref()
+                .is_ok_and(|other| other.layout == Layout::Index);
+            is_contradicted |= location.as_ref().ok() != other.as_ref().ok();
+            location = location.or(other);
+        }
+        let mut location = location?;
+        location.doubt = if is_contradicted {
+            Some(Unvouchable::Contradiction)
+        } else {
+            settings::has_special(environment, inbox).then_some(Unvouchable::Special)
+        };
+        if is_layout_index {
             location.layout = Layout::Index;
         }
         Ok(location)
@@ -270,11 +286,11 @@ impl Location {
     /// first; and layout index must not be touched, whatever else is wrong.
     #[must_use]
     pub fn tracking(&self, environment: &Environment<'_>) -> Tracking {
-        if self.is_contradicted && self.layout == Layout::Index {
-            return Tracking::LayoutIndex;
-        }
-        if self.is_contradicted {
-            return Tracking::Unvouchable(Unvouchable::Contradiction);
+        if let Some(doubt) = self.doubt {
+            return match self.layout {
+                Layout::Index => Tracking::LayoutIndex,
+                _ => Tracking::Unvouchable(doubt),
+            };
         }
         let (directory, prefix) = match &self.list_index {
             ListIndex::Memory { .. } => return Tracking::Shared(Shared::Memory),
@@ -321,14 +337,9 @@ fn is_chrooted(environment: &Environment<'_>) -> bool {
             .userdb_field(key)
             .is_some_and(|directory| !directory.is_empty())
     };
-    let has_root = |key: &[u8]| {
-        environment
-            .userdb_field(key)
-            .is_some_and(|home| home.windows(3).any(|part| part == b"/./"))
-    };
     let directories: [&[u8]; 3] = [b"CHROOT", b"MAIL_CHROOT", b"SET/MAIL_CHROOT"];
-    let homes: [&[u8]; 3] = [b"HOME", b"MAIL_HOME", b"SET/MAIL_HOME"];
-    directories.into_iter().any(is_set) || homes.into_iter().any(has_root)
+    let home = environment.userdb_field(b"HOME").unwrap_or_default();
+    directories.into_iter().any(is_set) || home.windows(3).any(|part| part == b"/./")
 }
 
 fn has_parent(path: &[u8]) -> bool {
@@ -355,14 +366,6 @@ fn in_home(path: &[u8], home: Option<&[u8]>) -> Option<Vec<u8>> {
         None => Some(path.to_vec()),
         Some(below) if below.is_empty() || below.starts_with(b"/") => Some([home?, below].concat()),
         Some(_) => None,
-    }
-}
-
-/// A path as Dovecot takes it: one trailing slash means nothing.
-fn without_slash(path: &[u8]) -> &[u8] {
-    match path.strip_suffix(b"/") {
-        Some(cut) if !cut.is_empty() => cut,
-        _ => path,
     }
 }
 
@@ -535,9 +538,13 @@ impl fmt::Display for Unvouchable {
                  ('.lasthost...')"
             }
             Self::Contradiction => {
-                "the userdb returns fields for several versions of Dovecot that lead to different \
-                 places: mail_location or mail for 2.3, mail_driver, mail_path and others for 2.4, \
-                 set/... since 2.4.2"
+                "the userdb returns fields that lead to different places in different versions of \
+                 Dovecot: mail_location or mail counts for 2.3, mail_driver, mail_path and others for \
+                 2.4, set/mail_path and others only since 2.4.2"
+            }
+            Self::Special => {
+                "the userdb returns a setting for one driver or layout, such as mdbox/mail_path, or \
+                 with a plus sign: return mail_path or namespace/inbox/mail_path instead"
             }
         })
     }

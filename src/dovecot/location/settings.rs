@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::{Driver, Given, Layout, ListIndex, Location, Shown, in_home, without_slash};
+use super::{Driver, Given, Layout, ListIndex, Location, Shown, in_home};
 use crate::dovecot::environment::{Environment, Namespace, SetFields};
 
 const DRIVER: &str = "mail_driver";
@@ -33,16 +33,13 @@ pub(super) fn read(
         let missing = needed.into_iter().filter(|name| setting(name).is_none());
         return Err(SettingError::Missing(missing.collect()));
     };
-    let home = environment
-        .global_setting(b"MAIL_HOME", set_fields)
-        .or_else(|| environment.userdb_field(b"HOME"))
-        .filter(|home| !home.is_empty());
+    let home = environment.home(set_fields);
     if let Some(relative) = home.filter(|home| !home.starts_with(b"/")) {
         return Err(SettingError::RelativeHome(relative.to_vec()));
     }
     // `~name/` is nobody's home here, but a directory of that name.
     let resolved = |name: &'static str, path: &[u8]| {
-        let path = without_slash(path);
+        let path = path.strip_suffix(b"/").unwrap_or(path);
         let is_own_home = matches!(path, [b'~'] | [b'~', b'/', ..]);
         if is_own_home {
             in_home(path, home).ok_or(SettingError::NoHome(name))
@@ -74,9 +71,8 @@ pub(super) fn read(
     if layout == Layout::None && driver != Driver::Mbox {
         return Err(SettingError::Unsupported(layout, "any driver but mbox"));
     }
-    let is_empty = |path: &[u8]| matches!(path, b"" | b"/");
     let mail_path = resolved(PATH, mail_path)?;
-    if is_empty(&mail_path) {
+    if mail_path.is_empty() {
         return Err(SettingError::NoPath);
     }
     let index_path = resolved(INDEX_PATH, setting(INDEX_PATH).unwrap_or_default())?;
@@ -84,7 +80,7 @@ pub(super) fn read(
         b"MEMORY" if driver == Driver::Mdbox => return Err(SettingError::MdboxInMemory),
         _ if layout == Layout::None => None,
         b"MEMORY" => None,
-        path if is_empty(path) => Some(mail_path),
+        b"" => Some(mail_path),
         _ => Some(index_path.clone()),
     };
 
@@ -109,7 +105,7 @@ pub(super) fn read(
             prefix: prefix.to_vec(),
             given: Given::Absolute,
         }
-    } else if directory.is_some() && is_empty(&index_path) {
+    } else if directory.is_some() && index_path.is_empty() {
         return Err(SettingError::RelativeListIndex);
     } else {
         match &index_dir {
@@ -128,7 +124,32 @@ pub(super) fn read(
         index_dir,
         list_index,
         lists_index_files: false,
-        is_contradicted: false,
+        doubt: None,
+    })
+}
+
+/// Whether a field says otherwise in a way that is not read here, such as `mdbox/mail_path`.
+pub(super) fn has_special(environment: &Environment<'_>, inbox: &Namespace) -> bool {
+    const NAMES: [&str; 8] = [
+        DRIVER,
+        PATH,
+        INDEX_PATH,
+        LIST_INDEX,
+        LAYOUT,
+        DIRECTORY_NAME,
+        SWITCH,
+        "mail_home",
+    ];
+    let is_read = |name: &str, setting: &[u8]| setting.eq_ignore_ascii_case(name.as_bytes());
+    let mut special = environment.special_settings(inbox);
+    special.any(|(setting, _)| NAMES.into_iter().any(|name| is_read(name, setting)))
+}
+
+/// Whether such a field sets layout index.
+pub(super) fn has_special_layout_index(environment: &Environment<'_>, inbox: &Namespace) -> bool {
+    let mut special = environment.special_settings(inbox);
+    special.any(|(setting, value)| {
+        setting.eq_ignore_ascii_case(LAYOUT.as_bytes()) && value.eq_ignore_ascii_case(b"index")
     })
 }
 
