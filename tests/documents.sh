@@ -69,65 +69,135 @@ of_example() {
 }
 
 PAGE=docs/installation.md
-USER_OF_FILE='alice:{PLAIN}pw:5000:5000::/srv/mail/alice::'
 
-# in_file: the blocks for SQL on stdin, with a file in the database's place.
-in_file() {
-    sed 's/driver = sql/driver = passwd-file/; s,args = .*,args = /etc/dovecot/users,'
+# The databases of sites, all with one user: a passwd-file, SQLite and an LDAP server, which inside.sh
+# makes. WORK/sql and WORK/ldap are the files of Dovecot 2.3 that say how they are asked.
+databases() {
+    printf '%s\n' "${1:-$USER_OF_FILE}" >"$WORK/users"
+    cat >"$WORK/sql" <<'END'
+driver = sqlite
+connect = /etc/dovecot/users.db
+password_query = SELECT userid AS user, password FROM users WHERE userid = '%u'
+user_query = SELECT home, uid, gid FROM users WHERE userid = '%u'
+END
+    cat >"$WORK/ldap" <<'END'
+uris = ldap://127.0.0.1:@LDAP@
+base = dc=example,dc=org
+auth_bind = yes
+pass_filter = (uid=%u)
+pass_attrs = uid=user
+user_filter = (uid=%u)
+user_attrs = homeDirectory=home, uidNumber=uid, gidNumber=gid
+END
+}
+USER_OF_FILE='alice:{PLAIN}pw:5000:5000::/srv/mail/alice::'
+COLUMNS_OF_USERDB=', home AS userdb_home, uid AS userdb_uid, gid AS userdb_gid'
+
+# instead FILE: the lines on stdin take the place of what sets the same in FILE.
+instead() {
+    local lines
+    lines=$(cat)
+    sed -i "/^${lines%% *} =/d" "$1"
+    printf '%s\n' "$lines" >>"$1"
 }
 
-passdb_of_file() {
+# for_database KIND: the blocks of Dovecot 2.3 for SQL, on stdin, for that database.
+for_database() {
     case $1 in
-        2.3) printf 'passdb {\n  driver = passwd-file\n  args = /etc/dovecot/users\n}\n' ;;
-        2.4) printf 'passdb passwd-file {\n  passwd_file_path = /etc/dovecot/users\n}\n' ;;
+        file) sed 's,driver = sql,driver = passwd-file,; s,args = .*,args = /etc/dovecot/users,' ;;
+        sql) cat ;;
+        ldap) sed 's,driver = sql,driver = ldap,; s,dovecot-sql,dovecot-ldap,' ;;
     esac
 }
 
-# A database that tells no more than who the users are.
+of_sql() { printf '%s {\n  driver = sql\n  args = /etc/dovecot/dovecot-sql.conf.ext\n}\n' "$1"; }
+
+# passdb VERSION KIND [COLUMNS]
+passdb() {
+    case $1-$2 in
+        2.3-*) of_sql passdb | for_database "$2" ;;
+        2.4-file) printf 'passdb passwd-file {\n  passwd_file_path = /etc/dovecot/users\n}\n' ;;
+        2.4-sql)
+            printf 'sql_driver = sqlite\nsqlite_path = /etc/dovecot/users.db\n'
+            printf 'passdb sql {\n'
+            printf "  query = SELECT userid AS user, password%s FROM users WHERE userid = '%%{user}'\n}\n" "${3:-}"
+            ;;
+        2.4-ldap)
+            printf 'ldap_uris = ldap://127.0.0.1:@LDAP@\nldap_base = dc=example,dc=org\n'
+            printf 'passdb ldap {\n  bind = yes\n  filter = (uid=%%{user})\n}\n'
+            ;;
+    esac
+}
+
+# userdb VERSION KIND: one that tells no more than who the user is.
+userdb() {
+    case $1-$2 in
+        2.3-*) of_sql userdb | for_database "$2" ;;
+        2.4-file) printf 'userdb passwd-file {\n  passwd_file_path = /etc/dovecot/users\n}\n' ;;
+        2.4-sql) printf "userdb sql {\n  query = SELECT home, uid, gid FROM users WHERE userid = '%%{user}'\n}\n" ;;
+        2.4-ldap) block $PAGE 2.4-ldap | sed '/^    mail/d' ;;
+    esac
+}
+
+# of_database VERSION KIND: the location is the same for everybody.
 of_database() {
     block $PAGE "$1" >"$WORK/block"
-    passdb_of_file "$1" >"$WORK/userdb"
+    databases
+    passdb "$1" "$2" >"$WORK/userdb"
     case $1 in
-        2.3) indented $PAGE 'SQL (the same' | in_file ;;
-        2.4) printf 'userdb passwd-file {\n  passwd_file_path = /etc/dovecot/users\n}\n' ;;
+        2.3) indented $PAGE 'SQL (the same' | for_database "$2" ;;
+        2.4) userdb "$1" "$2" ;;
     esac >>"$WORK/userdb"
-    printf '%s\n' "$USER_OF_FILE" >"$WORK/users"
     moves "$1" users
 }
 
+# of_prefetch VERSION KIND: the same, and the passdb tells who the user is.
 of_prefetch() {
     block $PAGE "$1" >"$WORK/block"
-    passdb_of_file "$1" >"$WORK/userdb"
+    databases "${USER_OF_FILE}userdb_uid=5000 userdb_gid=5000 userdb_home=/srv/mail/alice"
+    sed -i "s/AS user, password/&$COLUMNS_OF_USERDB/" "$WORK/sql"
+    passdb "$1" "$2" "$COLUMNS_OF_USERDB" >"$WORK/userdb"
     case $1 in
-        2.3) indented $PAGE 'With a prefetch both blocks' | in_file ;;
+        2.3) indented $PAGE 'With a prefetch both blocks' | for_database "$2" ;;
         2.4)
             indented $PAGE 'With a prefetch and 2.4' >>"$WORK/block"
-            printf 'userdb prefetch {\n}\nuserdb passwd-file {\n  passwd_file_path = /etc/dovecot/users\n}\n'
+            printf 'userdb prefetch {\n}\n'
+            userdb "$1" "$2"
             ;;
     esac >>"$WORK/userdb"
-    printf '%suserdb_uid=5000 userdb_gid=5000 userdb_home=/srv/mail/alice\n' "$USER_OF_FILE" >"$WORK/users"
     moves "$1" users
 }
 
-# A database that has the location of each user.
+# of_rows VERSION KIND: the database has the location of each user. KIND may be prefetch, of SQL.
 of_rows() {
-    local row
-    # shellcheck disable=SC2016 # the marks around code
-    row=$(sed -n "/^| userdb of $1 |/,/^\$/s/^| passwd-file | \`\(.*\)\` |\$/\1/p" "$REPO/$PAGE")
-    [[ $row == alice:...:* ]] || die "$PAGE has no row of a passwd-file for Dovecot $1"
-    printf '%s\n' "${row/.../'{PLAIN}pw'}" >"$WORK/users"
-    passdb_of_file "$1" >"$WORK/userdb"
-    case $1 in
-        2.3)
-            block $PAGE 2.3 >"$WORK/block"
-            printf 'userdb {\n  driver = passwd-file\n  args = /etc/dovecot/users\n}\n'
+    local kind=$2
+    [ "$2" != prefetch ] || kind=sql
+    block $PAGE "$1" >"$WORK/block"
+    # What stands there would win over the database.
+    [ "$1" = 2.3 ] || sed -i '/^userdb_fields {/,/^}/d' "$WORK/block"
+    databases "$(block $PAGE "$1-passwd-file" | sed 's/{PLAIN}secret/{PLAIN}pw/')"
+    passdb "$1" "$kind" >"$WORK/userdb"
+    case $1-$2 in
+        *-file) userdb "$1" file ;;
+        2.3-prefetch)
+            block $PAGE 2.3-prefetch | instead "$WORK/sql"
+            block $PAGE 2.3-sql | instead "$WORK/sql"
+            printf 'userdb {\n  driver = prefetch\n}\n'
+            userdb 2.3 sql
             ;;
-        2.4)
-            # The fields that the database returns would lose against these.
-            block $PAGE 2.4 | sed '/^userdb_fields {/,/^}/d' >"$WORK/block"
-            printf 'userdb passwd-file {\n  passwd_file_path = /etc/dovecot/users\n}\n'
+        2.3-*)
+            block $PAGE "$1-$2" | instead "$WORK/$2"
+            userdb 2.3 "$2"
             ;;
-    esac >>"$WORK/userdb"
+        2.4-prefetch)
+            block $PAGE 2.4-prefetch
+            printf 'userdb prefetch {\n}\n'
+            block $PAGE 2.4-sql
+            sed -i '/^passdb /,/^}/d' "$WORK/userdb"
+            ;;
+        2.4-*) block $PAGE "$1-$2" ;;
+    esac >"$WORK/rows"
+    cat "$WORK/rows" >>"$WORK/userdb"
     moves "$1" users
 }
 
@@ -138,9 +208,18 @@ scenario - "docs/installation.md, Dovecot 2.3, one mail uid: every folder is see
 scenario - "docs/installation.md, Dovecot 2.4, one mail uid: every folder is seen after a move" \
     of_page docs/installation.md 2.4 vmail
 for version in 2.3 2.4; do
-    scenario - "$PAGE, Dovecot $version, a database: every folder is seen after a move" of_database $version
-    scenario - "$PAGE, Dovecot $version, a prefetch: every folder is seen after a move" of_prefetch $version
-    scenario - "$PAGE, Dovecot $version, a database with locations: every folder is seen after a move" of_rows $version
+    for kind in file sql ldap; do
+        scenario - "$PAGE, Dovecot $version, a database, $kind: every folder is seen after a move" \
+            of_database $version $kind
+        scenario - "$PAGE, Dovecot $version, a database with locations, $kind: every folder is seen after a move" \
+            of_rows $version $kind
+    done
+    for kind in file sql; do
+        scenario - "$PAGE, Dovecot $version, a prefetch, $kind: every folder is seen after a move" \
+            of_prefetch $version $kind
+    done
+    scenario - "$PAGE, Dovecot $version, a prefetch with locations: every folder is seen after a move" \
+        of_rows $version prefetch
 done
 scenario - "docs/plugin.md, Dovecot 2.3: every folder is seen after a move" of_page docs/plugin.md 2.3 plugin
 scenario - "docs/plugin.md, Dovecot 2.4: every folder is seen after a move" of_page docs/plugin.md 2.4 plugin

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs in a stock Debian: inside.sh VERSION HOW DIST WORK. Writes WORK/block and WORK/userdb where
 # the documents say, and lets alice move between two backends. HOW: system, plugin (the same users),
-# vmail, example (WORK/block has the userdb), users (WORK/users has them, WORK/userdb all about them).
+# vmail, example (WORK/block has the userdb), users (WORK/users, an SQLite database and an LDAP server
+# have them, which WORK/userdb, WORK/sql and WORK/ldap ask).
 set -euo pipefail
 
 VERSION=$1 HOW=$2 DIST=$3 WORK=$4
@@ -28,7 +29,62 @@ passdb() {
     esac
 }
 
+sql_database() {
+    install -m 0640 -o root -g dovecot "$WORK/sql" /etc/dovecot/dovecot-sql.conf.ext
+    sqlite3 /etc/dovecot/users.db "CREATE TABLE users (userid, password, home, uid, gid);
+        INSERT INTO users VALUES ('alice', '{PLAIN}$PASSWORD', '/srv/mail/alice', 5000, 5000)"
+    chgrp dovecot /etc/dovecot/users.db
+}
+
+# One that is gone with this Debian.
+ldap_server() {
+    local port
+    read -r port < <(python3 -B "$here/../lib/mailclient.py" ports 1)
+    mkdir /run/ldap
+    cat >/run/ldap/slapd.conf <<'END'
+include /etc/ldap/schema/core.schema
+include /etc/ldap/schema/cosine.schema
+include /etc/ldap/schema/nis.schema
+modulepath /usr/lib/ldap
+moduleload back_mdb
+database mdb
+suffix dc=example,dc=org
+directory /run/ldap
+END
+    slapadd -f /run/ldap/slapd.conf <<END
+dn: dc=example,dc=org
+objectClass: domain
+dc: example
+
+dn: uid=alice,dc=example,dc=org
+objectClass: account
+objectClass: posixAccount
+uid: alice
+cn: alice
+userPassword: $PASSWORD
+uidNumber: 5000
+gidNumber: 5000
+homeDirectory: /srv/mail/alice
+END
+    slapd -d 0 -f /run/ldap/slapd.conf -h "ldap://127.0.0.1:$port" &
+    SERVER=$!
+    sed -i "s/@LDAP@/$port/" "$system" "$WORK/ldap"
+    install -m 0640 -o root -g dovecot "$WORK/ldap" /etc/dovecot/dovecot-ldap.conf.ext
+}
+SERVER=
+
 system=/etc/dovecot/conf.d/auth-system.conf.ext
+PIDS=()
+# shellcheck disable=SC2329 # the trap calls it
+end() {
+    local pid
+    for pid in "${PIDS[@]}" $SERVER; do
+        kill "$pid" 2>/dev/null || true
+    done
+    wait || true
+}
+trap end EXIT
+
 case $VERSION-$HOW in
     *-system | *-plugin)
         useradd --create-home alice
@@ -43,6 +99,8 @@ case $VERSION-$HOW in
         one_uid
         cp "$WORK/userdb" "$system"
         install -m 0640 -o root -g dovecot "$WORK/users" /etc/dovecot/users
+        sql_database
+        ! grep -q '^userdb ldap\|driver = ldap' "$system" || ldap_server
         ;;
 esac
 
@@ -80,14 +138,6 @@ backend() {
         exec dovecot -F' backend "$1" "$directory" &
     PIDS+=("$!")
 }
-
-PIDS=()
-# shellcheck disable=SC2329 # the trap calls it
-end() {
-    [ "${#PIDS[@]}" = 0 ] || kill "${PIDS[@]}" 2>/dev/null || true
-    wait || true
-}
-trap end EXIT
 
 client() { python3 -B "$here/../lib/mailclient.py" imap "$@"; }
 
@@ -128,8 +178,13 @@ if grep -E ' (Error|Fatal|Panic): ' "$WORK"/inside-*/log | grep -v 'nfs-hostchan
     exit 1
 fi
 
-# And check has nothing to say but hints.
-nsenter --target "${PIDS[0]}" --mount --uts --root nfs-hostchange check --user alice
+# And check has nothing to say but hints; status and locate ask the same Dovecot.
+in_backend() { nsenter --target "${PIDS[0]}" --mount --uts --root nfs-hostchange "$@"; }
+in_backend check --user alice
+if [ "$HOW" != plugin ]; then
+    in_backend status --user alice | grep '^in step  *no'
+    in_backend locate --user alice | grep 'the list index is local'
+fi
 
 # When the wrapper is broken, what docs/troubleshooting.md says lets everybody in again.
 if [ "$HOW" = vmail ]; then
