@@ -1,8 +1,8 @@
-"""What came of a run, from what the emulated machines wrote down.
+"""The results of a run, from what the emulated machines wrote down.
 
 report.py list                      the plan on standard input, for people
 report.py count DIRECTORY           counts; exit status 1 if anything failed or was not run
-report.py table DIRECTORY KERNEL    the Markdown page of what was checked on what
+report.py table DIRECTORY KERNEL    the Markdown page of what was tested on which mount
 """
 
 import glob
@@ -15,11 +15,11 @@ TITLES = {
     "cost": "Cost",
     "migration": "Migration",
     "faults": "Faults",
-    "together": "Backends at the same moment",
+    "together": "Several backends at once",
     "phantom": "Phantom folders",
     "command": "The administrator's command",
 }
-# How the names of the laboratory's Dovecots are told.
+# What the page calls the laboratory's Dovecots.
 USERS = {"root": "root", "vmail": "vmail", "migrate": "root", "migrate-vmail": "vmail", "maildir": "root", "nothing": "-", "nothing-mixed": "-", "plain-stat": "vmail", "2.4": "root", "mixed": "root", "migrate-mixed": "root", "plugin": "plugin", "plugin-mixed": "plugin", "migrate-plugin": "plugin"}
 
 
@@ -69,15 +69,16 @@ def column(result):
 def table(directory, kernel):
     dovecot = subprocess.run(["dovecot", "--version"], capture_output=True, text=True, check=True).stdout.split()[0]
     everything = list(results(directory))
-    print(f"""# What was checked on kernel NFS
+    print(f"""# What was tested on kernel NFS
 
-This page is written by `tests/nfs/run.sh --table docs/nfs.md`. The laboratory boots Linux {kernel} in emulated
-machines. Each has a kernel NFS server that exports ext4 with `root_squash`, and three backends with a network, a
-host name, a /dev/shm and a mount of their own, so that each has NFS caches of its own, and Dovecot {dovecot} with the
-wrapper as post-login service; where a sentence names a Dovecot, that one. Every mount has `actimeo=60`, as Dovecot's
-documentation advises; v3 has `nolock` too. A column is a mount; "as" tells under which identities the wrapper was
-started, or that the plugin took its place. Every case is told by the sentence that must be true; a dash means that this
-run did not take the case to that mount.
+`tests/nfs/run.sh --table docs/nfs.md` writes this page. The laboratory boots Linux {kernel} in emulated machines. Each
+machine has a kernel NFS server, which exports ext4 with `root_squash`, and three backends. A backend has its own network,
+host name, /dev/shm and mount, and therefore its own NFS caches. It runs Dovecot {dovecot}, unless the sentence names
+another, with the wrapper as post-login script. All mounts have `actimeo=60`, as Dovecot's documentation advises, and those
+of v3 also have `nolock`.
+
+Each row is a sentence that must be true, each column a mount. "as" says which identity the wrapper was started with, or
+that the mail plugin was used instead. A dash means that this run did not test the sentence on that mount.
 """)
     for group, title in TITLES.items():
         mine = [result for result in everything if result["group"] == group]
