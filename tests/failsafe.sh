@@ -227,22 +227,21 @@ layout_fs {
 userdb_fields {
   namespace/inbox/mailbox_list_index = yes
 }"
-    # Before 2.4.2 these are nothing, and since then they win over the same without set/.
+    # Before 2.4.2 these are ignored. Since then they win over the same without set/.
     scenario - "$on: the userdb returns another list index in a field of newer versions" \
         more "set/mailbox_list_index_prefix=$LIST_INDEX_2_4.other" refused "$1" "$location" "$(inbox_2_4)"
     scenario - "$on: the list index is in a field of newer versions alone" \
         newer_prefix refused "$1" "$location" "$(inbox_2_4 "$prefix")"
-    scenario - "$on: fields of newer versions switch it on for the namespace and its driver" \
-        more 'set/namespace/inbox/mailbox_list_index=yes set/namespace/inbox/mdbox/mailbox_list_index=yes' \
+    # These win over plain ones of the namespace, the first of them since 2.4.2.
+    local special
+    for special in set/namespace/inbox/mdbox/ namespace/inbox/mdbox/ namespace/inbox/layout_fs/; do
+        scenario - "$on: the userdb returns the list index and its switch as $special..." \
+            more "${special}mailbox_list_index=yes ${special}mailbox_list_index_prefix=$LIST_INDEX_2_4" \
+            refused "$1" "$location" "$(inbox_2_4)"
+    done
+    scenario - "$on: the userdb returns the list index and its switch with a plus sign" \
+        more "namespace/inbox/mailbox_list_index+=yes namespace/inbox/mailbox_list_index_prefix+=$LIST_INDEX_2_4" \
         refused "$1" "$location" "$(inbox_2_4)"
-    # These win over plain ones in every version.
-    scenario - "$on: the userdb switches it on for the driver and the layout of the namespace" \
-        more 'namespace/inbox/mdbox/mailbox_list_index=yes namespace/inbox/layout_fs/mailbox_list_index=yes' \
-        refused "$1" "$location" "$(inbox_2_4)"
-    scenario - "$on: the userdb returns the list index for the driver of the namespace" \
-        more "namespace/inbox/mdbox/mailbox_list_index_prefix=$LIST_INDEX_2_4" refused "$1" "$location" "$(inbox_2_4)"
-    scenario - "$on: the userdb switches it on with a plus sign" \
-        more 'namespace/inbox/mailbox_list_index+=yes' refused "$1" "$location" "$(inbox_2_4)"
     case_2_4 "protocol imap switches it on" "$1" "$(inbox_2_4)
 protocol imap {
   mailbox_list_index = yes

@@ -323,6 +323,12 @@ fn the_list_index_is_switched_off_in_the_words_of_the_dovecot_that_the_fields_ar
     for field in [
         "NAMESPACE/INBOX/MAILBOX_LIST_INDEX",
         "SET/NAMESPACE/INBOX/MAILBOX_LIST_INDEX",
+        "NAMESPACE/INBOX/MDBOX/MAILBOX_LIST_INDEX",
+        "SET/NAMESPACE/INBOX/LAYOUT_FS/MAILBOX_LIST_INDEX",
+        "NAMESPACE/INBOX/MAILBOX_LIST_INDEX+",
+        // Those of others are theirs.
+        "NAMESPACE/OTHER/MDBOX/MAILBOX_LIST_INDEX",
+        "MDBOX/MAILBOX_LIST_INDEX",
     ] {
         of_2_4().set_field(field, "yes").run().assert_not_vouched();
     }

@@ -32,8 +32,8 @@ impl fmt::Display for UserError {
             ),
             Self::Newer(field) => write!(
                 f,
-                "the userdb returns {field}, which counts only since Dovecot 2.4.2: let it return \
-                 the same without set/"
+                "the userdb returns {field}, which counts only since Dovecot 2.4.2: return the same \
+                 without set/"
             ),
             Self::NotANumber(field, value) => {
                 let value = String::from_utf8_lossy(value);

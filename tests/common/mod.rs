@@ -943,7 +943,13 @@ fn without_list_index(given: &[Vec<u8>]) -> Vec<String> {
     let mut expected = Vec::new();
     for entry in &given {
         let name = entry.split('=').next().unwrap_or_default();
-        if names.contains(&name.strip_prefix("SET/").unwrap_or(name)) {
+        let plain = name.strip_prefix("SET/").unwrap_or(name);
+        // For a driver or layout of the namespace, or with a plus sign.
+        let own = plain.strip_prefix("NAMESPACE/INBOX/").unwrap_or_default();
+        let last = own.rsplit('/').next().unwrap_or_default();
+        let setting = last.trim_end_matches('+');
+        let is_stronger = own != setting && ["MAILBOX_LIST_INDEX", PREFIX].contains(&setting);
+        if names.contains(&plain) || is_stronger {
             continue;
         }
         let mut entry = entry.clone();
