@@ -234,6 +234,13 @@ static void hostchange_after_change(struct mailbox_list *list)
 	}
 }
 
+#define CHANGING(list, call) ({ \
+	int _ret; \
+	hostchange_before_change(list); \
+	_ret = (call); \
+	hostchange_after_change(list); \
+	_ret; })
+
 /* Whether transaction commits change what a list index shows. */
 static bool transaction_changes(struct mailbox_transaction_context *t)
 {
@@ -252,17 +259,13 @@ static int
 hostchange_transaction_commit(struct mailbox_transaction_context *t,
 			      struct mail_transaction_commit_changes *changes_r)
 {
-	struct mailbox *box = t->box;
-	struct hostchange_box *hbox = BOX_CONTEXT_REQUIRE(box);
-	bool changes = transaction_changes(t);
-	int ret;
+	struct mailbox_list *list = t->box->list;
+	struct hostchange_box *hbox = BOX_CONTEXT_REQUIRE(t->box);
 
-	if (changes)
-		hostchange_before_change(box->list);
-	ret = hbox->module_ctx.super.transaction_commit(t, changes_r);
-	if (changes)
-		hostchange_after_change(box->list);
-	return ret;
+	if (!transaction_changes(t))
+		return hbox->module_ctx.super.transaction_commit(t, changes_r);
+	return CHANGING(list,
+		hbox->module_ctx.super.transaction_commit(t, changes_r));
 }
 
 static int
@@ -270,50 +273,38 @@ hostchange_create_box(struct mailbox *box, const struct mailbox_update *update,
 		      bool directory)
 {
 	struct hostchange_box *hbox = BOX_CONTEXT_REQUIRE(box);
-	int ret;
 
-	hostchange_before_change(box->list);
-	ret = hbox->module_ctx.super.create_box(box, update, directory);
-	hostchange_after_change(box->list);
-	return ret;
+	return CHANGING(box->list,
+		hbox->module_ctx.super.create_box(box, update, directory));
 }
 
 static int
 hostchange_update_box(struct mailbox *box, const struct mailbox_update *update)
 {
 	struct hostchange_box *hbox = BOX_CONTEXT_REQUIRE(box);
-	int ret;
 
-	hostchange_before_change(box->list);
-	ret = hbox->module_ctx.super.update_box(box, update);
-	hostchange_after_change(box->list);
-	return ret;
+	return CHANGING(box->list,
+		hbox->module_ctx.super.update_box(box, update));
 }
 
 static int hostchange_delete_box(struct mailbox *box)
 {
 	struct hostchange_box *hbox = BOX_CONTEXT_REQUIRE(box);
-	int ret;
 
-	hostchange_before_change(box->list);
-	ret = hbox->module_ctx.super.delete_box(box);
-	hostchange_after_change(box->list);
-	return ret;
+	return CHANGING(box->list,
+		hbox->module_ctx.super.delete_box(box));
 }
 
 static int hostchange_rename_box(struct mailbox *src, struct mailbox *dest)
 {
 	struct hostchange_box *hbox = BOX_CONTEXT_REQUIRE(src);
-	int ret;
 
-	hostchange_before_change(src->list);
-	if (dest->list != src->list)
-		hostchange_before_change(dest->list);
-	ret = hbox->module_ctx.super.rename_box(src, dest);
-	hostchange_after_change(src->list);
-	if (dest->list != src->list)
-		hostchange_after_change(dest->list);
-	return ret;
+	if (dest->list == src->list) {
+		return CHANGING(src->list,
+			hbox->module_ctx.super.rename_box(src, dest));
+	}
+	return CHANGING(src->list, CHANGING(dest->list,
+		hbox->module_ctx.super.rename_box(src, dest)));
 }
 
 /* A mere reader may find damage, which is mended with the next sync or when

@@ -1013,6 +1013,18 @@ def _(context):
             expect_said(site.a, setting)
 
 
+@case("a mistake in the configuration file is an error line with its place, and nothing fails or is wrong")
+def _(context):
+    with context.site(toml='recheck = "often"\n') as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+        for backend in (site.b, site.a):
+            all_services(backend, user)
+            expect_look(backend, user, "a session")
+            expect_said(backend, "nfs-hostchange.toml:1:")
+            expect_no_crash(backend)
+
+
 @case("a session that cannot write to its list index does not use what is in it")
 def _(context):
     with context.site() as site:
