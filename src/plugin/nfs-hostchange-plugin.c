@@ -228,9 +228,10 @@ static void hostchange_after_change(struct mailbox_list *list)
 		return;
 	msecs = nfs_hostchange_list_after_change(hlist->rust,
 						 list_index_is_in_memory(list));
-	if (msecs > 0 && hlist->to_look == NULL) {
-		hlist->to_look = timeout_add_short(msecs,
-			hostchange_look_after_change, list);
+	if (msecs > 0 && hlist->to_look == NULL && current_ioloop != NULL) {
+		/* Not in one that lasts for this command only. */
+		hlist->to_look = timeout_add_short_to(io_loop_get_root(),
+			msecs, hostchange_look_after_change, list);
 	}
 }
 
