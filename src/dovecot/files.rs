@@ -17,6 +17,15 @@ pub struct Place {
     pub line: usize,
 }
 
+impl Place {
+    /// What is written there.
+    pub fn text(&self) -> String {
+        let text = fs::read_to_string(&self.file).unwrap_or_default();
+        let line = text.lines().nth(self.line - 1);
+        line.unwrap_or_default().to_owned()
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file.display(), self.line)
@@ -61,8 +70,13 @@ impl Files {
 
     /// Where a setting is written down; of several places the last, which counts.
     pub fn place(&self, key: &str) -> Option<Place> {
-        let entry = self.entries.iter().rev().find(|entry| entry.key == key);
-        entry.map(|entry| entry.place.clone())
+        self.places(key).pop()
+    }
+
+    /// All places where a setting is written down, in Dovecot's order.
+    pub fn places(&self, key: &str) -> Vec<Place> {
+        let same = self.entries.iter().filter(|entry| entry.key == key);
+        same.map(|entry| entry.place.clone()).collect()
     }
 
     /// When the youngest of the files was changed.

@@ -62,6 +62,9 @@ fn check_file<'a>(
                 ConfigurationError::Untrusted(_) => Some(Remedy::Run(format!(
                     "chown root {file} && chmod go-w {file}"
                 ))),
+                ConfigurationError::NotAFile(_) => {
+                    Some(Remedy::Run(format!("mv {file} {file}.old")))
+                }
                 ConfigurationError::Empty(_) => Some(Remedy::Run(format!("rm {file}"))),
                 _ => None,
             };

@@ -268,7 +268,20 @@ pub fn check(
         Ok(fd) => fd,
         Err(error) => {
             let reason = error.to_string();
-            return findings.add(Kind::NoBase { reason }, plan.make());
+            let remedy = match fs::symlink_metadata(base) {
+                // A link, or a file.
+                Ok(status) if !status.is_dir() => {
+                    let base = quoted(&directory);
+                    Some(Remedy::Run(format!(
+                        "mv {base} {base}.old && {}",
+                        plan.command()
+                    )))
+                }
+                // A link above it.
+                _ if base.canonicalize().is_ok_and(|real| real != *base) => elsewhere(),
+                _ => Some(plan.make()),
+            };
+            return findings.add(Kind::NoBase { reason }, remedy);
         }
     };
     if let Some(seen) = master.map(|master| master.sees(base)) {

@@ -7,8 +7,8 @@ use std::path::Path;
 use super::finding::{Findings, Kind, Remedy, write};
 use super::people::field_of_userdb;
 use super::wording::{
-    LOCATIONS, OPTIONAL, REQUIRED, add_userdb_field, fields_of_2_4, for_userdb, inbox, removed,
-    userdb_fields, variables,
+    LOCAL_2_4, LOCATIONS, OPTIONAL, REQUIRED, add_userdb_field, fields_of_2_4, for_userdb, inbox,
+    removed, userdb_fields, userdb_location, variables,
 };
 use crate::dovecot::settings::{Generation, Settings};
 
@@ -16,7 +16,10 @@ use crate::dovecot::settings::{Generation, Settings};
 pub fn check(settings: &Settings, has_wrapper: bool, findings: &mut Findings) {
     variables_in_fields(settings, findings);
     match settings.generation {
-        Generation::V2_3 => blanks(settings, findings),
+        Generation::V2_3 => {
+            second_lines(settings, findings);
+            blanks(settings, findings);
+        }
         Generation::V2_4 => {
             left_over(settings, findings);
             overridden(settings, findings);
@@ -74,6 +77,12 @@ fn variables_in_fields(settings: &Settings, findings: &mut Findings) {
                 _ => continue,
             };
             let mended = match &kind {
+                // Dovecot 2.4 wants an absolute path there.
+                Kind::UserdbVariable { setting, .. }
+                    if setting.ends_with("/mailbox_list_index_prefix") =>
+                {
+                    LOCAL_2_4.to_owned()
+                }
                 Kind::UserdbVariable { variable, .. }
                 | Kind::RefusedVariable { variable, .. }
                 | Kind::ChangingVariable { variable, .. } => {
@@ -106,6 +115,35 @@ fn replace_field(
     findings.add_at(kind, place, remedy);
 }
 
+/// Of two lines in one block only the last counts.
+fn second_lines(settings: &Settings, findings: &mut Findings) {
+    for (setting, value) in userdb_fields(settings) {
+        let places = settings.files().places(&setting);
+        let [.., first, last] = places.as_slice() else {
+            continue;
+        };
+        let line = first.text();
+        let fields = line.split_once('=').map_or("", |(_, fields)| fields);
+        let name = |word: &str| word.split('=').next().unwrap_or(word).to_owned();
+        let kept: Vec<String> = value.split_whitespace().map(name).collect();
+        let lost: Vec<&str> = fields
+            .split_whitespace()
+            .filter(|word| !kept.contains(&name(word)))
+            .collect();
+        if !lost.is_empty() {
+            let fields = lost.join(" ");
+            let name = setting.rsplit('/').next().unwrap_or(&setting);
+            let line = format!("  {name} = {fields} {value}");
+            let remedy = Remedy::Replace(last.clone(), line);
+            let kind = Kind::SecondLine {
+                setting: setting.clone(),
+                fields,
+            };
+            findings.add_at(kind, last.clone(), remedy);
+        }
+    }
+}
+
 /// Fields are separated by blanks in Dovecot 2.3.
 fn blanks(settings: &Settings, findings: &mut Findings) {
     for (setting, value) in userdb_fields(settings) {
@@ -120,6 +158,15 @@ fn blanks(settings: &Settings, findings: &mut Findings) {
             let line = format!("{name} = {}", value.replace(['"', '\''], ""));
             let remedy = place.clone().map(|place| Remedy::Replace(place, line));
             findings.add_at(Kind::QuotedField { setting }, place, remedy);
+            continue;
+        }
+        if value.contains(" = ") {
+            let place = settings.place(&setting);
+            let name = setting.rsplit('/').next().unwrap_or(&setting);
+            let line = format!("{name} = {}", value.replace(" = ", "="));
+            let remedy = place.clone().map(|place| Remedy::Replace(place, line));
+            let word = "=".to_owned();
+            findings.add_at(Kind::Blank { word, setting }, place, remedy);
             continue;
         }
         // The first words of args may be options of the driver.
@@ -206,6 +253,8 @@ fn prefetch(settings: &Settings, findings: &mut Findings) {
             };
             let remedy = add_userdb_field(settings, "mail_location", &for_userdb(settings));
             findings.add_at(kind, place, remedy);
+        } else {
+            other_prefetch(settings, findings);
         }
         return;
     }
@@ -228,6 +277,32 @@ fn prefetch(settings: &Settings, findings: &mut Findings) {
     };
     let remedy = fields_of_2_4(settings, &fields, ("passdb_fields", "userdb_"));
     findings.add_at(kind, place, remedy);
+}
+
+/// Deliveries ask the userdb that comes after the prefetch.
+fn other_prefetch(settings: &Settings, findings: &mut Findings) {
+    let Some((field, delivery)) = userdb_location(settings) else {
+        return;
+    };
+    let begins = format!("userdb_{field}=");
+    for passdb in settings.names("passdb") {
+        for setting in ["args", "default_fields", "override_fields"] {
+            let key = format!("passdb/{passdb}/{setting}");
+            let value = settings.get(&key);
+            let mut words = value.split_whitespace();
+            let login = words.find_map(|word| word.strip_prefix(begins.as_str()));
+            if let Some(login) = login.filter(|login| *login != delivery) {
+                let kind = Kind::OtherPrefetch {
+                    login: login.to_owned(),
+                    delivery: delivery.to_owned(),
+                };
+                let line = format!("  {setting} = {}", value.replace(login, delivery));
+                let place = settings.place(&key);
+                let remedy = place.clone().map(|place| Remedy::Replace(place, line));
+                findings.add_at(kind, place, remedy);
+            }
+        }
+    }
 }
 
 /// Whether a passdb may return this userdb field, by its settings or by a query in them.

@@ -167,6 +167,8 @@ kinds! {
         "service {service} asks for the socket {socket}, and no post-login service listens there: every login fails";
     NoScriptLogin { service: String, executable: String } = "no_script_login" Critical
         "service {service} executes '{executable}' without script-login: every login fails";
+    ChainInService { service: String, executable: String } = "no_script_login" Critical
+        "service {service} executes '{executable}' in place of its own program, which belongs into a post-login service: every login fails";
     NoWrapper { service: String } = "no_wrapper" Error
         "service {service} does not execute nfs-hostchange-login: users see old folders";
     NotThere { program: String, service: String } = "not_executable" Critical
@@ -257,6 +259,10 @@ kinds! {
         "a blank ends a field's value, so that '{word}' in {setting} is lost";
     EmptyPath { setting: String } = "empty_path" Critical
         "{setting} is empty: it overrides the driver's own path, and every login fails";
+    SecondLine { setting: String, fields: String } = "second_line" Error
+        "{setting} is set twice, and only the last line counts: '{fields}' is lost";
+    OtherPrefetch { login: String, delivery: String } = "prefetch" Error
+        "logins get '{login}' with the passdb's answer, and deliveries get '{delivery}' from the userdb: they use different list indexes";
     Prefetch { field: String } = "prefetch" Error
         "a prefetch userdb returns only what the passdb found, and that has no {field}: the wrapper compares nothing";
     OldCopy { field: String } = "prefetch" Error
@@ -267,6 +273,8 @@ kinds! {
         "userdb_fields has {field}, and so has {database}: what a user has there is ignored";
     OneIndex { user: String, other: String, directory: String } = "one_index" Error
         "{user} and {other} have the same INDEX, {directory}: their mail is in one directory";
+    NoDriver { user: String } = "no_location" Error
+        "neither dovecot.conf nor the userdb says where the mail of {user} is, and Dovecot guesses: write a mail_location with a driver in front and LISTINDEX at its end, and let the userdb return it";
     NoHome { user: String } = "no_home" Error
         "the userdb tells a post-login script no home of {user}, which only mail_home gives: the wrapper cannot find INDEX, and compares nothing";
     NoUid { user: String, field: &'static str, service: String } = "no_uid" Error

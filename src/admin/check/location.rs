@@ -140,7 +140,9 @@ impl View<'_> {
             Ok(tracking) => tracking,
             Err(error) => {
                 let (user, reason) = (self.user(), error.to_string());
-                let kind = match is_refused(&error) {
+                let home = self.person.final_fields.get("home");
+                let has_home = home.is_some_and(|home| !home.is_empty());
+                let kind = match is_refused(&error, has_home) {
                     true => Kind::RefusedLocation { user, reason },
                     false => Kind::BadLocation { user, reason },
                 };
@@ -190,6 +192,7 @@ impl View<'_> {
         let settings = self.settings;
         let fields = &self.person.fields;
         let home = self.person.final_fields.get("home");
+        let home = home.filter(|_| !settings.get("mail_home").is_empty());
         let has = |field: &str| {
             let name = inbox(settings).unwrap_or("inbox").to_ascii_lowercase();
             let inbox = format!("namespace/{name}/{field}");
@@ -214,8 +217,11 @@ impl View<'_> {
                 ));
             }
         } else if !has("location") && !LOCATIONS.into_iter().any(has) {
-            let kind = Kind::NoLocation { user: self.user() };
             let location = for_userdb(settings);
+            if location.starts_with(':') {
+                return Some((Kind::NoDriver { user: self.user() }, None, None));
+            }
+            let kind = Kind::NoLocation { user: self.user() };
             let own = OwnLocation::of_inbox(settings).filter(OwnLocation::has_field);
             let (field, place) = match &own {
                 Some(own) => (own.field(), own.place(settings)),
@@ -425,13 +431,15 @@ fn resolved(entries: &[CString], inbox: &Namespace) -> Result<Tracking, Location
 }
 
 /// What Dovecot does not take either.
-fn is_refused(error: &LocationError) -> bool {
+fn is_refused(error: &LocationError, has_home: bool) -> bool {
     // Dovecot has these, but they have no indexes here that could be kept in step.
     let is_known = |driver: &Vec<u8>| {
         let driver = String::from_utf8_lossy(driver).to_ascii_lowercase();
         ["", "auto", "imapc", "pop3c", "raw", "shared", "virtual"].contains(&driver.as_str())
     };
     match error {
+        LocationError::Location(_, ParseError::NoHome { .. })
+        | LocationError::Setting(SettingError::NoHome(_)) => !has_home,
         LocationError::Location(_, ParseError::Driver(driver))
         | LocationError::Setting(SettingError::Driver(driver)) => !is_known(driver),
         LocationError::Location(_, error) => matches!(

@@ -62,7 +62,7 @@ impl Backend {
                     Err(error) => {
                         let (user, reason) = (name, error.to_string());
                         match error {
-                            DoveadmError::Refused(_) if reason.contains("lookup failed") => {
+                            DoveadmError::Refused(_) if is_of_auth(&reason) => {
                                 findings.add_of_user(
                                     Kind::LookupFails { user, reason },
                                     None,
@@ -140,6 +140,13 @@ impl Backend {
             .filter(|above| first.starts_with(&above.base))
             .or_else(|| Above::of_directories(directories.into_iter()))
     }
+}
+
+/// Whether auth itself fails, and with it every login.
+fn is_of_auth(reason: &str) -> bool {
+    ["lookup failed", "Disconnected unexpectedly"]
+        .iter()
+        .any(|part| reason.contains(part))
 }
 
 /// Everything that is found, the worst first.

@@ -73,13 +73,13 @@ pub fn check(
                 Kind::PublicNamespace { namespace },
                 in_index(settings, &other),
             )
-        } else if other.is_shared && is_believed {
-            (Kind::SharedNamespace { namespace }, off(settings, &other))
         } else if wrapper.migrates && !is_local && (in_anothers_index || same_store) {
             (
                 Kind::MigrationNamespace { namespace },
                 off(settings, &other),
             )
+        } else if other.is_shared && is_believed {
+            (Kind::SharedNamespace { namespace }, off(settings, &other))
         } else if same_store && is_believed {
             (Kind::TwoNames { namespace }, off(settings, &other))
         } else if same_store && is_local && same_list_index && other.is_by_itself {

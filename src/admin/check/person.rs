@@ -5,6 +5,7 @@ use std::ffi::{CString, OsStr};
 
 use super::people::{Account, gid_of};
 use super::wording::{LOCATIONS, userdb_fields, variables};
+use crate::decimal::decimal;
 use crate::dovecot::doveadm::{self, DoveadmError, Field};
 use crate::dovecot::environment::of_userdb_fields;
 use crate::dovecot::location::Tracked;
@@ -39,13 +40,13 @@ impl Person {
     pub fn uid(&self) -> Option<u32> {
         // Dovecot does not tell the final one where it refuses the user.
         let uid = self.final_fields.get("uid").or(self.fields.get("uid"));
-        number(uid?)
+        decimal(uid?)
     }
 
     /// The gid that a post-login script is told.
     pub fn gid(&self) -> Option<u32> {
         let gid = self.fields.get("gid")?;
-        number(gid).or_else(|| gid_of(&String::from_utf8_lossy(gid)))
+        decimal(gid).or_else(|| gid_of(&String::from_utf8_lossy(gid)))
     }
 
     /// The settings that keep this one from logging in, each with the id and the limit.
@@ -96,10 +97,6 @@ pub fn environment(user: &str, fields: &BTreeMap<String, Vec<u8>>) -> Vec<CStrin
         .filter(|(key, _)| key.as_str() != "user")
         .map(|(key, value)| (key.clone().into_bytes(), value.clone()));
     of_userdb_fields(user.as_bytes(), fields).unwrap_or_default()
-}
-
-fn number(text: &[u8]) -> Option<u32> {
-    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// Asks Dovecot about a user.
@@ -212,7 +209,7 @@ pub fn unknown_groups(person: &Person) -> Vec<u32> {
         return Vec::new();
     };
     let known = accounts::groups_of(name);
-    let gid = person.fields.get("gid").and_then(|gid| number(gid));
+    let gid = person.fields.get("gid").and_then(|gid| decimal(gid));
     let account = Account::of(&String::from_utf8_lossy(name));
     let groups = account.as_ref().map(Account::groups).unwrap_or_default();
     groups

@@ -113,9 +113,14 @@ impl Service<'_> {
     /// The programs that a login passes, as far as they are written down.
     pub fn chain(&self, findings: &mut Findings) -> Option<PostLogin> {
         let (settings, service) = (self.settings, self.service);
-        let executable = settings.get(&format!("service/{service}/executable"));
+        let key = format!("service/{service}/executable");
+        let executable = settings.get(&key);
         // The socket's name is the only argument.
-        let socket = executable.split_whitespace().nth(1);
+        let mut words = executable.split_whitespace();
+        let is_chain = words
+            .next()
+            .is_some_and(|word| is_called(word, SCRIPT_LOGIN) || is_called(word, WRAPPER));
+        let socket = words.next().filter(|_| !is_chain);
         let Some(socket) = socket else {
             let limit = settings.process_limit(service);
             let lines = format!(
@@ -123,10 +128,19 @@ impl Service<'_> {
                  service {service}-postlogin {{\n  executable = {SCRIPT_LOGIN} {WRAPPER}\n  \
                  process_limit = {limit}\n  unix_listener {service}-postlogin {{\n  }}\n}}"
             );
-            let kind = Kind::NoPostLogin {
-                service: service.to_owned(),
+            let service = service.to_owned();
+            let (kind, place) = match is_chain {
+                true => {
+                    let executable = executable.to_owned();
+                    let kind = Kind::ChainInService {
+                        service,
+                        executable,
+                    };
+                    (kind, settings.place(&key))
+                }
+                false => (Kind::NoPostLogin { service }, None),
             };
-            findings.add(kind, write(settings, lines));
+            findings.add_at(kind, place, write(settings, lines));
             return None;
         };
         let name = self.listener(socket, findings)?;

@@ -271,7 +271,8 @@ pub fn for_userdb(settings: &Settings) -> String {
     let own = OwnLocation::of_inbox(settings).map(|own| own.location);
     let location = with_tilde(own.unwrap_or(settings.get("mail_location")));
     match list_index_of(&location) {
-        Some(list_index) if list_index.starts_with('/') => location,
+        // A blank would end the field, and is not in any hash of Dovecot 2.3.
+        Some(list_index) if list_index.starts_with('/') && !list_index.contains(' ') => location,
         _ => local(&location),
     }
 }
