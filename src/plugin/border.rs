@@ -18,7 +18,7 @@ use nfs_hostchange::log::one_line;
 use nfs_hostchange::names::DEFAULT_CONFIGURATION;
 use nfs_hostchange::nfs::directory::Migration;
 
-use crate::list::{List, Place, Recheck, Role, Use};
+use crate::list::{List, Place, Role, Use};
 
 /// What the C side offers, and hands back to itself.
 #[repr(C)]
@@ -219,10 +219,7 @@ fn place(where_: &Where, events: &dyn Events) -> Option<Place> {
             (true, false) => Role::Visits,
             (false, _) => Role::Guest,
         },
-        recheck: match where_.keeps_rights {
-            true => Recheck::AtEnd,
-            false => Recheck::AfterEachChange,
-        },
+        keeps_rights: where_.keeps_rights,
         looks_every: match where_.serves {
             true => recheck(every, configuration.recheck, events),
             false => Duration::ZERO,

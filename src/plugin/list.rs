@@ -29,15 +29,6 @@ pub enum Role {
     Guest,
 }
 
-/// When a session looks whether its changes are known to the other backends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Recheck {
-    /// At its end, and now and then.
-    AtEnd,
-    /// After each change, since at its end it has other rights.
-    AfterEachChange,
-}
-
 /// What does not change.
 #[derive(Debug)]
 pub struct Place {
@@ -51,8 +42,8 @@ pub struct Place {
     pub lock_timeout: Duration,
     /// Who has the list.
     pub role: Role,
-    /// When to look again after a change.
-    pub recheck: Recheck,
+    /// It has the user's rights at its end, too; otherwise it looks again after each change.
+    pub keeps_rights: bool,
     /// How often to look again before something is read. Zero: never.
     pub looks_every: Duration,
 }
@@ -294,7 +285,7 @@ impl List {
         {
             self.take_over(events, &mut forget);
         } else if self.using == Use::Without
-            || self.place.recheck == Recheck::AfterEachChange
+            || !self.place.keeps_rights
             || self.looked.elapsed() >= LOOKS_AFTER_CHANGES_EVERY
         {
             let forget = self.goes_on().then_some(&mut forget as _);
@@ -346,9 +337,6 @@ impl List {
     /// claim is made that voids what they have. With `forget` the session goes on, and what others
     /// have changed is known to it as well.
     fn check(&mut self, events: &dyn Events, forget: Option<&mut dyn FnMut() -> bool>) {
-        if self.using == Use::NothingLocal {
-            return;
-        }
         let Some(actor) = self.actor() else {
             return;
         };

@@ -73,19 +73,10 @@ static MODULE_CONTEXT_DEFINE_INIT(nfs_hostchange_box_module,
 static void hostchange_log(void *context, int level, const char *line)
 {
 	struct mailbox_list *list = context;
-	struct event *event = list->ns->user->event;
 
-	switch (level) {
-	case 0:
-		e_error(event, "nfs_hostchange: %s", line);
-		break;
-	case 1:
-		e_warning(event, "nfs_hostchange: %s", line);
-		break;
-	default:
-		e_info(event, "nfs_hostchange: %s", line);
-		break;
-	}
+	/* Before it are the warning and the info. */
+	e_log(list->ns->user->event, LOG_TYPE_ERROR - level,
+	      "nfs_hostchange: %s", line);
 }
 
 /* The list index if Dovecot uses one in a file and has got so far. */

@@ -55,8 +55,8 @@ WRONG = (
             NO_LOOK_NOW_AND_THEN,
             (
                 "src/plugin/list.rs",
-                "        } else if self.using == Use::Without\n            || self.place",
-                "        } else if self.place",
+                "        } else if self.using == Use::Without\n            || !self.place",
+                "        } else if !self.place",
             ),
         ),
     ),
