@@ -54,25 +54,20 @@ impl Reconciliation<'_> {
     }
 
     fn compare_once(&self, missing: Missing, deadline: &Deadline) -> Result<Step, Doubt> {
+        let path = &self.list_index_directory;
+        let there =
+            (missing == Missing::Leave).then(|| ListIndexDirectory::open(path, self.actor.user()));
+        if let Some(Err(DirectoryError::Missing(_))) = there {
+            // Whatever the file server says: a delivery where the user has never been asks it nothing.
+            return Ok(Step::Out);
+        }
         let looked = match self.index.look() {
             Ok(looked) => Some(looked),
             Err(IndexError::Missing(_)) => None,
             Err(error) => return Err(error.into()),
         };
-        let directory = match missing {
-            Missing::Make => {
-                ListIndexDirectory::open_or_make(&self.list_index_directory, self.actor)
-            }
-            Missing::Leave => {
-                ListIndexDirectory::open(&self.list_index_directory, self.actor.user())
-            }
-        };
-        let directory = match directory {
-            Err(DirectoryError::Missing(_)) => {
-                return Ok(looked.map_or(Step::NoIndex, |_| Step::Out));
-            }
-            directory => directory?,
-        };
+        let directory =
+            there.unwrap_or_else(|| ListIndexDirectory::open_or_make(path, self.actor))?;
         let Some((index, look)) = looked else {
             return Ok(Step::NoIndex);
         };

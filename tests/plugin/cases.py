@@ -1309,6 +1309,21 @@ def _(context):
         expect_quiet(site)
 
 
+@case("a report asks NFS nothing about a user who has no list index on this backend")
+def _(context):
+    with context.site() as site:
+        user = site.new_user()
+        site.a.imap(user, "create:work", "append:work")
+        trace = site.b.dir / "trace"
+        report = ["doveadm", "-c", site.b.conf, "mailbox", "status", "-u", user, "messages", "*"]
+        with nothing_claimed(site, user):
+            shown = site.b.run(["strace", "-f", "-o", trace, "-e", "trace=statx", *report]).stdout
+        expect("work messages=1" in shown, True, shown)
+        expect([line for line in trace.read_text().splitlines() if "AT_STATX_FORCE_SYNC" in line], [], "questions")
+        expect(list(site.b.local.iterdir()), [], "list indexes")
+        expect_quiet(site)
+
+
 CONFIGURATION = "/etc/dovecot/nfs-hostchange.toml"
 
 
