@@ -17,8 +17,7 @@ use super::wording::{
 use crate::dovecot::environment::{Environment, Namespace};
 use crate::dovecot::files::Place;
 use crate::dovecot::location::{
-    Layout, Location, LocationError, ParseError, SettingError, Shared, Tracked, Tracking,
-    Unvouchable, resolve,
+    Layout, Location, LocationError, Shared, Tracked, Tracking, Unvouchable, resolve,
 };
 use crate::dovecot::settings::{Generation, Settings};
 use crate::local::directory::open_without_links;
@@ -142,7 +141,8 @@ impl View<'_> {
                 let (user, reason) = (self.user(), error.to_string());
                 let home = self.person.final_fields.get("home");
                 let has_home = home.is_some_and(|home| !home.is_empty());
-                let kind = match is_refused(&error, has_home) {
+                let is_refused = error.is_refused() || error.needs_home() && !has_home;
+                let kind = match is_refused {
                     true => Kind::RefusedLocation { user, reason },
                     false => Kind::BadLocation { user, reason },
                 };
@@ -334,9 +334,7 @@ impl View<'_> {
 
     /// Keys of a location are in capital letters.
     fn in_capitals(&self, error: &LocationError) -> Option<Remedy> {
-        let LocationError::Location(_, ParseError::Key(key)) = error else {
-            return None;
-        };
+        let key = error.unknown_key()?;
         let (field, location) = userdb_location(self.settings)?;
         let key = format!(":{}=", String::from_utf8_lossy(key));
         let mended = location.replace(&key, &key.to_ascii_uppercase());
@@ -428,38 +426,6 @@ impl View<'_> {
 fn resolved(entries: &[CString], inbox: &Namespace) -> Result<Tracking, LocationError> {
     let entries: Vec<&CStr> = entries.iter().map(CString::as_c_str).collect();
     resolve(&Environment::new(&entries), inbox)
-}
-
-/// What Dovecot does not take either.
-fn is_refused(error: &LocationError, has_home: bool) -> bool {
-    // Dovecot has these, but they have no indexes here that could be kept in step.
-    let is_known = |driver: &Vec<u8>| {
-        let driver = String::from_utf8_lossy(driver).to_ascii_lowercase();
-        ["", "auto", "imapc", "pop3c", "raw", "shared", "virtual"].contains(&driver.as_str())
-    };
-    match error {
-        LocationError::Location(_, ParseError::NoHome { .. })
-        | LocationError::Setting(SettingError::NoHome(_)) => !has_home,
-        LocationError::Location(_, ParseError::Driver(driver))
-        | LocationError::Setting(SettingError::Driver(driver)) => !is_known(driver),
-        LocationError::Location(_, error) => matches!(
-            error,
-            ParseError::Key(_)
-                | ParseError::Layout(_)
-                | ParseError::BrokenChar
-                | ParseError::IterateIndex
-                | ParseError::DirName(_)
-                | ParseError::Alt(_)
-                | ParseError::Assertion(_)
-        ),
-        LocationError::Setting(error) => {
-            matches!(
-                error,
-                SettingError::Layout(_) | SettingError::Unsupported(..)
-            )
-        }
-        LocationError::Nowhere => false,
-    }
 }
 
 fn place_of(tracking: &Tracking) -> String {

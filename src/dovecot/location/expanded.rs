@@ -4,9 +4,7 @@
 //! (`mailbox_list_settings_parse`, `mailbox_list_create`), `mail-storage.c`
 //! (`mail_storage_get_class`) and of the mail storage drivers.
 
-use std::fmt;
-
-use super::{Driver, Given, Layout, ListIndex, Location, Shown, in_home};
+use super::{Driver, Given, Layout, ListIndex, Location, LocationError, Shown, in_home};
 use crate::system::accounts;
 
 const DEFAULT_PREFIX: &[u8] = b"dovecot.list.index";
@@ -31,28 +29,44 @@ struct Keys {
 ///
 /// Where Dovecot refuses the location, where it runs into an assertion with it,
 /// and where it would guess the driver from the files that exist.
-pub(super) fn parse(expanded: &[u8], home: Option<&[u8]>) -> Result<Location, ParseError> {
+pub(super) fn parse(expanded: &[u8], home: Option<&[u8]>) -> Result<Location, LocationError> {
     if let Some(relative) = home.filter(|home| home[0] != b'/') {
-        return Err(ParseError::RelativeHome(relative.to_vec()));
+        return Err(LocationError::relative_home(relative));
     }
     let (driver, rest) = split_driver(expanded)?;
     let (root_dir, keys) = Paths { home }.split_keys(rest)?;
     check_and_resolve(driver, root_dir, keys)
 }
 
-fn split_driver(expanded: &[u8]) -> Result<(Driver, &[u8]), ParseError> {
+fn no_root() -> LocationError {
+    LocationError::unknown("the location has no root mail directory")
+}
+
+fn refused<T>(message: impl Into<String>) -> Result<T, LocationError> {
+    Err(LocationError::refused(message))
+}
+
+fn crashes<T>(reason: &str) -> Result<T, LocationError> {
+    refused(format!("Dovecot crashes on this location: {reason}"))
+}
+
+fn split_driver(expanded: &[u8]) -> Result<(Driver, &[u8]), LocationError> {
     let length = expanded
         .iter()
         .take_while(|&&byte| byte.is_ascii_alphanumeric() || byte == b'_')
         .count();
     let (name, rest) = expanded.split_at(length);
-    let Some(rest) = rest.strip_prefix(b":").filter(|_| length > 0) else {
-        return Err(ParseError::NoDriver);
+    let given = length > 0 && name != b"auto";
+    let Some(rest) = rest.strip_prefix(b":").filter(|_| given) else {
+        return Err(LocationError::unknown(
+            "the location names no driver, which Dovecot then guesses from the files that exist: \
+             write maildir:, mbox:, mdbox: or sdbox: before it",
+        ));
     };
-    if name == b"auto" {
-        return Err(ParseError::NoDriver);
-    }
-    let driver = Driver::named(name).ok_or_else(|| ParseError::Driver(name.to_vec()))?;
+    let driver = Driver::named(name).ok_or_else(|| {
+        let words = "unknown mail storage driver, or none with local indexes";
+        LocationError::of_driver(name, format!("{words}: {}", Shown(name)))
+    })?;
     Ok((driver, rest))
 }
 
@@ -78,7 +92,7 @@ struct Paths<'a> {
 
 impl Paths<'_> {
     /// The root directory (`None` if nothing at all is given) and the keys.
-    fn split_keys(&self, text: &[u8]) -> Result<(Option<Vec<u8>>, Keys), ParseError> {
+    fn split_keys(&self, text: &[u8]) -> Result<(Option<Vec<u8>>, Keys), LocationError> {
         let mut keys = Keys::default();
         if text.is_empty() {
             return Ok((None, keys));
@@ -86,7 +100,7 @@ impl Paths<'_> {
         let mut parts = split_colons(text);
         let root_dir = self.fix(&parts.next().unwrap_or_default(), "mail root dir")?;
         if root_dir.starts_with(b"INBOX=") {
-            return Err(ParseError::NoRoot);
+            return Err(no_root());
         }
         for part in parts {
             self.read_key(&part, &mut keys)?;
@@ -94,7 +108,7 @@ impl Paths<'_> {
         Ok((Some(root_dir), keys))
     }
 
-    fn read_key(&self, part: &[u8], keys: &mut Keys) -> Result<(), ParseError> {
+    fn read_key(&self, part: &[u8], keys: &mut Keys) -> Result<(), LocationError> {
         if part == b"UTF-8" {
             return Ok(());
         }
@@ -121,30 +135,37 @@ impl Paths<'_> {
             b"MAILBOXDIR" => drop(path("MAILBOXDIR")?),
             b"VOLATILEDIR" => drop(path("VOLATILEDIR")?),
             b"ITERINDEX" => keys.iterate_index = true,
-            b"BROKENCHAR" if value.len() != 1 => return Err(ParseError::BrokenChar),
+            b"BROKENCHAR" if value.len() != 1 => {
+                return refused("BROKENCHAR must be a single character");
+            }
             b"BROKENCHAR" | b"ALTNOCHECK" | b"NO-NOSELECT" | b"NO-FS-VALIDATION" => {}
-            _ => return Err(ParseError::Key(key.to_vec())),
+            _ => return Err(LocationError::of_key(key)),
         }
         Ok(())
     }
 
     /// Cuts one trailing slash off and puts in the home directory.
-    fn fix(&self, path: &[u8], key: &'static str) -> Result<Vec<u8>, ParseError> {
+    fn fix(&self, path: &[u8], key: &'static str) -> Result<Vec<u8>, LocationError> {
         let path = match path.strip_suffix(b"/") {
             Some(cut) if !cut.is_empty() => cut,
             _ => path,
         };
         let behind = match path.strip_prefix(b"~") {
             Some(behind) if !behind.is_empty() && behind[0] != b'/' => behind,
-            _ => return in_home(path, self.home).ok_or(ParseError::NoHome { key }),
+            _ => {
+                return in_home(path, self.home)
+                    .ok_or_else(|| LocationError::no_home(format!("{key} of the location")));
+            }
         };
         let (name, below) = match behind.iter().position(|&byte| byte == b'/') {
             Some(slash) => (&behind[..slash], &behind[slash + 1..]),
             None => (behind, &[][..]),
         };
-        let home = accounts::home_of(name).ok_or_else(|| ParseError::NoSystemHome {
-            name: name.to_vec(),
-            key,
+        let home = accounts::home_of(name).ok_or_else(|| {
+            let name = Shown(name);
+            LocationError::unknown(format!(
+                "there is no system user {name}, but {key} of the location begins with its home"
+            ))
         })?;
         Ok(if below.is_empty() {
             home
@@ -158,13 +179,13 @@ fn check_and_resolve(
     driver: Driver,
     root_dir: Option<Vec<u8>>,
     keys: Keys,
-) -> Result<Location, ParseError> {
+) -> Result<Location, LocationError> {
     let in_memory = keys
         .index
         .as_deref()
         .is_some_and(|index| index.is_empty() || index == b"MEMORY");
     if keys.iterate_index && (keys.index.is_none() || in_memory) {
-        return Err(ParseError::IterateIndex);
+        return refused("ITERINDEX needs an INDEX directory");
     }
 
     let (list_index_dir, prefix) = match &keys.list_index {
@@ -176,33 +197,39 @@ fn check_and_resolve(
     };
     let absolute = list_index_dir.is_some_and(|directory| directory.starts_with(b"/"));
     if list_index_dir.is_some() && !absolute && in_memory {
-        return Err(ParseError::RelativeInMemory);
+        return Err(LocationError::unknown(
+            "the LISTINDEX directory is relative but INDEX=MEMORY",
+        ));
     }
 
     let layout = match &keys.layout {
         None => driver.layout(),
-        Some(name) => Layout::named(name).ok_or_else(|| ParseError::Layout(name.clone()))?,
+        Some(name) => Layout::named(name)
+            .ok_or_else(|| LocationError::refused(format!("unknown LAYOUT={}", Shown(name))))?,
     };
     let root_dir = root_dir.unwrap_or_default();
     if root_dir.is_empty() && !matches!(layout, Layout::Index | Layout::None) {
-        return Err(ParseError::NoRoot);
+        return Err(no_root());
     }
     let dbox = driver.is_dbox();
     if matches!(layout, Layout::MaildirPlusPlus | Layout::Imapdir) {
         // dbox has a name for its mail directories even without DIRNAME.
         if dbox || !keys.dirname.is_empty() {
-            return Err(ParseError::DirName(layout));
+            let layout = layout.name();
+            return refused(format!(
+                "LAYOUT={layout} goes with neither DIRNAME nor dbox"
+            ));
         }
         if keys.alt.is_some() {
-            return Err(ParseError::Alt(layout));
+            return refused(format!("LAYOUT={} does not go with ALT", layout.name()));
         }
     }
     if keys.subscriptions.is_some_and(|name| name.is_empty()) {
-        return Err(ParseError::Assertion("SUBSCRIPTIONS is empty"));
+        return crashes("SUBSCRIPTIONS is empty");
     }
     if layout == Layout::None {
         if dbox || driver == Driver::Maildir {
-            return Err(ParseError::Assertion("LAYOUT=none has no directories"));
+            return crashes("LAYOUT=none has no directories");
         }
         return Ok(Location {
             layout,
@@ -216,15 +243,13 @@ fn check_and_resolve(
     let index = keys.index.filter(|_| !in_memory || !root_dir.is_empty());
     let in_memory = in_memory && index.is_some();
     if driver == Driver::Mdbox && in_memory {
-        return Err(ParseError::Assertion("mdbox has no indexes in memory"));
+        return crashes("mdbox has no indexes in memory");
     }
     if layout == Layout::Index && prefix.is_empty() {
-        return Err(ParseError::Assertion("LAYOUT=index needs its list index"));
+        return crashes("LAYOUT=index needs its list index");
     }
     if layout == Layout::Index && in_memory && !absolute {
-        return Err(ParseError::Assertion(
-            "LAYOUT=index has no list index in memory",
-        ));
+        return crashes("LAYOUT=index has no list index in memory");
     }
 
     // The mbox driver puts its own directory behind every path of an index,
@@ -270,93 +295,4 @@ fn check_and_resolve(
         lists_index_files: driver == Driver::Mbox && keys.iterate_index,
         doubt: None,
     })
-}
-
-/// Why a location leads nowhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ParseError {
-    /// Dovecot would look which files exist.
-    NoDriver,
-    /// The driver is unknown, or keeps no mail here.
-    Driver(Vec<u8>),
-    /// The layout is unknown.
-    Layout(Vec<u8>),
-    /// The key is unknown (keys are upper case).
-    Key(Vec<u8>),
-    /// There is no root directory.
-    NoRoot,
-    /// `~/` without a home directory.
-    NoHome {
-        /// The key whose value it is.
-        key: &'static str,
-    },
-    /// `~name/` without such a system user.
-    NoSystemHome {
-        /// The user's name.
-        name: Vec<u8>,
-        /// The key whose value it is.
-        key: &'static str,
-    },
-    /// The home directory does not begin with a slash.
-    RelativeHome(Vec<u8>),
-    /// BROKENCHAR is not one byte.
-    BrokenChar,
-    /// ITERINDEX without INDEX.
-    IterateIndex,
-    /// A relative LISTINDEX directory with INDEX=MEMORY.
-    RelativeInMemory,
-    /// DIRNAME, or dbox, with a layout that has no such directories.
-    DirName(Layout),
-    /// ALT with a layout that has none.
-    Alt(Layout),
-    /// Dovecot stops at an assertion.
-    Assertion(&'static str),
-}
-
-impl std::error::Error for ParseError {}
-
-impl fmt::Display for ParseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoDriver => write!(
-                f,
-                "the location names no driver, which Dovecot then guesses from the files that exist: \
-                 write maildir:, mbox:, mdbox: or sdbox: before it"
-            ),
-            Self::Driver(name) => write!(
-                f,
-                "unknown mail storage driver, or none with local indexes: {}",
-                Shown(name)
-            ),
-            Self::Layout(name) => write!(f, "unknown LAYOUT={}", Shown(name)),
-            Self::Key(key) => write!(f, "unknown setting in the location: {}", Shown(key)),
-            Self::NoRoot => write!(f, "the location has no root mail directory"),
-            Self::NoHome { key } => write!(
-                f,
-                "the userdb returns no home, but {key} of the location begins with ~/: return 'home' too"
-            ),
-            Self::NoSystemHome { name, key } => write!(
-                f,
-                "there is no system user {}, but {key} of the location begins with its home",
-                Shown(name)
-            ),
-            Self::RelativeHome(home) => {
-                write!(f, "the home directory is a relative path: {}", Shown(home))
-            }
-            Self::BrokenChar => write!(f, "BROKENCHAR must be a single character"),
-            Self::IterateIndex => write!(f, "ITERINDEX needs an INDEX directory"),
-            Self::RelativeInMemory => {
-                write!(f, "the LISTINDEX directory is relative but INDEX=MEMORY")
-            }
-            Self::DirName(layout) => write!(
-                f,
-                "LAYOUT={} goes with neither DIRNAME nor dbox",
-                layout.name()
-            ),
-            Self::Alt(layout) => write!(f, "LAYOUT={} does not go with ALT", layout.name()),
-            Self::Assertion(reason) => {
-                write!(f, "Dovecot crashes on this location: {reason}")
-            }
-        }
-    }
 }

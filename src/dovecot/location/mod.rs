@@ -19,9 +19,6 @@ use std::path::{Path, PathBuf};
 use crate::dovecot::environment::{Environment, Namespace, SetFields};
 use crate::names::LOCK_FILE;
 
-pub use expanded::ParseError;
-pub use settings::SettingError;
-
 /// How mailbox names become directories: `LAYOUT` in Dovecot 2.3, `mailbox_list_layout` in 2.4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
@@ -242,23 +239,26 @@ impl Location {
     pub fn read(environment: &Environment<'_>, inbox: &Namespace) -> Result<Self, LocationError> {
         let of_2_3 = environment.location(inbox).map(|(field, location)| {
             let home = environment.home(SetFields::Ignored);
-            expanded::parse(location, home).map_err(|error| LocationError::Location(field, error))
+            expanded::parse(location, home).map_err(|error| LocationError {
+                message: format!("userdb field {}: {error}", field.to_ascii_lowercase()),
+                ..error
+            })
         });
         if !environment.is_of_2_4(inbox) {
-            return of_2_3.unwrap_or(Err(LocationError::Nowhere));
+            return of_2_3.unwrap_or(Err(LocationError::nowhere()));
         }
         let read = |set_fields| settings::read(environment, inbox, set_fields);
         // Which of these Dovecot takes depends on its version. What 2.3 would refuse was not meant for
         // it: `mail` may be somebody's address.
         let readings = [
-            Some(read(SetFields::Preferred).map_err(LocationError::from)),
+            Some(read(SetFields::Preferred)),
             environment
                 .has_set_fields()
-                .then(|| read(SetFields::Ignored).map_err(LocationError::from)),
+                .then(|| read(SetFields::Ignored)),
             of_2_3.filter(Result::is_ok),
         ];
         let mut readings = readings.into_iter().flatten();
-        let mut location = readings.next().unwrap_or(Err(LocationError::Nowhere));
+        let mut location = readings.next().unwrap_or(Err(LocationError::nowhere()));
         let mut is_contradicted = false;
         let mut is_layout_index = settings::has_special_layout_index(environment, inbox);
         for other in readings {
@@ -457,37 +457,97 @@ impl fmt::Display for Shown<'_> {
 
 /// Why it is not known where a user's list index is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LocationError {
-    /// The userdb returns no location.
-    Nowhere,
-    /// The location in the field of that name cannot be understood.
-    Location(String, ParseError),
-    /// The settings of Dovecot 2.4 cannot be.
-    Setting(SettingError),
+pub struct LocationError {
+    message: String,
+    is_refused: bool,
+    needs_home: bool,
+    unknown_key: Option<Vec<u8>>,
+}
+
+impl LocationError {
+    /// Whether Dovecot does not take it either.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
+    /// Whether a home directory is missing, which dovecot.conf may have.
+    #[must_use]
+    pub fn needs_home(&self) -> bool {
+        self.needs_home
+    }
+
+    /// The key that a location of Dovecot 2.3 cannot have.
+    #[must_use]
+    pub fn unknown_key(&self) -> Option<&[u8]> {
+        self.unknown_key.as_deref()
+    }
+
+    fn unknown(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            is_refused: false,
+            needs_home: false,
+            unknown_key: None,
+        }
+    }
+
+    fn refused(message: impl Into<String>) -> Self {
+        Self {
+            is_refused: true,
+            ..Self::unknown(message)
+        }
+    }
+
+    fn nowhere() -> Self {
+        Self::unknown(
+            "the userdb does not return the location of the mail; in dovecot.conf write, for \
+             Dovecot 2.3, 'default_fields = mail_location=...' in userdb { }, for 2.4, \
+             'mail_driver = $SET:mail_driver', 'mail_path = $SET:mail_path' and \
+             'mailbox_list_index_prefix = $SET:mailbox_list_index_prefix' in userdb_fields { }",
+        )
+    }
+
+    fn of_driver(name: &[u8], message: String) -> Self {
+        // Dovecot has these, but they have no indexes here that could be kept in step.
+        let name = name.to_ascii_lowercase();
+        let others = ["", "auto", "imapc", "pop3c", "raw", "shared", "virtual"];
+        let is_known = others.iter().any(|other| other.as_bytes() == name);
+        Self {
+            is_refused: !is_known,
+            ..Self::unknown(message)
+        }
+    }
+
+    fn of_key(key: &[u8]) -> Self {
+        Self {
+            unknown_key: Some(key.to_vec()),
+            ..Self::refused(format!("unknown setting in the location: {}", Shown(key)))
+        }
+    }
+
+    fn relative_home(home: &[u8]) -> Self {
+        Self::unknown(format!(
+            "the home directory is a relative path: {}",
+            Shown(home)
+        ))
+    }
+
+    fn no_home(setting: impl fmt::Display) -> Self {
+        Self {
+            needs_home: true,
+            ..Self::unknown(format!(
+                "the userdb returns no home, but {setting} begins with ~/: return 'home' too"
+            ))
+        }
+    }
 }
 
 impl std::error::Error for LocationError {}
 
-impl From<SettingError> for LocationError {
-    fn from(error: SettingError) -> Self {
-        Self::Setting(error)
-    }
-}
-
 impl fmt::Display for LocationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Nowhere => f.write_str(
-                "the userdb does not return the location of the mail; in dovecot.conf write, for \
-                 Dovecot 2.3, 'default_fields = mail_location=...' in userdb { }, for 2.4, \
-                 'mail_driver = $SET:mail_driver', 'mail_path = $SET:mail_path' and \
-                 'mailbox_list_index_prefix = $SET:mailbox_list_index_prefix' in userdb_fields { }",
-            ),
-            Self::Location(field, error) => {
-                write!(f, "userdb field {}: {error}", field.to_ascii_lowercase())
-            }
-            Self::Setting(error) => error.fmt(f),
-        }
+        f.write_str(&self.message)
     }
 }
 

@@ -3,9 +3,7 @@
 //! The rules were taken from real logins (tests/oracle/env-2.4.jsonl). A default is never filled
 //! in: what the userdb does not return may be set in dovecot.conf, which a login does not see.
 
-use std::fmt;
-
-use super::{Driver, Given, Layout, ListIndex, Location, Shown, in_home};
+use super::{Driver, Given, Layout, ListIndex, Location, LocationError, Shown, in_home};
 use crate::dovecot::environment::{Environment, Namespace, SetFields};
 
 const DRIVER: &str = "mail_driver";
@@ -25,59 +23,77 @@ pub(super) fn read(
     environment: &Environment<'_>,
     inbox: &Namespace,
     set_fields: SetFields,
-) -> Result<Location, SettingError> {
+) -> Result<Location, LocationError> {
     let setting =
         |name: &str| environment.setting(inbox, name.to_ascii_uppercase().as_bytes(), set_fields);
     let needed = [DRIVER, PATH, LIST_INDEX];
     let [Some(driver), Some(mail_path), Some(list_index)] = needed.map(setting) else {
         let missing = needed.into_iter().filter(|name| setting(name).is_none());
-        return Err(SettingError::Missing(missing.collect()));
+        return Err(without(missing));
     };
     let home = environment.home(set_fields);
     if let Some(relative) = home.filter(|home| !home.starts_with(b"/")) {
-        return Err(SettingError::RelativeHome(relative.to_vec()));
+        return Err(LocationError::relative_home(relative));
     }
     // `~name/` is nobody's home here, but a directory of that name.
     let resolved = |name: &'static str, path: &[u8]| {
         let path = path.strip_suffix(b"/").unwrap_or(path);
         let is_own_home = matches!(path, [b'~'] | [b'~', b'/', ..]);
         if is_own_home {
-            in_home(path, home).ok_or(SettingError::NoHome(name))
+            in_home(path, home).ok_or_else(|| LocationError::no_home(name))
         } else {
             Ok(path.to_vec())
         }
     };
 
     let driver = match Driver::named(driver) {
-        None | Some(Driver::Raw) => return Err(SettingError::Driver(driver.to_vec())),
+        None | Some(Driver::Raw) => {
+            let words = "is not one that keeps mail in local directories";
+            let message = format!("mail_driver '{}' {words}", Shown(driver));
+            return Err(LocationError::of_driver(driver, message));
+        }
         Some(driver) => driver,
     };
     let layout = match setting(LAYOUT) {
         None => driver.layout(),
-        Some(name) => Layout::named(name).ok_or_else(|| SettingError::Layout(name.to_vec()))?,
+        Some(name) => Layout::named(name).ok_or_else(|| {
+            let name = Shown(name);
+            LocationError::refused(format!("unknown mailbox_list_layout '{name}'"))
+        })?,
+    };
+    let unsupported = |what: &str| {
+        let layout = layout.name();
+        let message = format!("mailbox_list_layout {layout} does not go with {what}");
+        Err(LocationError::refused(message))
     };
     let is_set = |name: &str| setting(name).is_some_and(|value| !value.is_empty());
     if matches!(layout, Layout::MaildirPlusPlus | Layout::Imapdir) {
         if driver.is_dbox() {
-            return Err(SettingError::Unsupported(layout, "mdbox and sdbox"));
+            return unsupported("mdbox and sdbox");
         }
         if let Some(name) = [DIRECTORY_NAME, ALT_PATH]
             .into_iter()
             .find(|name| is_set(name))
         {
-            return Err(SettingError::Unsupported(layout, name));
+            return unsupported(name);
         }
     }
     if layout == Layout::None && driver != Driver::Mbox {
-        return Err(SettingError::Unsupported(layout, "any driver but mbox"));
+        return unsupported("any driver but mbox");
     }
     let mail_path = resolved(PATH, mail_path)?;
     if mail_path.is_empty() {
-        return Err(SettingError::NoPath);
+        return Err(LocationError::unknown(
+            "mail_path is empty: set it in dovecot.conf, or take it out of userdb_fields { }",
+        ));
     }
     let index_path = resolved(INDEX_PATH, setting(INDEX_PATH).unwrap_or_default())?;
     let index = match index_path.as_slice() {
-        b"MEMORY" if driver == Driver::Mdbox => return Err(SettingError::MdboxInMemory),
+        b"MEMORY" if driver == Driver::Mdbox => {
+            return Err(LocationError::unknown(
+                "Dovecot crashes with mdbox and mail_index_path MEMORY",
+            ));
+        }
         _ if layout == Layout::None => None,
         b"MEMORY" => None,
         b"" => Some(mail_path),
@@ -106,7 +122,9 @@ pub(super) fn read(
             given: Given::Absolute,
         }
     } else if directory.is_some() && index_path.is_empty() {
-        return Err(SettingError::RelativeListIndex);
+        return Err(LocationError::unknown(
+            "mailbox_list_index_prefix has a relative directory, and mail_index_path is not set",
+        ));
     } else {
         match &index_dir {
             Some(index_dir) => ListIndex::File {
@@ -126,6 +144,18 @@ pub(super) fn read(
         lists_index_files: false,
         doubt: None,
     })
+}
+
+fn without<'n>(names: impl Iterator<Item = &'n str> + Clone) -> LocationError {
+    let listed: Vec<_> = names.clone().collect();
+    let lines: Vec<_> = names
+        .map(|name| format!("'{name} = $SET:{name}'"))
+        .collect();
+    LocationError::unknown(format!(
+        "the userdb does not return {}; in userdb_fields {{ }} of dovecot.conf write {}",
+        listed.join(", "),
+        lines.join(", ")
+    ))
 }
 
 /// Whether a field says otherwise in a way that is not read here, such as `mdbox/mail_path`.
@@ -151,72 +181,4 @@ pub(super) fn has_special_layout_index(environment: &Environment<'_>, inbox: &Na
     special.any(|(setting, value)| {
         setting.eq_ignore_ascii_case(LAYOUT.as_bytes()) && value.eq_ignore_ascii_case(b"index")
     })
-}
-
-/// Why the settings lead nowhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SettingError {
-    /// The userdb does not return these.
-    Missing(Vec<&'static str>),
-    /// The driver is unknown, or keeps no mail here, or would be guessed from the files that exist.
-    Driver(Vec<u8>),
-    /// The layout is unknown.
-    Layout(Vec<u8>),
-    /// The layout does not go with this.
-    Unsupported(Layout, &'static str),
-    /// mail_path is empty.
-    NoPath,
-    /// `~/` without a home directory, in that setting.
-    NoHome(&'static str),
-    /// The home directory does not begin with a slash.
-    RelativeHome(Vec<u8>),
-    /// The list index is in a directory relative to mail_index_path, which is not set.
-    RelativeListIndex,
-    /// mdbox has no indexes in memory.
-    MdboxInMemory,
-}
-
-impl std::error::Error for SettingError {}
-
-impl fmt::Display for SettingError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing(names) => {
-                write!(f, "the userdb does not return {}", names.join(", "))?;
-                f.write_str("; in userdb_fields { } of dovecot.conf write")?;
-                for (position, name) in names.iter().enumerate() {
-                    let comma = if position == 0 { "" } else { "," };
-                    write!(f, "{comma} '{name} = $SET:{name}'")?;
-                }
-                Ok(())
-            }
-            Self::Driver(name) => write!(
-                f,
-                "mail_driver '{}' is not one that keeps mail in local directories",
-                Shown(name)
-            ),
-            Self::Layout(name) => write!(f, "unknown mailbox_list_layout '{}'", Shown(name)),
-            Self::Unsupported(layout, what) => write!(
-                f,
-                "mailbox_list_layout {} does not go with {what}",
-                layout.name()
-            ),
-            Self::NoPath => f.write_str(
-                "mail_path is empty: set it in dovecot.conf, or take it out of userdb_fields { }",
-            ),
-            Self::NoHome(name) => write!(
-                f,
-                "the userdb returns no home, but {name} begins with ~/: return 'home' too"
-            ),
-            Self::RelativeHome(home) => {
-                write!(f, "the home directory is a relative path: {}", Shown(home))
-            }
-            Self::RelativeListIndex => f.write_str(
-                "mailbox_list_index_prefix has a relative directory, and mail_index_path is not set",
-            ),
-            Self::MdboxInMemory => {
-                f.write_str("Dovecot crashes with mdbox and mail_index_path MEMORY")
-            }
-        }
-    }
 }
