@@ -35,13 +35,13 @@ pub fn parse_age(text: &[u8]) -> Result<Duration, AgeError> {
     let number: u64 = std::str::from_utf8(number)
         .ok()
         .and_then(|number| number.parse().ok())
-        .ok_or_else(|| error(Reason::NotANumber))?;
+        .ok_or_else(|| error("it must begin with a number"))?;
     let spaces = unit.iter().take_while(|&&byte| byte == b' ').count();
     let unit = &unit[spaces..];
     if unit.is_empty() {
         return match number {
             0 => Ok(Duration::ZERO),
-            _ => Err(error(Reason::NoUnit)),
+            _ => Err(error("the unit is missing (7days, for example)")),
         };
     }
     let is_short_for = |name: &str| {
@@ -52,32 +52,25 @@ pub fn parse_age(text: &[u8]) -> Result<Duration, AgeError> {
     let seconds = if let Some((_, length)) = UNITS.iter().find(|(name, _)| is_short_for(name)) {
         number.checked_mul(*length)
     } else if !MILLISECONDS.into_iter().any(is_short_for) {
-        return Err(error(Reason::UnknownUnit));
+        return Err(error(
+            "the unit must be secs, mins, hours, days or weeks, whole or shortened",
+        ));
     } else if number % 1000 == 0 {
         Some(number / 1000)
     } else {
-        return Err(error(Reason::Milliseconds));
+        return Err(error("only whole seconds are supported"));
     };
     seconds
         .filter(|&seconds| seconds <= u64::from(u32::MAX))
         .map(Duration::from_secs)
-        .ok_or_else(|| error(Reason::TooLarge))
+        .ok_or_else(|| error("it is too large (49710 days is the most)"))
 }
 
 /// A text that is no age.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgeError {
     text: Vec<u8>,
-    reason: Reason,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reason {
-    NotANumber,
-    NoUnit,
-    UnknownUnit,
-    Milliseconds,
-    TooLarge,
+    reason: &'static str,
 }
 
 impl std::error::Error for AgeError {}
@@ -88,24 +81,16 @@ impl fmt::Display for AgeError {
             f,
             "'{}' is not a time: {}",
             self.text.escape_ascii(),
-            match self.reason {
-                Reason::NotANumber => "it must begin with a number",
-                Reason::NoUnit => "the unit is missing (7days, for example)",
-                Reason::UnknownUnit => {
-                    "the unit must be secs, mins, hours, days or weeks, whole or shortened"
-                }
-                Reason::Milliseconds => "only whole seconds are supported",
-                Reason::TooLarge => "it is too large (49710 days is the most)",
-            }
+            self.reason
         )
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Reason, parse_age};
+    use super::parse_age;
 
-    fn seconds(text: &str) -> Result<u64, Reason> {
+    fn seconds(text: &str) -> Result<u64, &'static str> {
         parse_age(text.as_bytes())
             .map(|age| age.as_secs())
             .map_err(|error| error.reason)
@@ -130,18 +115,36 @@ mod tests {
     #[test]
     fn only_zero_needs_no_unit() {
         assert_eq!(seconds("0"), Ok(0));
-        assert_eq!(seconds("7"), Err(Reason::NoUnit));
+        assert_eq!(
+            seconds("7"),
+            Err("the unit is missing (7days, for example)")
+        );
     }
 
     #[test]
     fn whatever_dovecot_refuses_is_refused_with_its_reason() {
-        assert_eq!(seconds(""), Err(Reason::NotANumber));
-        assert_eq!(seconds("-1 day"), Err(Reason::NotANumber));
-        assert_eq!(seconds("1 fortnight"), Err(Reason::UnknownUnit));
-        assert_eq!(seconds("1day "), Err(Reason::UnknownUnit));
-        assert_eq!(seconds("1500msecs"), Err(Reason::Milliseconds));
+        assert_eq!(seconds(""), Err("it must begin with a number"));
+        assert_eq!(seconds("-1 day"), Err("it must begin with a number"));
+        assert_eq!(
+            seconds("1 fortnight"),
+            Err("the unit must be secs, mins, hours, days or weeks, whole or shortened")
+        );
+        assert_eq!(
+            seconds("1day "),
+            Err("the unit must be secs, mins, hours, days or weeks, whole or shortened")
+        );
+        assert_eq!(
+            seconds("1500msecs"),
+            Err("only whole seconds are supported")
+        );
         assert_eq!(seconds("4294967295s"), Ok(4_294_967_295));
-        assert_eq!(seconds("4294967296s"), Err(Reason::TooLarge));
-        assert_eq!(seconds("18446744073709551615weeks"), Err(Reason::TooLarge));
+        assert_eq!(
+            seconds("4294967296s"),
+            Err("it is too large (49710 days is the most)")
+        );
+        assert_eq!(
+            seconds("18446744073709551615weeks"),
+            Err("it is too large (49710 days is the most)")
+        );
     }
 }

@@ -272,9 +272,7 @@ impl Settings {
             Some((rest, self.dereferenced(value)))
         })
     }
-}
 
-impl Settings {
     /// `(key, value)` of each `<block>/<setting>=<value>`.
     pub fn ending_with<'a>(&'a self, setting: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         let is_in_block = move |key: &str| {

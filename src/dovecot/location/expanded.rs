@@ -30,11 +30,11 @@ struct Keys {
 /// Where Dovecot refuses the location, where it runs into an assertion with it,
 /// and where it would guess the driver from the files that exist.
 pub(super) fn parse(expanded: &[u8], home: Option<&[u8]>) -> Result<Location, LocationError> {
-    if let Some(relative) = home.filter(|home| home[0] != b'/') {
+    if let Some(relative) = home.filter(|home| !home.starts_with(b"/")) {
         return Err(LocationError::relative_home(relative));
     }
     let (driver, rest) = split_driver(expanded)?;
-    let (root_dir, keys) = Paths { home }.split_keys(rest)?;
+    let (root_dir, keys) = split_keys(rest, home)?;
     check_and_resolve(driver, root_dir, keys)
 }
 
@@ -85,55 +85,35 @@ fn split_colons(text: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     })
 }
 
-/// What `~/` and `~name/` stand for.
-struct Paths<'a> {
-    home: Option<&'a [u8]>,
-}
-
-impl Paths<'_> {
-    /// The root directory (`None` if nothing at all is given) and the keys.
-    fn split_keys(&self, text: &[u8]) -> Result<(Option<Vec<u8>>, Keys), LocationError> {
-        let mut keys = Keys::default();
-        if text.is_empty() {
-            return Ok((None, keys));
-        }
-        let mut parts = split_colons(text);
-        let root_dir = self.fix(&parts.next().unwrap_or_default(), "mail root dir")?;
-        if root_dir.starts_with(b"INBOX=") {
-            return Err(no_root());
-        }
-        for part in parts {
-            self.read_key(&part, &mut keys)?;
-        }
-        Ok((Some(root_dir), keys))
+/// The root directory (`None` if nothing at all is given) and the keys.
+fn split_keys(text: &[u8], home: Option<&[u8]>) -> Result<(Option<Vec<u8>>, Keys), LocationError> {
+    let mut keys = Keys::default();
+    if text.is_empty() {
+        return Ok((None, keys));
     }
-
-    fn read_key(&self, part: &[u8], keys: &mut Keys) -> Result<(), LocationError> {
-        if part == b"UTF-8" {
-            return Ok(());
-        }
+    let mut parts = split_colons(text);
+    let root_dir = resolved(&parts.next().unwrap_or_default(), home, b"mail root dir")?;
+    if root_dir.starts_with(b"INBOX=") {
+        return Err(no_root());
+    }
+    for part in parts.filter(|part| part != b"UTF-8") {
         let equals = part.iter().position(|&byte| byte == b'=');
         let (key, value) = match equals {
             Some(at) => (&part[..at], &part[at + 1..]),
-            None => (part, &[][..]),
+            None => (part.as_slice(), &[][..]),
         };
-        let path = |name| self.fix(value, name);
+        let path = || resolved(value, home, key);
         match key {
-            b"INDEX" => keys.index = Some(path("INDEX")?),
-            b"LISTINDEX" => keys.list_index = Some(path("LISTINDEX")?),
-            b"LAYOUT" => keys.layout = Some(path("LAYOUT")?),
-            b"ALT" => keys.alt = Some(path("ALT")?),
-            b"DIRNAME" => keys.dirname = path("DIRNAME")?,
-            b"FULLDIRNAME" => keys.dirname = path("FULLDIRNAME")?,
-            b"SUBSCRIPTIONS" => keys.subscriptions = Some(path("SUBSCRIPTIONS")?),
-            // Nothing follows from these values, but Dovecot refuses the
-            // location if one of them has a `~` that leads nowhere.
-            b"INBOX" => drop(path("INBOX")?),
-            b"INDEXPVT" => drop(path("INDEXPVT")?),
-            b"INDEXCACHE" => drop(path("INDEXCACHE")?),
-            b"CONTROL" => drop(path("CONTROL")?),
-            b"MAILBOXDIR" => drop(path("MAILBOXDIR")?),
-            b"VOLATILEDIR" => drop(path("VOLATILEDIR")?),
+            b"INDEX" => keys.index = Some(path()?),
+            b"LISTINDEX" => keys.list_index = Some(path()?),
+            b"LAYOUT" => keys.layout = Some(path()?),
+            b"ALT" => keys.alt = Some(path()?),
+            b"DIRNAME" | b"FULLDIRNAME" => keys.dirname = path()?,
+            b"SUBSCRIPTIONS" => keys.subscriptions = Some(path()?),
+            // Nothing follows from these values, but Dovecot refuses the location if one of them has
+            // a `~` that leads nowhere.
+            b"INBOX" | b"INDEXPVT" | b"INDEXCACHE" | b"CONTROL" | b"MAILBOXDIR"
+            | b"VOLATILEDIR" => drop(path()?),
             b"ITERINDEX" => keys.iterate_index = true,
             b"BROKENCHAR" if value.len() != 1 => {
                 return refused("BROKENCHAR must be a single character");
@@ -141,38 +121,36 @@ impl Paths<'_> {
             b"BROKENCHAR" | b"ALTNOCHECK" | b"NO-NOSELECT" | b"NO-FS-VALIDATION" => {}
             _ => return Err(LocationError::of_key(key)),
         }
-        Ok(())
     }
+    Ok((Some(root_dir), keys))
+}
 
-    /// Cuts one trailing slash off and puts in the home directory.
-    fn fix(&self, path: &[u8], key: &'static str) -> Result<Vec<u8>, LocationError> {
-        let path = match path.strip_suffix(b"/") {
-            Some(cut) if !cut.is_empty() => cut,
-            _ => path,
-        };
-        let behind = match path.strip_prefix(b"~") {
-            Some(behind) if !behind.is_empty() && behind[0] != b'/' => behind,
-            _ => {
-                return in_home(path, self.home)
-                    .ok_or_else(|| LocationError::no_home(format!("{key} of the location")));
-            }
-        };
-        let (name, below) = match behind.iter().position(|&byte| byte == b'/') {
-            Some(slash) => (&behind[..slash], &behind[slash + 1..]),
-            None => (behind, &[][..]),
-        };
-        let home = accounts::home_of(name).ok_or_else(|| {
-            let name = Shown(name);
-            LocationError::unknown(format!(
-                "there is no system user {name}, but {key} of the location begins with its home"
-            ))
-        })?;
-        Ok(if below.is_empty() {
-            home
-        } else {
-            [&home, &b"/"[..], below].concat()
-        })
-    }
+/// A path as Dovecot takes it: without one trailing slash, and with the home directory of the user,
+/// or of the system user whom it names.
+fn resolved(path: &[u8], home: Option<&[u8]>, key: &[u8]) -> Result<Vec<u8>, LocationError> {
+    let path = match path.strip_suffix(b"/") {
+        Some(cut) if !cut.is_empty() => cut,
+        _ => path,
+    };
+    let key = Shown(key);
+    let behind = match path.strip_prefix(b"~") {
+        Some(behind) if !behind.is_empty() && behind[0] != b'/' => behind,
+        _ => {
+            return in_home(path, home)
+                .ok_or_else(|| LocationError::no_home(format!("{key} of the location")));
+        }
+    };
+    let end = behind.iter().position(|&byte| byte == b'/');
+    let (name, below) = behind.split_at(end.unwrap_or(behind.len()));
+    let home = accounts::home_of(name).ok_or_else(|| {
+        let name = Shown(name);
+        LocationError::unknown(format!(
+            "there is no system user {name}, but {key} of the location begins with its home"
+        ))
+    })?;
+    // `~name/` is the home without a slash.
+    let below = if below == b"/" { b"" } else { below };
+    Ok([&home, below].concat())
 }
 
 fn check_and_resolve(
