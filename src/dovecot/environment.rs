@@ -24,19 +24,46 @@ impl Namespace {
     fn field(&self, name: &[u8]) -> Vec<u8> {
         [b"NAMESPACE/", self.0.as_bytes(), b"/", name].concat()
     }
+}
 
-    /// What a field sets for this namespace in a way of its own: for one driver or layout
-    /// (`mdbox/mail_path`), or with a plus sign (`mail_path+`). Also whether the field names the
-    /// namespace.
-    fn special_setting<'f>(&self, field: &'f [u8]) -> Option<(&'f [u8], bool)> {
-        let field = field.strip_prefix(b"SET/").unwrap_or(field);
-        let own = field.strip_prefix(self.field(b"").as_slice());
-        let of_another = own.is_none() && field.starts_with(b"NAMESPACE/");
-        let rest = own.unwrap_or(field);
-        let last = rest.rsplit(|&byte| byte == b'/').next().unwrap_or(rest);
-        let setting = last.strip_suffix(b"+").unwrap_or(last);
-        let is_special = setting.len() < rest.len() && !of_another;
-        is_special.then_some((setting, own.is_some()))
+/// An entry of the environment, taken for a userdb field of Dovecot 2.4 that concerns one namespace:
+/// `[set/][namespace/<name>/]<setting>`.
+#[derive(Debug, Clone, Copy)]
+struct Field<'a> {
+    name: &'a [u8],
+    value: &'a [u8],
+    /// Set for this namespace alone, and as `set/<setting>`: of two fields the greater one wins.
+    rank: (bool, bool),
+    setting: &'a [u8],
+}
+
+impl<'a> Field<'a> {
+    /// `None` for one that another namespace's name is in.
+    fn of(entry: &'a CStr, inbox: &Namespace) -> Option<Self> {
+        let entry = entry.to_bytes();
+        let equals = entry.iter().position(|&byte| byte == b'=')?;
+        let (name, value) = (&entry[..equals], &entry[equals + 1..]);
+        let set = name.strip_prefix(b"SET/");
+        let field = set.unwrap_or(name);
+        let own = match field.strip_prefix(b"NAMESPACE/") {
+            None => None,
+            Some(rest) => Some(rest.strip_prefix(inbox.0.as_bytes())?.strip_prefix(b"/")?),
+        };
+        Some(Self {
+            name,
+            value,
+            rank: (own.is_some(), set.is_some()),
+            setting: own.unwrap_or(field),
+        })
+    }
+
+    /// The setting, if it is set for one driver or layout (`mdbox/mail_path`), or with a plus sign
+    /// (`mail_path+`).
+    fn special_setting(&self) -> Option<&'a [u8]> {
+        let plain = self.setting.strip_suffix(b"+").unwrap_or(self.setting);
+        let last = plain.iter().rposition(|&byte| byte == b'/');
+        let setting = &plain[last.map_or(0, |slash| slash + 1)..];
+        (setting.len() < self.setting.len()).then_some(setting)
     }
 }
 
@@ -115,45 +142,58 @@ impl<'a> Environment<'a> {
         })
     }
 
-    /// The value that Dovecot 2.4 gives to a setting of no namespace.
-    fn global_setting(&self, name: &[u8], set_fields: SetFields) -> Option<&'a [u8]> {
-        let preferred = match set_fields {
-            SetFields::Ignored => None,
-            SetFields::Preferred => self.userdb_field(&set(name)),
-        };
-        preferred.or_else(|| self.userdb_field(name))
-    }
-
     /// The user's home directory: a field `mail_home` comes before `home`, in both Dovecots.
     pub fn home(&self, set_fields: SetFields) -> Option<&'a [u8]> {
-        self.global_setting(b"MAIL_HOME", set_fields)
+        let newer = match set_fields {
+            SetFields::Ignored => None,
+            SetFields::Preferred => self.userdb_field(b"SET/MAIL_HOME"),
+        };
+        newer
+            .or_else(|| self.userdb_field(b"MAIL_HOME"))
             .or_else(|| self.userdb_field(b"HOME"))
             .filter(|home| !home.is_empty())
     }
 
-    /// The value that Dovecot 2.4 gives to a setting of the namespace `inbox`.
-    pub fn setting(
+    /// The values that Dovecot 2.4 gives to these settings of the namespace `inbox`.
+    pub fn settings<const N: usize>(
         &self,
         inbox: &Namespace,
-        name: &[u8],
+        names: [&[u8]; N],
         set_fields: SetFields,
-    ) -> Option<&'a [u8]> {
-        self.global_setting(&inbox.field(name), set_fields)
-            .or_else(|| self.global_setting(name, set_fields))
+    ) -> [Option<&'a [u8]>; N] {
+        let mut found: [Option<Field<'a>>; N] = [None; N];
+        for field in self.fields(inbox) {
+            let (_, is_set) = field.rank;
+            if is_set && set_fields == SetFields::Ignored {
+                continue;
+            }
+            let Some(at) = names.iter().position(|name| *name == field.setting) else {
+                continue;
+            };
+            if found[at].is_none_or(|other| field.rank > other.rank)
+                && self.is_handed_over(field.name)
+            {
+                found[at] = Some(field);
+            }
+        }
+        found.map(|field| field.map(|field| field.value))
+    }
+
+    fn fields(&self, inbox: &Namespace) -> impl Iterator<Item = Field<'a>> {
+        let entries = self.0.iter();
+        entries.filter_map(move |entry| Field::of(entry, inbox))
     }
 
     /// The settings, with their values, that a driver, a layout or a plus sign in the field's name
     /// makes stronger than the plain ones of the namespace `inbox`.
-    pub fn special_settings<'s>(
-        &'s self,
-        inbox: &'s Namespace,
-    ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + 's {
-        self.0.iter().filter_map(|&entry| {
-            let entry = entry.to_bytes();
-            let name = entry.split(|&byte| byte == b'=').next().unwrap_or(entry);
-            let (setting, _) = inbox.special_setting(name)?;
-            let value = entry.get(name.len() + 1..)?;
-            self.is_handed_over(name).then_some((setting, value))
+    pub fn special_settings(
+        &self,
+        inbox: &Namespace,
+    ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.fields(inbox).filter_map(|field| {
+            let setting = field.special_setting()?;
+            self.is_handed_over(field.name)
+                .then_some((setting, field.value))
         })
     }
 
@@ -166,15 +206,14 @@ impl<'a> Environment<'a> {
     /// Whether the fields are those of Dovecot 2.4. Nothing else in the environment tells its
     /// version.
     pub fn is_of_2_4(&self, inbox: &Namespace) -> bool {
-        let settings: [&[u8]; 4] = [
+        const SETTINGS: [&[u8]; 4] = [
             b"MAIL_DRIVER",
             b"MAIL_PATH",
             b"MAIL_INDEX_PATH",
             LIST_INDEX_PREFIX,
         ];
-        settings
-            .into_iter()
-            .any(|name| self.setting(inbox, name, SetFields::Preferred).is_some())
+        self.fields(inbox)
+            .any(|field| SETTINGS.contains(&field.setting) && self.is_handed_over(field.name))
     }
 
     /// The same environment for a session that must not use the list index of the namespace
@@ -211,11 +250,9 @@ impl<'a> Environment<'a> {
     /// that would win over them.
     fn with_fields(&self, inbox: &Namespace, fields: &[(Vec<u8>, Vec<u8>)]) -> Vec<CString> {
         let is_stronger = |entry: &CStr| {
-            let name = entry.to_bytes().split(|&byte| byte == b'=').next();
-            let special = name.and_then(|name| inbox.special_setting(name));
-            special.is_some_and(|(setting, is_own)| {
-                is_own && matches!(setting, LIST_INDEX | LIST_INDEX_PREFIX)
-            })
+            let field = Field::of(entry, inbox).filter(|field| field.rank.0);
+            let setting = field.and_then(|field| field.special_setting());
+            matches!(setting, Some(LIST_INDEX | LIST_INDEX_PREFIX))
         };
         let is_replaced = |entry: &CStr| {
             fields.iter().any(|(name, _)| {

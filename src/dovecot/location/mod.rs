@@ -250,17 +250,17 @@ impl Location {
         let read = |set_fields| settings::read(environment, inbox, set_fields);
         // Which of these Dovecot takes depends on its version. What 2.3 would refuse was not meant for
         // it: `mail` may be somebody's address.
+        let has_set_fields = environment.has_set_fields();
         let readings = [
-            Some(read(SetFields::Preferred)),
-            environment
-                .has_set_fields()
-                .then(|| read(SetFields::Ignored)),
+            has_set_fields.then(|| read(SetFields::Preferred)),
+            Some(read(SetFields::Ignored)),
             of_2_3.filter(Result::is_ok),
         ];
         let mut readings = readings.into_iter().flatten();
         let mut location = readings.next().unwrap_or(Err(LocationError::nowhere()));
         let mut is_contradicted = false;
-        let mut is_layout_index = settings::has_special_layout_index(environment, inbox);
+        let special = settings::special(environment, inbox);
+        let mut is_layout_index = special == Some(settings::Special::LayoutIndex);
         for other in readings {
             is_layout_index |= other
                 .as_ref()
@@ -272,7 +272,7 @@ impl Location {
         location.doubt = if is_contradicted {
             Some(Unvouchable::Contradiction)
         } else {
-            settings::has_special(environment, inbox).then_some(Unvouchable::Special)
+            special.map(|_| Unvouchable::Special)
         };
         if is_layout_index {
             location.layout = Layout::Index;

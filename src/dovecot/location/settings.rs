@@ -6,14 +6,21 @@
 use super::{Driver, Given, Layout, ListIndex, Location, LocationError, Shown, in_home};
 use crate::dovecot::environment::{Environment, Namespace, SetFields};
 
-const DRIVER: &str = "mail_driver";
-const PATH: &str = "mail_path";
-const INDEX_PATH: &str = "mail_index_path";
-const LIST_INDEX: &str = "mailbox_list_index_prefix";
-const LAYOUT: &str = "mailbox_list_layout";
-const DIRECTORY_NAME: &str = "mailbox_directory_name";
-const ALT_PATH: &str = "mail_alt_path";
-const SWITCH: &str = "mailbox_list_index";
+/// As userdb fields in an environment are called.
+const NAMES: [&[u8]; 8] = [
+    b"MAIL_DRIVER",
+    b"MAIL_PATH",
+    LIST_INDEX,
+    b"MAIL_INDEX_PATH",
+    LAYOUT,
+    b"MAILBOX_DIRECTORY_NAME",
+    b"MAIL_ALT_PATH",
+    b"MAILBOX_LIST_INDEX",
+];
+const LIST_INDEX: &[u8] = b"MAILBOX_LIST_INDEX_PREFIX";
+const LAYOUT: &[u8] = b"MAILBOX_LIST_LAYOUT";
+/// So many of them must be there.
+const NEEDED: usize = 3;
 
 /// Reads the settings among the userdb fields of one user.
 ///
@@ -24,12 +31,21 @@ pub(super) fn read(
     inbox: &Namespace,
     set_fields: SetFields,
 ) -> Result<Location, LocationError> {
-    let setting =
-        |name: &str| environment.setting(inbox, name.to_ascii_uppercase().as_bytes(), set_fields);
-    let needed = [DRIVER, PATH, LIST_INDEX];
-    let [Some(driver), Some(mail_path), Some(list_index)] = needed.map(setting) else {
-        let missing = needed.into_iter().filter(|name| setting(name).is_none());
-        return Err(without(missing));
+    let values = environment.settings(inbox, NAMES, set_fields);
+    let [
+        driver,
+        mail_path,
+        list_index,
+        index_path,
+        layout,
+        directory_name,
+        alt_path,
+        switch,
+    ] = values;
+    let (Some(driver), Some(mail_path), Some(list_index)) = (driver, mail_path, list_index) else {
+        let needed = NAMES.into_iter().zip(values).take(NEEDED);
+        let missing = needed.filter(|(_, value)| value.is_none());
+        return Err(without(missing.map(|(name, _)| name)));
     };
     let home = environment.home(set_fields);
     if let Some(relative) = home.filter(|home| !home.starts_with(b"/")) {
@@ -54,7 +70,7 @@ pub(super) fn read(
         }
         Some(driver) => driver,
     };
-    let layout = match setting(LAYOUT) {
+    let layout = match layout {
         None => driver.layout(),
         Some(name) => Layout::named(name).ok_or_else(|| {
             let name = Shown(name);
@@ -66,28 +82,28 @@ pub(super) fn read(
         let message = format!("mailbox_list_layout {layout} does not go with {what}");
         Err(LocationError::refused(message))
     };
-    let is_set = |name: &str| setting(name).is_some_and(|value| !value.is_empty());
+    let is_set = |value: Option<&[u8]>| value.is_some_and(|value| !value.is_empty());
     if matches!(layout, Layout::MaildirPlusPlus | Layout::Imapdir) {
         if driver.is_dbox() {
             return unsupported("mdbox and sdbox");
         }
-        if let Some(name) = [DIRECTORY_NAME, ALT_PATH]
-            .into_iter()
-            .find(|name| is_set(name))
-        {
-            return unsupported(name);
+        if is_set(directory_name) {
+            return unsupported("mailbox_directory_name");
+        }
+        if is_set(alt_path) {
+            return unsupported("mail_alt_path");
         }
     }
     if layout == Layout::None && driver != Driver::Mbox {
         return unsupported("any driver but mbox");
     }
-    let mail_path = resolved(PATH, mail_path)?;
+    let mail_path = resolved("mail_path", mail_path)?;
     if mail_path.is_empty() {
         return Err(LocationError::unknown(
             "mail_path is empty: set it in dovecot.conf, or take it out of userdb_fields { }",
         ));
     }
-    let index_path = resolved(INDEX_PATH, setting(INDEX_PATH).unwrap_or_default())?;
+    let index_path = resolved("mail_index_path", index_path.unwrap_or_default())?;
     let index = match index_path.as_slice() {
         b"MEMORY" if driver == Driver::Mdbox => {
             return Err(LocationError::unknown(
@@ -101,7 +117,7 @@ pub(super) fn read(
     };
 
     // mbox has a directory of its own behind every path of an index, unless mailboxes have theirs.
-    let own_directory: &[u8] = if driver == Driver::Mbox && !is_set(DIRECTORY_NAME) {
+    let own_directory: &[u8] = if driver == Driver::Mbox && !is_set(directory_name) {
         b"/.imap"
     } else {
         b""
@@ -112,7 +128,7 @@ pub(super) fn read(
         Some(slash) => (Some(&list_index[..slash]), &list_index[slash + 1..]),
     };
     let is_absolute = |directory: &&[u8]| directory.starts_with(b"/");
-    let is_off = setting(SWITCH).is_some_and(|value| value.eq_ignore_ascii_case(b"no"));
+    let is_off = switch.is_some_and(|value| value.eq_ignore_ascii_case(b"no"));
     let list_index = if is_off || prefix.is_empty() || layout == Layout::None {
         ListIndex::Disabled
     } else if let Some(directory) = directory.filter(is_absolute) {
@@ -146,39 +162,37 @@ pub(super) fn read(
     })
 }
 
-fn without<'n>(names: impl Iterator<Item = &'n str> + Clone) -> LocationError {
-    let listed: Vec<_> = names.clone().collect();
-    let lines: Vec<_> = names
-        .map(|name| format!("'{name} = $SET:{name}'"))
-        .collect();
+fn without<'n>(names: impl Iterator<Item = &'n [u8]>) -> LocationError {
+    let names = names.map(|name| String::from_utf8_lossy(name).to_ascii_lowercase());
+    let names: Vec<_> = names.collect();
+    let lines = names.iter().map(|name| format!("'{name} = $SET:{name}'"));
     LocationError::unknown(format!(
         "the userdb does not return {}; in userdb_fields {{ }} of dovecot.conf write {}",
-        listed.join(", "),
-        lines.join(", ")
+        names.join(", "),
+        lines.collect::<Vec<_>>().join(", ")
     ))
 }
 
-/// Whether a field says otherwise in a way that is not read here, such as `mdbox/mail_path`.
-pub(super) fn has_special(environment: &Environment<'_>, inbox: &Namespace) -> bool {
-    const NAMES: [&str; 8] = [
-        DRIVER,
-        PATH,
-        INDEX_PATH,
-        LIST_INDEX,
-        LAYOUT,
-        DIRECTORY_NAME,
-        SWITCH,
-        "mail_home",
-    ];
-    let is_read = |name: &str, setting: &[u8]| setting.eq_ignore_ascii_case(name.as_bytes());
-    let mut special = environment.special_settings(inbox);
-    special.any(|(setting, _)| NAMES.into_iter().any(|name| is_read(name, setting)))
+/// Whether a field says otherwise in a way that is not read here, such as `mdbox/mail_path`; if so,
+/// whether it may set layout index.
+pub(super) fn special(environment: &Environment<'_>, inbox: &Namespace) -> Option<Special> {
+    let is_read = |name: &[u8]| NAMES.contains(&name) || name == b"MAIL_HOME";
+    let mut found = None;
+    for (name, value) in environment.special_settings(inbox) {
+        let is_layout_index = name == LAYOUT && value.eq_ignore_ascii_case(b"index");
+        if is_layout_index {
+            return Some(Special::LayoutIndex);
+        }
+        if is_read(name) {
+            found = Some(Special::Setting);
+        }
+    }
+    found
 }
 
-/// Whether such a field sets layout index.
-pub(super) fn has_special_layout_index(environment: &Environment<'_>, inbox: &Namespace) -> bool {
-    let mut special = environment.special_settings(inbox);
-    special.any(|(setting, value)| {
-        setting.eq_ignore_ascii_case(LAYOUT.as_bytes()) && value.eq_ignore_ascii_case(b"index")
-    })
+/// What a field sets in a way that is not read here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Special {
+    Setting,
+    LayoutIndex,
 }
