@@ -4,5 +4,11 @@
 pub mod clean;
 pub mod forget;
 pub mod last_used;
+mod queue;
 pub mod sweep;
 pub mod tree;
+
+/// What [`queue`] uses.
+mod sync {
+    pub use std::sync::{Condvar, Mutex, MutexGuard};
+}

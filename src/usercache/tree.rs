@@ -10,7 +10,7 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::SystemTime;
 
@@ -26,15 +26,13 @@ use crate::system::file_system::FileSystem;
 use crate::system::statx::Attributes;
 
 use super::last_used::{last_login, last_written};
+use super::queue::Queue;
 
 /// Users' directories are that many levels below the root at the most.
 const DEEPEST: usize = 8;
 
 /// More threads than this only wait for each other in the kernel.
 const MOST_THREADS: usize = 8;
-
-/// So many directories are opened in advance, for threads that have nothing to do.
-const MOST_WAITING: usize = 32;
 
 /// Why a directory cannot be the root of a sweep.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,7 +198,7 @@ impl Tree {
         visitor: impl Fn() -> Result<V, E> + Sync,
     ) -> Result<(), E> {
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        let work = &Work::new(&self.root);
+        let work = &Queue::new(&self.root);
         let visitor = &visitor;
         thread::scope(|scope| {
             let others: Vec<_> = (1..processors.min(MOST_THREADS))
@@ -217,7 +215,7 @@ impl Tree {
 
     fn work<V: Visitor, E>(
         &self,
-        work: &Work,
+        work: &Queue<Searched>,
         user_in_root: Option<SystemTime>,
         visitor: impl Fn() -> Result<V, E>,
     ) -> Result<(), E> {
@@ -296,7 +294,7 @@ impl Searched {
 struct Worker<'a, V> {
     tree: &'a Tree,
     visitor: V,
-    work: &'a Work,
+    work: &'a Queue<Searched>,
     /// One for each level.
     buffers: [Entries; DEEPEST + 1],
 }
@@ -460,161 +458,7 @@ fn is_directory(parent: &Searched, name: &CStr, entry_type: EntryType) -> bool {
     }
 }
 
-/// The directories that are to be read.
-#[derive(Debug)]
-struct Work {
-    open: Mutex<Open>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Open {
-    /// Nobody has begun with these.
-    untouched: Vec<Arc<Searched>>,
-    /// Somebody reads these, and others may help.
-    being_read: Vec<Arc<Searched>>,
-    /// Threads that have a directory, and may find more.
-    working: usize,
-}
-
-impl Work {
-    fn new(root: &Arc<Searched>) -> Self {
-        Self {
-            open: Mutex::new(Open {
-                untouched: vec![Arc::clone(root)],
-                ..Open::default()
-            }),
-            changed: Condvar::new(),
-        }
-    }
-
-    /// Waits for a directory to read; `None` when there is none and nobody works, so that none will
-    /// come.
-    fn take(&self) -> Option<Held<'_>> {
-        let mut open = guard(&self.open);
-        loop {
-            let taken = match open.untouched.pop() {
-                Some(directory) => {
-                    open.being_read.push(Arc::clone(&directory));
-                    self.changed.notify_one();
-                    Some(directory)
-                }
-                None => open.being_read.last().cloned(),
-            };
-            if let Some(directory) = taken {
-                open.working += 1;
-                return Some(Held {
-                    work: self,
-                    directory,
-                });
-            }
-            if open.working == 0 {
-                return None;
-            }
-            open = self
-                .changed
-                .wait(open)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// Keeps the directory for later; gives it back if enough are waiting, to be read at once.
-    fn offer(&self, directory: Arc<Searched>) -> Option<Arc<Searched>> {
-        let mut open = guard(&self.open);
-        self.changed.notify_one();
-        if open.untouched.len() < MOST_WAITING {
-            open.untouched.push(directory);
-            None
-        } else {
-            open.being_read.push(Arc::clone(&directory));
-            Some(directory)
-        }
-    }
-
-    /// There is nothing left in it to help with.
-    fn is_read(&self, directory: &Arc<Searched>) {
-        let mut open = guard(&self.open);
-        open.being_read
-            .retain(|other| !Arc::ptr_eq(other, directory));
-    }
-}
-
-/// A directory that a thread works on.
-struct Held<'a> {
-    work: &'a Work,
-    directory: Arc<Searched>,
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        let mut open = guard(&self.work.open);
-        open.working -= 1;
-        if open.working == 0 {
-            self.work.changed.notify_all();
-        }
-    }
-}
-
 /// What a panic in another thread left is counters and directories, and right as it is.
 pub fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs::File;
-
-    use super::{Arc, MOST_WAITING, PathBuf, Place, Searched, UserId, Work};
-
-    fn directory() -> Arc<Searched> {
-        Arc::new(Searched {
-            place: Place::Root(PathBuf::from("/")),
-            fd: File::open("/").expect("there is a root").into(),
-            owner: UserId(0),
-            is_private: false,
-            is_users: false,
-            depth: 0,
-        })
-    }
-
-    #[test]
-    fn what_is_found_is_kept_for_others_up_to_a_limit() {
-        let work = Work::new(&directory());
-        let root = work.take().expect("the root").directory.clone();
-        for _ in 0..MOST_WAITING {
-            assert!(work.offer(directory()).is_none());
-        }
-        let beyond = work.offer(directory()).expect("enough are waiting");
-        work.is_read(&beyond);
-        work.is_read(&root);
-        for _ in 0..MOST_WAITING {
-            let held = work.take().expect("it was kept");
-            work.is_read(&held.directory);
-        }
-        assert!(work.take().is_none());
-    }
-
-    #[test]
-    fn whoever_has_nothing_to_do_helps_with_what_is_being_read() {
-        let work = Work::new(&directory());
-        let reading = work.take().expect("the root");
-        let helping = work.take().expect("the same");
-        assert!(Arc::ptr_eq(&reading.directory, &helping.directory));
-    }
-
-    #[test]
-    fn a_thread_that_waits_gets_what_another_finds_or_ends_with_it() {
-        let work = Work::new(&directory());
-        let root = work.take().expect("the root");
-        work.is_read(&root.directory);
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| {
-                let found = work.take().map(|held| work.is_read(&held.directory));
-                (found.is_some(), work.take().is_none())
-            });
-            assert!(work.offer(directory()).is_none());
-            drop(root);
-            assert_eq!(waiting.join().expect("no panic"), (true, true));
-        });
-    }
 }
