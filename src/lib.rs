@@ -26,6 +26,7 @@ pub mod admin;
 pub mod config;
 mod decimal;
 pub mod dovecot;
+mod error;
 pub mod event;
 pub mod local;
 pub mod log;

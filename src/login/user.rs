@@ -5,6 +5,7 @@ use std::fmt;
 use crate::actor::{Actor, ActorError};
 use crate::decimal::decimal;
 use crate::dovecot::environment::Environment;
+use crate::error::from_errors;
 use crate::system::accounts;
 use crate::system::credentials::{GroupId, Identity, UserId, effective_user};
 
@@ -46,11 +47,7 @@ impl fmt::Display for UserError {
 
 impl std::error::Error for UserError {}
 
-impl From<ActorError> for UserError {
-    fn from(error: ActorError) -> Self {
-        Self::Actor(error)
-    }
-}
+from_errors!(UserError: ActorError => Actor);
 
 /// Whose rights the work is done with: those of this process, or, as root, of the user whom Dovecot
 /// named.

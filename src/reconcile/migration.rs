@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, SFlag};
 
+use crate::error::from_errors;
 use crate::event::Events;
 use crate::local::directory::ListIndexDirectory;
 use crate::local::files::{self, Size};
@@ -74,17 +75,7 @@ impl fmt::Display for MigrateError {
     }
 }
 
-impl From<IndexError> for MigrateError {
-    fn from(error: IndexError) -> Self {
-        Self::Index(error)
-    }
-}
-
-impl From<LockError> for MigrateError {
-    fn from(error: LockError) -> Self {
-        Self::Lock(error)
-    }
-}
+from_errors!(MigrateError: IndexError => Index, LockError => Lock);
 
 /// Dovecot makes three files, and some more for moments.
 const MOST_FILES: u64 = 16;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::error::from_errors;
 use crate::event::Level;
 use crate::local::directory::DirectoryError;
 use crate::local::files::DeleteError;
@@ -135,13 +136,4 @@ impl Doubt {
     }
 }
 
-macro_rules! doubt_from {
-    ($($error:ty => $variant:ident),*) => {
-        $(impl From<$error> for Doubt {
-            fn from(error: $error) -> Doubt {
-                Doubt::$variant(error)
-            }
-        })*
-    };
-}
-doubt_from!(IndexError => Index, DirectoryError => Directory, LockError => Lock, SignError => Sessions, DeleteError => Delete, MigrateError => Migrate);
+from_errors!(Doubt: IndexError => Index, DirectoryError => Directory, LockError => Lock, SignError => Sessions, DeleteError => Delete, MigrateError => Migrate);

@@ -13,6 +13,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use crate::error::from_errors;
 use crate::local::directory::{DirectoryError, ListIndexDirectory, open_without_links};
 use crate::local::files::{self, DeleteError, Size, belongs};
 use crate::local::lock::{Lock, LockError};
@@ -198,29 +199,7 @@ fn is_closed(directory: &ListIndexDirectory, path: &Path) -> bool {
         || !file.is_empty() && !is_own(Attributes::known(directory.as_fd(), &file), 0o600)
 }
 
-impl From<DirectoryError> for CleanError {
-    fn from(error: DirectoryError) -> Self {
-        Self::Directory(error)
-    }
-}
-
-impl From<LockError> for CleanError {
-    fn from(error: LockError) -> Self {
-        Self::Lock(error)
-    }
-}
-
-impl From<SignError> for CleanError {
-    fn from(error: SignError) -> Self {
-        Self::Sign(error)
-    }
-}
-
-impl From<DeleteError> for CleanError {
-    fn from(error: DeleteError) -> Self {
-        Self::Delete(error)
-    }
-}
+from_errors!(CleanError: DirectoryError => Directory, LockError => Lock, SignError => Sign, DeleteError => Delete);
 
 /// So many logs of list indexes may be in a directory: a thread has all of them open at once.
 const MOST_LOGS: usize = 64;
