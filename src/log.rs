@@ -106,7 +106,7 @@ impl<T: Display> LogFormat<T> for Line {
         severity: Severity,
         message: T,
     ) -> syslog::Result<()> {
-        let priority = (self.facility as u8) << 3 | severity as u8;
+        let priority = ((self.facility as u8) << 3) | severity as u8;
         let pid = std::process::id();
         write!(writer, "<{priority}>{IDENT}[{pid}]: {message}").map_err(syslog::Error::Write)
     }

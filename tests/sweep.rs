@@ -455,7 +455,7 @@ fn whoever_holds_leases_cannot_be_stopped_from_the_terminal() {
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let ignored = u64::from_str_radix(ignored.expect("SigIgn").trim(), 16).expect("a number");
     for signal in [libc::SIGTSTP, libc::SIGTTOU, libc::SIGIO] {
-        assert_ne!(ignored & 1 << (signal - 1), 0, "{signal}");
+        assert_ne!(ignored & (1 << (signal - 1)), 0, "{signal}");
     }
 }
 
