@@ -1,8 +1,20 @@
 # shellcheck shell=bash
 # What a login through real Dovecot costs, from the client's side. Needs run.sh.
 
+# With the machine's Dovecot, and with one of the other generation.
 measure_dovecot() {
-    local name names=(none plugin exec wrapper script) targets=()
+    local other=trixie
+    ! is_2_4 machine || other=bookworm
+    logins_through machine none plugin exec wrapper script
+    # The plugin is built for one of them, and the script knows one.
+    logins_through "$other" none exec wrapper
+}
+
+# logins_through DOVECOT SITE...
+logins_through() {
+    local dovecot=$1 name targets=() prefix
+    shift
+    prefix=$RESULTS/dovecot.$(version_of "$dovecot")
     local -A settings hooks=(
         [none]=none
         [plugin]=plugin
@@ -10,20 +22,22 @@ measure_dovecot() {
         [wrapper]=wrapper
         [script]="command:$BIN/job.sh"
     )
-    build_plugin_for_machine "$WORK/plugin-modules"
-    settings[plugin]="mail_plugins = nfs_hostchange
+    if [ "$dovecot" = machine ]; then
+        build_plugin_for_machine "$WORK/plugin-modules"
+        settings[plugin]="mail_plugins = nfs_hostchange
 mail_plugin_dir = $WORK/plugin-modules"
-    for name in "${names[@]}"; do
-        note "site $name"
-        SITE_SETTINGS=${settings[$name]-} start_site "$name" vmail "${hooks[$name]}"
+    fi
+    for name in "$@"; do
+        note "site $name, Dovecot in $dovecot"
+        SITE_SETTINGS=${settings[$name]-} SITE_DOVECOTS=$dovecot start_site "$name-$dovecot" vmail "${hooks[$name]}"
         add_user alice "mdbox:~/mdbox:LISTINDEX=@LOCAL@/%2.256Nu/%u/dovecot.list.index"
         settle_user
         targets+=("$name=$(port_of a IMAP)")
     done
     note "one login at a time"
-    "$PYTHON" "$BENCH/login.py" "$(rounds 1000 25)" 1 "${targets[@]}" >"$RESULTS/dovecot.single"
+    "$PYTHON" "$BENCH/login.py" "$(rounds 1000 25)" 1 "${targets[@]}" >"$prefix.single"
     note "eight at a time"
-    "$PYTHON" "$BENCH/login.py" "$(rounds 25 2)" 8 "${targets[@]}" >"$RESULTS/dovecot.parallel"
+    "$PYTHON" "$BENCH/login.py" "$(rounds 25 2)" 8 "${targets[@]}" >"$prefix.parallel"
 }
 
 # The shell script cannot claim: the wrapper does it once for every site, but where the plugin does.
@@ -36,7 +50,7 @@ settle_user() {
         return
     fi
     # shellcheck disable=SC2153 # start_site sets it
-    doveadm -c "$SITE/a/dovecot.conf" mailbox create -u alice folder
+    on a doveadm -c "$SITE/a/dovecot.conf" mailbox create -u alice folder
     list=$(find "$SITE_SHM/a" -type d -name alice)
     environment_of alice "$SITE/store/alice" "$list" >"$WORK/environment"
     with_environment "$WORK/environment" setpriv --reuid=mail --regid=mail --clear-groups \

@@ -196,38 +196,49 @@ def read_sites(path):
 def in_blocks(rounds, blocks=30):
     size = max(1, len(rounds) // blocks)
     return [
-        {name: statistics.median(taken[name] for taken in rounds[start : start + size]) for name in SITES}
+        {name: statistics.median(taken[name] for taken in rounds[start : start + size]) for name in rounds[0]}
         for start in range(0, size * (len(rounds) // size), size)
     ]
 
 
 def dovecot(results, goals, pictures):
-    single = read_sites(results / "dovecot.single")
-    parallel = read_sites(results / "dovecot.parallel")
+    lines = []
+    for path in sorted(results.glob("dovecot.*.single")):
+        version = path.name.removeprefix("dovecot.").removesuffix(".single")
+        lines += logins(version, read_sites(path), read_sites(path.with_suffix(".parallel")), goals, pictures)
+    return lines
+
+
+def logins(version, single, parallel, goals, pictures):
+    sites = {name: title for name, title in SITES.items() if name in single[0]}
     blocks = in_blocks(single)
     lines = [
         "",
-        f"{len(single)} logins one at a time; {len(parallel)} times 160 sessions by 8 clients:",
+        f"**Dovecot {version}**, {len(single)} logins one at a time; {len(parallel)} times 160 sessions by 8 clients:",
         "",
         "| post-login service | LOGIN answered after, ms | to the C program | sessions/s, 8 clients | to the C program |",
         "| --- | --: | --: | --: | --: |",
     ]
-    for name, title in SITES.items():
+    for name, title in sites.items():
         latency = Spread.of(taken[name] / 1e6 for taken in single)
         rate = Spread.of(taken[name] for taken in parallel)
         lines.append(
             f"| {title} | {show(latency)} | {show(block_ratios(blocks, name, 'exec'))} "
             f"| {show(rate)} | {show(block_ratios(parallel, name, 'exec'))} |"
         )
-    rows = [(title, *Spread.of(taken[name] / 1e6 for taken in single)) for name, title in SITES.items()]
-    pictures["dovecot.svg"] = plot.bars("IMAP LOGIN until its answer", "milliseconds, logarithmic", rows)
-    pictures["logins.svg"] = plot.bars(
-        "IMAP sessions per second, 8 clients",
-        "sessions/s, logarithmic",
-        [(title, *Spread.of(taken[name] for taken in parallel)) for name, title in SITES.items() if name != "exec"],
+    rows = [(title, *Spread.of(taken[name] / 1e6 for taken in single)) for name, title in sites.items()]
+    generation = version[:3]
+    pictures[f"dovecot-{generation}.svg"] = plot.bars(
+        f"IMAP LOGIN until its answer, Dovecot {generation}", "milliseconds, logarithmic", rows
     )
-    goals.at_most("login through Dovecot, to the C program", block_ratios(blocks, "wrapper", "exec"), 1.03)
-    goals.at_least("sessions/s with 8 clients, to the C program", block_ratios(parallel, "wrapper", "exec"), 0.97)
+    if "plugin" in sites:
+        pictures["logins.svg"] = plot.bars(
+            "IMAP sessions per second, 8 clients",
+            "sessions/s, logarithmic",
+            [(title, *Spread.of(taken[name] for taken in parallel)) for name, title in sites.items() if name != "exec"],
+        )
+    goals.at_most(f"login through Dovecot {generation}, to the C program", block_ratios(blocks, "wrapper", "exec"), 1.03)
+    goals.at_least(f"sessions/s with 8 clients, Dovecot {generation}, to the C program", block_ratios(parallel, "wrapper", "exec"), 0.97)
     return lines
 
 

@@ -50,15 +50,21 @@ END
     with_environment "$environment" "$BIN/spawn" "$(rounds 3000 150)" "$candidates.root" >"$RESULTS/start.root"
 
     note "system calls, instructions"
+    local settings
     while IFS=$'\t' read -r name words; do
         IFS=$'\t' read -r -a words <<<"$words"
         case $name in
-            end | wrapper.idle | wrapper.settings) continue ;;
+            end | wrapper.idle) continue ;;
         esac
+        settings=()
+        while [[ ${words[0]} == [A-Z]*=* ]]; do
+            settings+=("${words[0]}")
+            words=("${words[@]:1}")
+        done
         printf '%s user ' "$name"
-        with_environment "$environment" setpriv --reuid=mail --regid=mail --clear-groups "$BIN/inspect" "${words[@]}"
+        with_environment "$environment" setpriv --reuid=mail --regid=mail --clear-groups env "${settings[@]}" "$BIN/inspect" "${words[@]}"
         [ "$name" != job.sh ] || continue
         printf '%s root ' "$name"
-        with_environment "$environment" "$BIN/inspect" "${words[@]}"
+        with_environment "$environment" env "${settings[@]}" "$BIN/inspect" "${words[@]}"
     done <"$candidates.user" >"$RESULTS/start.inspect"
 }
