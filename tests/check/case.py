@@ -95,6 +95,7 @@ SERVICE = "service imap-postlogin {\n  %s\n}\n"
 
 FIELDS24 = V24[V24.index("userdb_fields {") : V24.index("namespace inbox")]
 STATIC23 = V23[V23.index("userdb {") : V23.index("namespace inbox")]
+STATIC24 = V24[V24.index("userdb static {") : V24.index("userdb_fields {")]
 FILE23 = "userdb {\n  driver = passwd-file\n  args = /etc/dovecot/users\n}\n"
 FILE24 = "userdb passwd-file {\n  passwd_file_path = /etc/dovecot/users\n}\n"
 LOCATION23 = "userdb_mail_location=mdbox:~/mdbox:LISTINDEX=" + HASH23

@@ -6,7 +6,9 @@ from case import (
     BUILT,
     PLUGIN,
     PLUGIN23,
+    PLUGIN24,
     V23,
+    V24,
     both,
     plugin,
     v23,
@@ -20,6 +22,7 @@ from case import (
     FIELD23,
     FIELDS24,
     STATIC23,
+    STATIC24,
     FILE23,
     FILE24,
     LOCATION23,
@@ -348,6 +351,35 @@ MISTAKES = [
     *both("list indexes share their file system with everybody's files", "common_file_system", run=[f"{SHARED}; {MAKE}"]),
     *both("the file system for list indexes is not mounted", "not_mounted",
           run=[f"echo 'tmpfs /dev/shm/dovecot-listindex tmpfs size=1g,mode=0711 0 0' >/etc/fstab; {SHARED}; {MAKE}"]),
+    *v24("a list index is called as a file of another", "prefix_collision", add="""namespace archive {
+  prefix = Archive/
+  separator = /
+  mail_path = ~/archive
+  mailbox_list_index_prefix = """ + HASH24 + """.archive
+}
+"""),
+    *v24("a shared namespace whose list index would be taken over", "migration_namespace", own="migration = true\n", add="""namespace shared {
+  type = shared
+  prefix = Shared/$user/
+  separator = /
+  mail_path = %{owner_home}/mdbox
+  mailbox_list_index_prefix = dovecot.list.index
+  subscriptions = no
+  list = children
+}
+"""),
+    *v24("two users with one mailbox", "one_index", edit=[("userdb static", FILE24 + "userdb static")],
+         run=[users("alice", "", "bob@example.org", "") + "; sed -i 's|/bob@example.org::|/alice::|' /etc/dovecot/users"],
+         by_hand={"one_index": "sed -i '/^bob/s|$|userdb_user=alice|' /etc/dovecot/users"},
+         users=("bob@example.org",), ask=("alice", "bob@example.org")),
+    *v24("a variable that a login has otherwise than a delivery", "userdb_variable",
+         edit=[("= /dev/shm/dovecot-listindex/", "= /dev/shm/dovecot-listindex/%{protocol}/")]),
+    *v23("clients that come to one address have another location", "block_setting",
+         add="local 127.0.0.1 {\n  namespace inbox {\n    location = mdbox:~/other\n  }\n}\n"),
+    *v23("somebody whom no userdb knows", "unknown_user", edit=[(STATIC23, FILE23)], run=[users("alice", LOCATION23)], users=("alice",), ask=("nosuch",),
+         by_hand={"unknown_user": "--user alice", "no_location": "--user alice"}),
+    *v24("somebody whom no userdb knows", "unknown_user", edit=[(STATIC24, FILE24)], run=[users("alice", "")], users=("alice",), ask=("nosuch",),
+         by_hand={"unknown_user": "--user alice", "no_location": "--user alice"}),
     *v23("INDEX in memory", "index_in_memory", edit=[("mdbox:~/mdbox:LISTINDEX", "maildir:~/Maildir:INDEX=MEMORY:LISTINDEX")]),
     *v24("INDEX in memory", "index_in_memory", edit=[("mail_driver = mdbox\nmail_path = ~/mdbox\n", "mail_driver = maildir\nmail_path = ~/Maildir\nmail_index_path = MEMORY\n"),
          ("userdb_fields {\n", "userdb_fields {\n  mail_index_path = $SET:mail_index_path\n")]),
@@ -429,6 +461,16 @@ mkdir -p $group && echo 400M >$group/$limit && cat /run/dovecot/master.pid >$gro
             add="protocol lmtp {\n  mail_plugins {\n    nfs_hostchange = no\n  }\n}\n"),
     *plugin("a protocol that is not in use has no plugin", None, only=("2.3",), add="protocol lmtp {\n  mail_plugins = sieve\n}\n"),
     *plugin("the plugin and the wrapper", "both_front_ends", only=("2.3",), edit=[(PLUGIN23, V23 + "mail_plugins = nfs_hostchange\n")]),
+    *plugin("the plugin and the wrapper", "both_front_ends", only=("2.4",), edit=[(PLUGIN24, V24 + "mail_plugins {\n  nfs_hostchange = yes\n}\n")]),
+    *plugin("a public namespace with a local list index", "public_namespace", only=("2.4",), add="""namespace public {
+  type = public
+  prefix = Public/
+  separator = /
+  mail_path = @STORE@/public
+  mailbox_list_index_prefix = /dev/shm/dovecot-listindex/public/%{user}/dovecot.list.index
+  subscriptions = no
+}
+"""),
     *plugin("the plugin, and the wrapper after another script", "both_front_ends", only=("2.3",),
             edit=[(PLUGIN23, V23 + "mail_plugins = nfs_hostchange\n"), (WRAPPER, "script-login /usr/local/lib/chain/other.sh /usr/lib/dovecot/nfs-hostchange-login --config=/etc/dovecot/nfs-hostchange.toml")],
             run=["printf '#!/bin/sh\\nexec \"$@\"\\n' >/usr/local/lib/chain/other.sh; chmod 755 /usr/local/lib/chain/other.sh"]),
