@@ -159,8 +159,8 @@ struct Backend {
 }
 
 /// What is left to say where Dovecot does not run.
-const NOBODY_ASKED: &str = "hint: nobody can be asked where users' list indexes are \
-    (Dovecot does not run): run this again when Dovecot runs\n";
+const NOBODY_ASKED: &str = "hint: users cannot be looked up (Dovecot does not run): \
+    run this again while Dovecot runs\n";
 
 /// What is found: id and severity.
 type Found<'a> = &'a [(&'a str, &'a str)];

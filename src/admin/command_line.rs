@@ -55,7 +55,7 @@ pub struct Check {
     #[arg(long)]
     pub json: bool,
 
-    /// Only print the lines for tmpfiles.d(5) that make
+    /// Only print the lines for tmpfiles.d(5) that create
     /// the directories for list indexes at boot
     #[arg(long, conflicts_with = "json", verbatim_doc_comment)]
     pub tmpfiles: bool,
@@ -69,7 +69,7 @@ pub struct Status {
     #[command(flatten)]
     pub configuration: ConfigurationFile,
 
-    /// One user, as "doveadm user -u" knows him
+    /// One user, as "doveadm user -u" knows it
     #[arg(long, short, value_name = "USER", value_parser = one_user(), verbatim_doc_comment)]
     pub user: Option<OsString>,
 

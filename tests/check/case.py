@@ -1,29 +1,31 @@
 """A case: a configuration that works, and what is done to it."""
 
-V23 = """
+HEAD23 = """
 protocols = imap
 listen = 127.0.0.1
 ssl = no
 disable_plaintext_auth = no
 log_path = /var/log/dovecot.log
-first_valid_uid = 8
 mailbox_list_index_very_dirty_syncs = yes
-mail_location = mdbox:~/mdbox:LISTINDEX=/dev/shm/dovecot-listindex/%2.256Nu/%u/dovecot.list.index
 !include ports
-passdb {
-  driver = static
-  args = password=x
-}
-userdb {
-  driver = static
-  args = uid=vmail gid=vmail home=@STORE@/%u
-  default_fields = mail_location=mdbox:~/mdbox:LISTINDEX=/dev/shm/dovecot-listindex/%2.256Nu/%u/dovecot.list.index
-}
+"""
+HEAD24 = """dovecot_config_version = 2.4.0
+dovecot_storage_version = 2.4.0
+protocols = imap
+listen = 127.0.0.1
+ssl = no
+auth_allow_cleartext = yes
+log_path = /var/log/dovecot.log
+mailbox_list_index_very_dirty_syncs = yes
+!include ports
+"""
+INBOX = """
 namespace inbox {
   inbox = yes
   separator = /
 }
-service imap {
+"""
+SERVICES = """service imap {
   executable = imap imap-postlogin
 }
 service imap-postlogin {
@@ -35,19 +37,23 @@ service imap-postlogin {
 }
 """
 
-V24 = """dovecot_config_version = 2.4.0
-dovecot_storage_version = 2.4.0
-protocols = imap
-listen = 127.0.0.1
-ssl = no
-auth_allow_cleartext = yes
-log_path = /var/log/dovecot.log
-first_valid_uid = 8
-mailbox_list_index_very_dirty_syncs = yes
+V23 = HEAD23 + """first_valid_uid = 8
+mail_location = mdbox:~/mdbox:LISTINDEX=/dev/shm/dovecot-listindex/%2.256Nu/%u/dovecot.list.index
+passdb {
+  driver = static
+  args = password=x
+}
+userdb {
+  driver = static
+  args = uid=vmail gid=vmail home=@STORE@/%u
+  default_fields = mail_location=mdbox:~/mdbox:LISTINDEX=/dev/shm/dovecot-listindex/%2.256Nu/%u/dovecot.list.index
+}
+""" + INBOX + SERVICES
+
+V24 = HEAD24 + """first_valid_uid = 8
 mail_driver = mdbox
 mail_path = ~/mdbox
 mailbox_list_index_prefix = /dev/shm/dovecot-listindex/%{user | md5 | substr(0, 8) % 256 | hex(2)}/%{user}/dovecot.list.index
-!include ports
 passdb static {
   password = x
 }
@@ -63,21 +69,7 @@ userdb_fields {
   mail_path = $SET:mail_path
   mailbox_list_index_prefix = $SET:mailbox_list_index_prefix
 }
-namespace inbox {
-  inbox = yes
-  separator = /
-}
-service imap {
-  executable = imap imap-postlogin
-}
-service imap-postlogin {
-  executable = script-login nfs-hostchange-login
-  process_limit = 1024
-  user = vmail
-  unix_listener imap-postlogin {
-  }
-}
-"""
+""" + INBOX + SERVICES
 
 PORTS = """
 service imap-login {
@@ -93,8 +85,8 @@ WRAPPER = "script-login nfs-hostchange-login"
 SERVICE = "service imap-postlogin {\n  %s\n}\n"
 
 
-FIELDS24 = V24[V24.index("userdb_fields {") : V24.index("namespace inbox")]
-STATIC23 = V23[V23.index("userdb {") : V23.index("namespace inbox")]
+FIELDS24 = V24[V24.index("userdb_fields {") : V24.index(INBOX)]
+STATIC23 = V23[V23.index("userdb {") : V23.index(INBOX)]
 STATIC24 = V24[V24.index("userdb static {") : V24.index("userdb_fields {")]
 FILE23 = "userdb {\n  driver = passwd-file\n  args = /etc/dovecot/users\n}\n"
 FILE24 = "userdb passwd-file {\n  passwd_file_path = /etc/dovecot/users\n}\n"
@@ -110,7 +102,6 @@ def users(*rows, uid=5000, add=False):
 
 # The same with the plugin in the wrapper's place.
 FIELD23 = "  default_fields = mail_location=mdbox:~/mdbox:LISTINDEX=" + HASH23 + "\n"
-SERVICES = V23[V23.index("service imap {") :]
 PLUGIN23 = V23.replace(SERVICES, "").replace(FIELD23, "") + "mail_plugins = nfs_hostchange\n"
 PLUGIN24 = V24.replace(SERVICES, "").replace(FIELDS24, "") + "mail_plugins {\n  nfs_hostchange = yes\n}\n"
 PLUGIN = "/usr/lib/dovecot/modules/lib90_nfs_hostchange_plugin.so"

@@ -2,33 +2,8 @@
 to one in which users move rightly. Their shape is real, their text is not.
 """
 
-from case import HASH23, STATIC23, TMPFILES, both, v23, v24
+from case import HASH23, HEAD23, HEAD24, INBOX, STATIC23, TMPFILES, both, v23, v24
 
-HEAD23 = """
-protocols = imap
-listen = 127.0.0.1
-ssl = no
-disable_plaintext_auth = no
-log_path = /var/log/dovecot.log
-mailbox_list_index_very_dirty_syncs = yes
-!include ports
-"""
-HEAD24 = """dovecot_config_version = 2.4.0
-dovecot_storage_version = 2.4.0
-protocols = imap
-listen = 127.0.0.1
-ssl = no
-auth_allow_cleartext = yes
-log_path = /var/log/dovecot.log
-mailbox_list_index_very_dirty_syncs = yes
-!include ports
-"""
-INBOX = """
-namespace inbox {
-  inbox = yes
-  separator = /
-}
-"""
 USERS = ("alice@example.org", "bob@example.net")
 EVERYBODY = TMPFILES.replace("0700 vmail -", "0711 root root") + "".join(
     f"d /dev/shm/dovecot-listindex/{number:02x} 1733 root root -\n" for number in range(256)

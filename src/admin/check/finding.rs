@@ -33,7 +33,7 @@ impl Severity {
     }
 }
 
-/// What mends it.
+/// What fixes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remedy {
     /// Lines at the end of a file.
@@ -55,9 +55,9 @@ pub struct Finding {
     pub kind: Kind,
     /// The line that is wrong, if it is one.
     pub place: Option<Place>,
-    /// What mends it, if that can be written down.
+    /// What fixes it, if that can be written down.
     pub remedy: Option<Remedy>,
-    /// So many more users have the same.
+    /// How many other users have the same.
     pub others: usize,
 }
 
@@ -171,18 +171,8 @@ kinds! {
         "service {service} executes '{executable}' in place of its own program, which belongs into a post-login service: every login fails";
     NoWrapper { service: String } = "no_wrapper" Error
         "service {service} does not execute nfs-hostchange-login: users see old folders";
-    NotThere { program: String, service: String } = "not_executable" Critical
-        "{program}, which service {service} executes, does not exist: every login fails";
-    NotExecutable { program: String, user: String, service: String } = "not_executable" Critical
-        "{program}, which service {service} executes, cannot be executed by {user}: every login fails";
-    NotAProgram { program: String, service: String } = "not_executable" Critical
-        "{program}, which service {service} executes, is no program: every login fails";
-    NoExec { program: String, service: String } = "not_executable" Critical
-        "{program}, which service {service} executes, is on a file system that is mounted noexec: every login fails";
-    NoInterpreter { program: String, service: String, interpreter: String } = "not_executable" Critical
-        "{program}, which service {service} executes, is a script for {interpreter}, which does not exist: every login fails";
-    WindowsLines { program: String, service: String } = "not_executable" Critical
-        "{program}, which service {service} executes, is a script with Windows' line ends, so that its interpreter does not exist: every login fails";
+    NotExecutable { program: String, service: String, why: String } = "not_executable" Critical
+        "{program}, which service {service} executes, {why}: every login fails";
     NoPath { program: String, service: String } = "no_path" Critical
         "{program} in the chain of service {service} has no path, and only the first program after script-login does without: every login fails";
     UnknownOption { option: String, service: String } = "unknown_option" Critical
@@ -196,21 +186,21 @@ kinds! {
     ServiceUser { service: String, user: String, mail_user: String } = "service_user" Error
         "service {service} runs as {user}, but mail belongs to {mail_user}: sessions have no list index, and deliveries may crash";
     ServiceChroot { service: String, directory: String } = "service_chroot" Critical
-        "service {service} has chroot = {directory}: the programs that it executes are not in there, every login fails";
+        "service {service} has chroot = {directory}, where the programs that it executes are not: every login fails";
     ServiceCount { service: String, count: String, setting: &'static str } = "service_count" Critical
-        "service {service} has {setting} = {count}: its processes are no longer root at their second login, and cannot connect to the post-login socket, so that these logins fail";
+        "service {service} has {setting} = {count}: from its second login on, a process is no longer root and cannot connect to the post-login socket: these logins fail";
     ProcessLimit { post_login: String, own: u64, service: String, needed: u64 } = "process_limit" Warning
-        "process_limit of {post_login} is {own}, that of {service} is {needed}: logins beyond it wait, and are dropped";
+        "process_limit of {post_login} is {own}, that of {service} is {needed}: logins beyond that wait, and are then dropped";
     GidNotValid { user: String, gid: u32, setting: &'static str, limit: u64 } = "gid_not_valid" Critical
-        "{user} has the gid {gid}, and {setting} is {limit}: Dovecot refuses to log him in";
+        "{user} has the gid {gid}, and {setting} is {limit}: Dovecot refuses the login";
     UidNotValid { user: String, uid: u32, setting: &'static str, limit: u64 } = "uid_not_valid" Critical
-        "{user} has the uid {uid}, and {setting} is {limit}: Dovecot refuses to log him in";
+        "{user} has the uid {uid}, and {setting} is {limit}: Dovecot refuses the login";
     UnknownGroups { user: String, groups: String } = "groups" Error
         "{user} is a member of groups that are not in /etc/group ({groups}): the wrapper cannot know them unless script-login takes on the user's ids first (-d)";
     AccessGroups { groups: String } = "access_groups" Error
         "mail_access_groups is '{groups}': the wrapper does not have these groups unless script-login takes on the user's ids first (-d)";
     Hibernation = "hibernation" Warning
-        "imap_hibernate_timeout is set: a hibernated session that wakes up passes no post-login script, so that its list index is believed without having been compared";
+        "imap_hibernate_timeout is set: no post-login script runs when a hibernated session wakes up, so its list index is trusted without being compared";
 
     // The wrapper's configuration file.
     Configuration { reason: String } = "configuration" Error
@@ -228,13 +218,13 @@ kinds! {
 
     // What runs.
     NotRunning { reason: String } = "not_running" Hint
-        "nobody can be asked where users' list indexes are ({reason}): run this again when Dovecot runs";
+        "users cannot be looked up ({reason}): run this again while Dovecot runs";
     NotReloaded { file: String } = "not_reloaded" Warning
-        "Dovecot has been running since before {file} was changed: what is said here about services is true only after a restart, and users cannot be asked yet";
+        "Dovecot has been running since before {file} was changed: what is said here about services applies only after a restart, and users cannot be looked up until then";
     NoUser = "no_user" Warning
-        "Dovecot cannot list its users: name one or more with --user, so that they can be asked about";
+        "Dovecot cannot list its users: name one or more with --user";
     LookupFails { user: String, reason: String } = "lookup_fails" Critical
-        "{user}: {reason}, and every login of his fails: 'doveadm log errors' has auth's reason";
+        "{user}: {reason}, so every login fails: 'doveadm log errors' has auth's reason";
     UnknownUser { user: String, reason: String } = "unknown_user" Error
         "{user}: {reason}";
 
@@ -244,19 +234,19 @@ kinds! {
     MissingField { user: String, field: &'static str } = "no_location" Error
         "the userdb does not tell a post-login script the {field} of {user}: the wrapper compares nothing, and users see old folders";
     OtherLocation { user: String, service: String, login: String, used: String } = "other_location" Error
-        "for {user} a post-login script is told '{login}', but {service} uses '{used}': the wrong list index is compared, and users see old folders";
+        "for {user}, a post-login script sees '{login}', but {service} uses '{used}': the wrong list index is compared, and users see old folders";
     OwnLocation { namespace: String, field: String } = "own_location" Error
         "the block of namespace {namespace} has a location, and the userdb does not return it as {field}: a session that must not use its list index does so all the same";
     BlockSetting { setting: String, block: String } = "block_setting" Error
-        "{setting} is set in the block {block}, which can win over what the userdb tells a post-login script: then the wrong list index is compared";
+        "{setting} is set in the block {block}, which can override what the userdb returns: then the wrong list index is compared";
     UserdbVariable { variable: String, setting: String } = "userdb_variable" Error
-        "{variable} in {setting} is empty, since the userdb expands its fields before it knows: everybody's mail is in one directory";
+        "{variable} in {setting} expands to nothing, because the userdb expands its fields before the home is known: everybody's mail is in one directory";
     RefusedVariable { variable: String, setting: String } = "userdb_variable" Error
-        "{variable} in {setting} is nothing that the userdb can expand: it drops all these fields, or refuses every login";
+        "the userdb cannot expand {variable} in {setting}: it drops all of these fields, or refuses every login";
     ChangingVariable { variable: String, setting: String } = "userdb_variable" Error
-        "{variable} in {setting} is not the same for every service and client: deliveries use another list index than logins";
+        "{variable} in {setting} differs between services or clients: deliveries do not use the list index that logins use";
     Blank { word: String, setting: String } = "blank_in_field" Error
-        "a blank ends a field's value, so that '{word}' in {setting} is lost";
+        "a blank ends a field's value, so '{word}' in {setting} is lost";
     EmptyPath { setting: String } = "empty_path" Critical
         "{setting} is empty: it overrides the driver's own path, and every login fails";
     SecondLine { setting: String, fields: String } = "second_line" Error
@@ -268,29 +258,29 @@ kinds! {
     OldCopy { field: String } = "prefetch" Error
         "{field} in passdb_fields is not what dovecot.conf says ($SET: copies what is above it): logins and deliveries use different list indexes";
     InboxPath { path: String, driver: String } = "inbox_path" Error
-        "mail_inbox_path is {path}, which {driver} cannot use: nobody's INBOX can be opened";
+        "mail_inbox_path is {path}, which {driver} cannot use: no INBOX can be opened";
     OverriddenField { field: String, database: String } = "overridden_field" Error
-        "userdb_fields has {field}, and so has {database}: what a user has there is ignored";
+        "userdb_fields has {field}, and so has {database}: the value for each user is ignored";
     OneIndex { user: String, other: String, directory: String } = "one_index" Error
         "{user} and {other} have the same INDEX, {directory}: their mail is in one directory";
     NoDriver { user: String } = "no_location" Error
         "neither dovecot.conf nor the userdb says where the mail of {user} is, and Dovecot guesses: write a mail_location with a driver in front and LISTINDEX at its end, and let the userdb return it";
     NoHome { user: String } = "no_home" Error
-        "the userdb tells a post-login script no home of {user}, which only mail_home gives: the wrapper cannot find INDEX, and compares nothing";
+        "the userdb does not return the home of {user}, and a post-login script does not see mail_home: the wrapper cannot find INDEX, and compares nothing";
     NoUid { user: String, field: &'static str, service: String } = "no_uid" Error
-        "the userdb tells a post-login script no {field} of {user}, and service {service} runs as root: the wrapper works for nobody, and compares nothing";
+        "the userdb does not return the {field} of {user}, and service {service} runs as root: the wrapper does not know whose rights to use, and sessions have no list index";
     BadLocation { user: String, reason: String } = "location" Error
         "{user}: {reason}";
     RefusedLocation { user: String, reason: String } = "location" Critical
-        "{user}: {reason}; Dovecot refuses every login of his";
+        "{user}: {reason}; every login fails";
     QuotedField { setting: String } = "quoted_field" Critical
         "the quotes inside {setting} become part of a field's value: every login fails";
     NoListIndex { user: String } = "no_list_index" Warning
         "LISTINDEX is not set for {user}: the list index is in INDEX, on NFS";
     RowWithoutListIndex { user: String, location: String, wanted: &'static str } = "no_list_index" Error
-        "what the userdb returns for {user} alone, '{location}', overrides the location that all have, and has no LISTINDEX: write the same with :LISTINDEX={wanted} at its end there";
+        "the location that the userdb returns for {user}, '{location}', overrides the one for all users, and has no LISTINDEX: write :LISTINDEX={wanted} at its end";
     DatabaseWithoutListIndex { user: String, location: String, wanted: &'static str } = "no_list_index" Warning
-        "the location that the userdb returns for {user}, '{location}', has no LISTINDEX: the list index is in INDEX, on NFS. Let the userdb return the same with :LISTINDEX={wanted} at its end";
+        "the location that the userdb returns for {user}, '{location}', has no LISTINDEX: the list index is in INDEX, on NFS. Write :LISTINDEX={wanted} at its end";
     SharedListIndex { user: String, reason: String } = "shared_list_index" Warning
         "the list index of {user} is not local: {reason}";
     ListIndexOff { user: String } = "list_index_off" Warning
@@ -302,9 +292,9 @@ kinds! {
     IndexInMemory { user: String } = "index_in_memory" Error
         "with the index in memory there is no shared directory for the claim of {user}";
     Chrooted { user: String } = "chroot" Error
-        "{user} is chrooted: the paths of his list index are below another root, and no session of his can use it. Without LISTINDEX (mailbox_list_index_prefix) it is in INDEX";
+        "{user} is chrooted: the path of the list index is below another root, and no session can use it. Without LISTINDEX (mailbox_list_index_prefix) it is in INDEX";
     FileName { user: String, path: String } = "file_name" Error
-        "the list index of {user} is called {path}: a file's name such as dovecot.list.index is missing at the end of LISTINDEX, and all users of a directory take each other's record away";
+        "LISTINDEX of {user} is {path}, without a file name such as /dovecot.list.index at its end: all users of a directory share one record, and lose it to each other";
     OneDirectory { directory: String } = "one_directory" Error
         "LISTINDEX is the directory {directory} for all users: they need one each";
     IndexNotShared { directory: String } = "index_not_shared" Hint
@@ -314,25 +304,25 @@ kinds! {
 
     // Other list indexes.
     OtherListIndex { namespace: String, path: String } = "other_list_index" Error
-        "namespace {namespace} has a local list index too ({path}), and nobody keeps it in step with other backends: users see old folders there";
+        "namespace {namespace} has a local list index too ({path}), and nothing keeps it in step with other backends: users see old folders there";
     SameListIndex { namespace: String, path: String } = "same_list_index" Error
-        "namespace {namespace} has its list index in the same file as the inbox ({path}), and they destroy each other's";
+        "namespace {namespace} has its list index in the same file as the inbox ({path}): each overwrites the other's";
     SecondLocation { namespace: String, path: String } = "same_list_index" Error
         "namespace {namespace} has a location of its own with the inbox's list index ({path}): a session that must not use it does so under that name";
     InboxIndex { namespace: String, path: String } = "inbox_index" Error
         "namespace {namespace} has its list index at {path}, where the inbox has its own on a backend without LISTINDEX: a migration takes it for the inbox's, and such a backend mixes the two";
     SharedByReader { namespace: String, path: String } = "shared_by_reader" Error
-        "namespace {namespace} has a list index of other users' mailboxes for each reader ({path}), which nobody keeps in step: let its path be the owner's";
+        "namespace {namespace} has a list index of other users' mailboxes for each reader ({path}), which nothing keeps in step: use the owner's path";
     PublicNamespace { namespace: String } = "public_namespace" Hint
-        "namespace {namespace} is public: the plugin does not use its local list index, and it has none";
+        "namespace {namespace} is public: the plugin does not use its local list index, so it runs without one";
     PrefixCollision { namespace: String, one: String, other: String } = "prefix_collision" Error
         "the list index of namespace {namespace} is called {one}, which looks like a file of the inbox's, {other}";
     SharedNamespace { namespace: String } = "shared_namespace" Warning
-        "namespace {namespace} shows other users' mailboxes, and mailbox_list_index_very_dirty_syncs is on: changes by their owner are not noticed, on one backend already";
+        "namespace {namespace} shows other users' mailboxes, and mailbox_list_index_very_dirty_syncs is on: changes by their owners go unnoticed, even on a single backend";
     TwoNames { namespace: String } = "two_names" Warning
-        "namespace {namespace} shows the mailboxes of the inbox's under a second name, and mailbox_list_index_very_dirty_syncs is on: changes under one name are not noticed under the other";
+        "namespace {namespace} shows the mailboxes of the inbox's under a second name, and mailbox_list_index_very_dirty_syncs is on: changes under one name go unnoticed under the other";
     MigrationNamespace { namespace: String } = "migration_namespace" Error
-        "migration is on, and namespace {namespace} keeps a list index in an INDEX that others' inboxes have too: it would be taken over as if it were theirs";
+        "migration is on, and namespace {namespace} keeps a list index in an INDEX that an inbox has too: it would be taken over as the inbox's";
 
     // The directories.
     NetworkListIndex { directory: String } = "network_list_index" Error
@@ -342,29 +332,29 @@ kinds! {
     SharedBase { directory: String } = "shared_base" Warning
         "list indexes are in {directory} itself, where others have files too: usercache sweep refuses it";
     NoBase { reason: String } = "no_base" Error
-        "{reason}: no list index can be made there, and deliveries fail";
+        "{reason}: no list index can be created there, and deliveries fail";
     ReadOnly { directory: String } = "read_only" Error
-        "{directory} is on a file system that is mounted read-only: no list index can be made there, and deliveries fail";
+        "{directory} is on a file system that is mounted read-only: no list index can be created there, and deliveries fail";
     ReadOnlyForService { directory: String } = "read_only" Error
-        "{directory} is read-only for Dovecot's service: no list index can be made there, and deliveries fail (after a change of the service: systemctl daemon-reload, and a restart)";
+        "{directory} is read-only for Dovecot's service: no list index can be created there, and deliveries fail (after a change of the service: systemctl daemon-reload, and a restart)";
     HiddenBase { directory: String } = "hidden_base" Error
-        "Dovecot's service sees another {directory} than this host has (PrivateTmp, TemporaryFileSystem or the like): what makes directories at boot, sweeps, or shows the status is not where list indexes are (after a change of the service: systemctl daemon-reload, and a restart)";
+        "Dovecot's service sees another {directory} than this host has (PrivateTmp, TemporaryFileSystem or the like): what creates directories at boot, sweeps, or shows the status does not see the list indexes (after a change of the service: systemctl daemon-reload, and a restart)";
     ForeignBase { directory: String, owner: u32, wanted: String } = "foreign_base" Error
-        "{directory} belongs to uid {owner}, not to {wanted}: he decides who may have a list index";
+        "{directory} belongs to uid {owner}, not to {wanted}: the owner decides who may have a list index";
     WritableBase { directory: String } = "writable_base" Error
-        "{directory} can be written to by others, who may remove a user's directory or hold its place";
+        "{directory} can be written to by others, who may remove a user's directory or occupy its place";
     CrowdedBase { directory: String } = "writable_base" Warning
-        "{directory} can be written to by others, who may hold the place of a user's directory";
+        "{directory} can be written to by others, who may occupy the place of a user's directory";
     ClosedBase { directory: String } = "closed_base" Error
         "{directory} cannot be written to by those who make users' directories there: they have no list index, and deliveries fail";
     NoHashDirectories { missing: usize, all: usize, first: String } = "no_hash_directories" Error
         "{missing} of {all} directories are missing, {first} for one: a delivery before its first login fails";
     NoTmpfiles { first: String, more: usize } = "no_tmpfiles" Warning
-        "nothing makes {first} at boot ({more} more): deliveries before the first login fail";
+        "nothing creates {first} at boot ({more} more): deliveries before the first login fail";
     TmpfilesLine { directory: String, line: String, wanted: String } = "tmpfiles_line" Error
-        "the line '{line}' makes {directory} at boot with another owner or mode than it needs ({wanted})";
+        "the line '{line}' creates {directory} at boot with the wrong owner or mode (it needs {wanted})";
     TmpfilesAge { directory: String, line: String } = "tmpfiles_line" Error
-        "the line '{line}' has systemd-tmpfiles delete what is old in {directory}, under sessions that have it open";
+        "the line '{line}' lets systemd-tmpfiles delete old files in {directory}, even if sessions have them open";
 
     // The host.
     NotMounted { directory: String } = "not_mounted" Warning
@@ -378,9 +368,9 @@ kinds! {
     MemoryLimit { mount_point: String, size: u64, limit: u64 } = "memory_limit" Warning
         "{mount_point} may hold {size} MiB, but Dovecot's service may use only {limit} MiB of memory, list indexes included: processes are killed before it is full";
     RemoveIpcOfMany = "remove_ipc" Error
-        "mail users are no system users: systemd-logind deletes such a user's files in /dev/shm when a session of his on this host ends, under his mail sessions";
+        "mail users are not system users: when a session of such a user on this host ends, systemd-logind deletes the user's files in /dev/shm, even if mail sessions use them";
     RemoveIpcOfOne { user: String } = "remove_ipc" Warning
-        "mail user {user} is no system user: systemd-logind deletes such a user's files in /dev/shm when a session of his on this host ends, under all mail sessions";
+        "mail user {user} is not a system user: when a session of such a user on this host ends, systemd-logind deletes the user's files in /dev/shm, even if mail sessions use them";
     NoSweep = "no_sweep" Hint
         "nothing sweeps here every night: list indexes of users who left stay in memory";
 

@@ -194,13 +194,18 @@ impl Service<'_> {
             // What else has no path is an argument.
             if is_first || is_wrapper || word.starts_with('/') {
                 let program = self.settings.program(word);
-                if let Some((kind, remedy)) = fault(&program, executor.as_ref(), service()) {
+                if let Some((why, remedy)) = fault(&program, executor.as_ref()) {
                     let remedy = remedy.or_else(|| {
                         // A script that is not there can only be left out.
                         let left = words.iter().filter(|other| *other != word);
                         let left: Vec<_> = self.with_paths(&left.cloned().collect::<Vec<_>>());
                         Some(write_executable(self.settings, &post_login.name, &left))
                     });
+                    let kind = Kind::NotExecutable {
+                        program: program.to_string_lossy().into_owned(),
+                        service: service(),
+                        why,
+                    };
                     findings.add_at(kind, place.clone(), remedy);
                 }
             }
@@ -209,45 +214,30 @@ impl Service<'_> {
     }
 }
 
-/// Why a program cannot be executed, and what mends that.
-fn fault(
-    program: &Path,
-    executor: Option<&Account>,
-    service: String,
-) -> Option<(Kind, Option<Remedy>)> {
-    let shown = program.to_string_lossy().into_owned();
+/// Why a program cannot be executed, and what fixes that.
+fn fault(program: &Path, executor: Option<&Account>) -> Option<(String, Option<Remedy>)> {
+    let run = |command: String| Some(Remedy::Run(command));
+    let shown = program.to_string_lossy();
     let word = quoted(&shown);
     let is_wrapper = is_called(&shown, WRAPPER);
-    let install = || Remedy::Run(format!("install -D -m 0755 {WRAPPER} {word}"));
+    let install = || format!("install -D -m 0755 {WRAPPER} {word}");
     let Some(status) = fs::metadata(program).ok().filter(Metadata::is_file) else {
-        let kind = Kind::NotThere {
-            program: shown,
-            service,
-        };
-        return Some((kind, is_wrapper.then(install)));
+        let remedy = is_wrapper.then(|| Remedy::Run(install()));
+        return Some(("does not exist".to_owned(), remedy));
     };
-    let user = executor.map_or("every mail user", |user| user.name.as_str());
     if statvfs(program).is_ok_and(|status| status.flags().contains(FsFlags::ST_NOEXEC)) {
         let mount_point = mount_point(program);
-        let command = format!(
-            "mount -o remount,exec {}",
-            quoted(&mount_point.to_string_lossy())
-        );
-        let kind = Kind::NoExec {
-            program: shown,
-            service,
-        };
-        return Some((kind, Some(Remedy::Run(command))));
+        let mount_point = quoted(&mount_point.to_string_lossy());
+        return Some((
+            "is on a file system that is mounted noexec".to_owned(),
+            run(format!("mount -o remount,exec {mount_point}")),
+        ));
     }
     let text = fs::read(program).unwrap_or_default();
     let interpreter = text.strip_prefix(b"#!").map(|rest| {
         let line = rest.split(|&byte| byte == b'\n').next().unwrap_or_default();
         String::from_utf8_lossy(line).into_owned()
     });
-    let needed = match interpreter {
-        Some(_) => 0o555,
-        None => 0o111,
-    };
     let may = |status: &Metadata| {
         executor.map_or(0o007, |user| user.bits_of(status.uid(), status.gid())) & status.mode()
     };
@@ -255,50 +245,35 @@ fn fault(
         let status = above.metadata();
         status.is_ok_and(|status| may(&status) & 0o111 == 0)
     });
-    let is_closed = [0o111, 0o444]
-        .iter()
-        .any(|bits| needed & bits != 0 && may(&status) & bits == 0);
+    // A script must also be read.
+    let needed: &[u32] = match interpreter {
+        Some(_) => &[0o111, 0o444],
+        None => &[0o111],
+    };
+    let is_closed = needed.iter().any(|bits| may(&status) & bits == 0);
     if closed.is_some() || is_closed {
-        let kind = Kind::NotExecutable {
-            program: shown,
-            user: user.to_owned(),
-            service,
-        };
+        let user = executor.map_or("every mail user", |user| user.name.as_str());
         let command = match closed {
             Some(directory) => format!("chmod a+x {}", quoted(&directory.to_string_lossy())),
             None => format!("chmod a+rx {word}"),
         };
-        return Some((kind, Some(Remedy::Run(command))));
+        return Some((format!("cannot be executed by {user}"), run(command)));
     }
     match interpreter {
-        Some(line) if line.ends_with('\r') => {
-            let command = format!("sed -i 's/\\r$//' {word}");
-            let kind = Kind::WindowsLines {
-                program: shown,
-                service,
-            };
-            return Some((kind, Some(Remedy::Run(command))));
-        }
+        Some(line) if line.ends_with('\r') => Some((
+            "is a script with Windows line ends, so its interpreter does not exist".to_owned(),
+            run(format!("sed -i 's/\\r$//' {word}")),
+        )),
         Some(line) => {
             let interpreter = line.split_whitespace().next().unwrap_or_default();
-            if !Path::new(interpreter).is_file() {
-                let kind = Kind::NoInterpreter {
-                    program: shown,
-                    service,
-                    interpreter: interpreter.to_owned(),
-                };
-                return Some((kind, None));
-            }
+            let is_missing = !Path::new(interpreter).is_file();
+            let why = format!("is a script for {interpreter}, which does not exist");
+            is_missing.then_some((why, None))
         }
         // Others may be scripts that a shell executes even so.
         None if is_wrapper && !text.starts_with(b"\x7fELF") => {
-            let kind = Kind::NotAProgram {
-                program: shown,
-                service,
-            };
-            return Some((kind, Some(install())));
+            Some(("is not a program".to_owned(), run(install())))
         }
-        None => {}
+        None => None,
     }
-    None
 }
