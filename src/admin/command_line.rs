@@ -55,7 +55,7 @@ pub struct Check {
     #[arg(long)]
     pub json: bool,
 
-    /// Only print the lines for tmpfiles.d(5) that create
+    /// Only print lines for tmpfiles.d(5) that create
     /// the directories for list indexes at boot
     #[arg(long, conflicts_with = "json", verbatim_doc_comment)]
     pub tmpfiles: bool,

@@ -4,12 +4,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::sys::statvfs::fstatvfs;
-
 use super::directories::{Plan, mount_point};
 use super::finding::{Findings, Kind, Remedy, quoted};
 use crate::dovecot::master::{Master, is_systemd, memory_limit};
 use crate::local::directory::open_without_links;
+use crate::local::room::Room;
 use crate::system::file_system::FileSystem;
 
 const UNITS: [&str; 3] = [
@@ -26,7 +25,7 @@ pub fn check(plan: &Plan<'_>, master: Option<Master>, findings: &mut Findings) {
     let Ok(directory) = open_without_links(&plan.base) else {
         return;
     };
-    let (Ok(FileSystem::Memory), Ok(status)) = (FileSystem::of(&directory), fstatvfs(&directory))
+    let (Ok(FileSystem::Memory), Ok(room)) = (FileSystem::of(&directory), Room::of(&directory))
     else {
         return;
     };
@@ -34,23 +33,21 @@ pub fn check(plan: &Plan<'_>, master: Option<Master>, findings: &mut Findings) {
     is_for_all(plan, &mounted, findings);
     /// What container engines give /dev/shm unless told otherwise.
     const CONTAINER: u64 = 64 << 20;
-    let size = status.blocks() * status.fragment_size();
-    let free = status.blocks_available() * status.fragment_size();
+    let size = room.bytes.total;
     let mount_point = mounted.mount_point.display().to_string();
     if size == 0 {
-        // A limit can only be changed, and not be set later.
+        // A limit can be changed at any time, but only be set when it is mounted.
         let line = mounted.line_of_fstab(1024);
         let kind = Kind::Unlimited { mount_point };
         return findings.add(kind, Remedy::Append(PathBuf::from(FSTAB), line));
     }
-    let is_nearly_full = free < size / 10 || status.files_available() < status.files() / 10;
-    if size <= CONTAINER || is_nearly_full {
+    if size <= CONTAINER || room.is_getting_short() {
         let kind = Kind::Space {
             mount_point: mount_point.clone(),
             size: size >> 20,
-            files: status.files(),
-            free: free >> 20,
-            free_files: status.files_available(),
+            files: room.files.total,
+            free: room.bytes.free >> 20,
+            free_files: room.files.free,
         };
         findings.add(kind, mounted.resized(((2 * size) >> 20).max(1024)));
     }
