@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The packages: built twice and compared, read by lintian, and then used in a clean
 # Debian 12 and a clean Debian 13: installed, configured as their README says, logged in
-# through, upgraded, removed and purged. One package is for both. The cases inside are
-# those of tests/package/*.sh. Installs what it needs. With NFS_HOSTCHANGE_TESTS=long one
-# more Debian 12 becomes a Debian 13. The last line counts.
+# through, upgraded, removed and purged. The command's package is for both, the mail plugin's is
+# built for each Dovecot. The cases inside are those of tests/package/*.sh, and beforehand those
+# of tests/doveadm.sh. Installs what it needs. With NFS_HOSTCHANGE_TESTS=long two
+# more Debian 12 become Debian 13. The last line counts.
 #
 #   tests/package.sh [--packages DIR]
 #
@@ -144,7 +145,57 @@ make_debian() {
     printf 'path-include=/usr/share/man/*\n' >"$DEBIAN/etc/dpkg/dpkg.cfg.d/manual-pages"
     in_debian apt-get -q update
     in_debian apt-get -q install -y --no-install-recommends \
-        apparmor bash-completion fish lintian man-db rpm systemd zsh
+        apparmor bash-completion fish lintian man-db rpm systemd zsh "${TO_BUILD[@]}"
+    [ "$1" != bookworm ] || download_backports
+}
+
+# The Dovecot that bookworm gets in tests/package/dovecot-upgrade.sh.
+download_backports() {
+    cp "$ROOTS/bookworm-backports/etc/apt/sources.list.d/backports.list" "$DEBIAN/etc/apt/sources.list.d/"
+    in_debian apt-get -q update
+    in_debian apt-get -q install -y --no-install-recommends --download-only \
+        --target-release bookworm-backports "${DOVECOT_IN_ROOT[@]}"
+}
+
+# What builds the plugin's package there, unless this machine's fits.
+TO_BUILD=()
+what_builds_in() {
+    local codename
+    # shellcheck disable=SC1091
+    codename=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
+    TO_BUILD=()
+    [ "$codename" = "$1" ] || TO_BUILD=(debhelper dh-apparmor)
+    [[ "$codename $1" != *' bookworm' ]] || [ "$codename" = bookworm ] || TO_BUILD+=(cargo-web rustc-web)
+}
+
+# abi_of NAME: as the package names it.
+abi_of() { cat "$ROOTS/$1/usr/share/dovecot/dovecot-abi"; }
+
+has_plugin_for() { compgen -G "$PACKAGES/dovecot-nfs-hostchange-plugin_*+$(abi_of "$1")_*.deb" >/dev/null; }
+
+# The plugin's package, of the source package and with what that Debian has.
+build_plugin_in() {
+    DEBIAN=$WORK/$1
+    in_debian --no-network sh -euc 'cd /root
+        dpkg-source --extract /packages/*.dsc source
+        (cd source && dpkg-buildpackage --no-sign --no-check-builddeps --build=any \
+            --build-profiles=pkg.dovecot-nfs-hostchange.plugin-only)
+        mv ./*.deb /packages/
+        rm -r ./*'
+}
+
+# plugin_with_headers_of NAME: the package for a Dovecot that has only a root. Its two files are those of
+# packaging/build-plugin.sh; around them is what was built for this machine's.
+plugin_with_headers_of() {
+    local root=$WORK/plugin-$1 abi first
+    has_plugin_for "$1" && return
+    abi=$(abi_of "$1")
+    first=$(compgen -G "$PACKAGES/dovecot-nfs-hostchange-plugin_*.deb" | head -n 1)
+    dpkg-deb -R "$first" "$root"
+    CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$REPO/target} DOVECOT_INCLUDE=$ROOTS/$1/usr/include/dovecot \
+        MODULES=$root/usr/lib/dovecot/modules "$REPO/packaging/build-plugin.sh"
+    sed -Ei "s/^(Version: .*\+).*/\1$abi/; s/dovecot-abi-[a-z0-9.]+/dovecot-abi-$abi/" "$root/DEBIAN/control"
+    dpkg-deb -Znone -b "$root" "$PACKAGES"
 }
 
 # tests_in NAME: everything that is to be seen in that Debian.
@@ -152,16 +203,18 @@ tests_in() {
     DEBIAN=$WORK/$1
     step "in the clean Debian $1"
     count_cases in_debian --no-network /project/tests/package/inside.sh
+    count_cases in_debian --no-network /project/tests/package/plugin.sh
+    [ "$1" != bookworm ] || count_cases in_debian --no-network /project/tests/package/dovecot-upgrade.sh
     count_cases under_systemd /project/tests/package/systemd.sh
     scenario - "lintian of $1 has neither errors nor warnings" no_lintian_tags "$1"
 }
 
+# release_upgrade SCRIPT
 release_upgrade() {
-    step "a Debian 12 that becomes a Debian 13"
-    copy_debian bookworm upgraded
+    copy_debian bookworm "${1%.sh}"
     logged in_debian sh -c 'sed -i s/bookworm/trixie/g /etc/apt/sources.list && apt-get -q update &&
         apt-get -q full-upgrade -y --no-install-recommends --download-only'
-    count_cases in_debian --no-network /project/tests/package/release-upgrade.sh
+    count_cases in_debian --no-network "/project/tests/package/$1"
 }
 
 # The maintainers' address is an example. Each package is for both releases: what one calls the
@@ -169,7 +222,9 @@ release_upgrade() {
 no_lintian_tags() {
     local tags
     DEBIAN=$WORK/$1
-    in_debian --no-network sh -c 'lintian --allow-root --fail-on none --suppress-tags bogus-mail-host /packages/*.changes' \
+    # shellcheck disable=SC2016 # for the inner shell
+    in_debian --no-network sh -c 'lintian --allow-root --fail-on none --suppress-tags bogus-mail-host \
+        /packages/*.changes /packages/dovecot-nfs-hostchange-plugin_*+"$(cat /usr/share/dovecot/dovecot-abi)"_*.deb' \
         >"$WORK/lintian.log"
     tags=$(grep -E '^[EW]:' "$WORK/lintian.log" || true)
     [ -z "$tags" ] || die "$tags"
@@ -194,12 +249,14 @@ selinux_module_compiles() {
 # as long as a Debian package does.
 build_rpm() {
     local top=$WORK/rpmbuild spec=$REPO/packaging/rpm/dovecot-nfs-hostchange.spec version
+    # There is no dovecot-devel whose version could be taken.
+    local define=(--define "_topdir $top" --define "dovecot_evr 1:2.3.19.1")
     version=$("$REPO/packaging/source-tarballs.sh" "$top/SOURCES")
-    rpmbuild --define "_topdir $top" --nodeps -bp "$spec"
+    rpmbuild "${define[@]}" --nodeps -bp "$spec"
     mkdir "$top/BUILD/dovecot-nfs-hostchange-$version/target"
     cp -r "$DIST" "$top/BUILD/dovecot-nfs-hostchange-$version/target/"
-    rpmbuild --define "_topdir $top" --nodeps -bi --short-circuit "$spec"
-    rpmbuild --define "_topdir $top" --nodeps -bb --short-circuit "$spec"
+    rpmbuild "${define[@]}" --nodeps -bi --short-circuit "$spec"
+    rpmbuild "${define[@]}" --nodeps -bb --short-circuit "$spec"
     cp "$top"/RPMS/*/*.rpm "$PACKAGES/"
 }
 
@@ -216,10 +273,16 @@ if [ -z "$PACKAGES" ]; then
     beside first "$REPO/packaging/build-deb.sh" "$PACKAGES"
     beside second "$REPO/packaging/build-deb.sh" "$WORK/second"
     for release in "${RELEASES[@]}"; do
+        what_builds_in "$release"
         logged make_debian "$release"
     done
     joined first
     joined second
+    step "building the plugin's package for the other Dovecots"
+    for release in "${RELEASES[@]}"; do
+        has_plugin_for "$release" || logged build_plugin_in "$release"
+    done
+    logged plugin_with_headers_of bookworm-backports
     step "building the RPM"
     build_release || die "it does not build"
     logged build_rpm
@@ -233,7 +296,13 @@ fi
 for release in "${RELEASES[@]}"; do
     tests_in "$release"
 done
-[ "${NFS_HOSTCHANGE_TESTS:-}" != long ] || release_upgrade
+if [ "${NFS_HOSTCHANGE_TESTS:-}" = long ]; then
+    step "two Debian 12 that become Debian 13"
+    release_upgrade release-upgrade.sh
+    release_upgrade release-upgrade-plugin.sh
+fi
+step "doveadm nfs usercache"
+count_cases "$REPO/tests/doveadm.sh"
 scenario - "The SELinux module compiles" selinux_module_compiles
 run_scenarios
 print_result

@@ -66,7 +66,7 @@ for part in "$@"; do
             ;;
         packaging)
             step "packaging"
-            install_packages build-essential debhelper dh-apparmor iproute2 rpm selinux-policy-dev
+            install_packages build-essential debhelper dh-apparmor dovecot-dev iproute2 rpm selinux-policy-dev
             ;;
         *) die "usage: ${0##*/} [roots] [packaging]" ;;
     esac

@@ -14,7 +14,7 @@ WORK=$(mktemp -d)
 NAME=dovecot-nfs-hostchange
 EXAMPLES=/usr/share/doc/$NAME/examples
 LISTINDEX=/dev/shm/dovecot-listindex
-RPM=$(compgen -G "/packages/$NAME-*.rpm")
+RPM=$(compgen -G "/packages/$NAME-[0-9]*.rpm")
 DEB=$(compgen -G "/packages/${NAME}_*.deb")
 case $(dovecot --version) in
     2.3.*) DOVECOT=2.3 EXAMPLE=$EXAMPLES/dovecot-nfs-hostchange.conf ;;
@@ -402,6 +402,24 @@ rpm_goes_only_when_nothing_needs_it() {
     )
 }
 
+# For rpm's database, the one Dovecot that it fits is not here.
+rpm_of_the_plugin_goes_only_when_nothing_names_it() {
+    local rpm
+    rpm=$(compgen -G "/packages/$NAME-plugin-*.rpm")
+    rpm --query --package --requires "$rpm" | grep -x 'dovecot = 1:2.3.19.1'
+    ! rpm --install "$rpm" || die "installed without that Dovecot"
+    rpm --install --nodeps "$rpm"
+    rpm --query --list "$NAME-plugin" | grep -x '/usr/lib[0-9]*/dovecot/doveadm/lib90_doveadm_nfs_hostchange_plugin.so'
+    case $DOVECOT in
+        2.3) printf 'protocol lmtp {\n  mail_plugins = nfs_hostchange\n}\n' ;;
+        2.4) printf 'protocol lmtp {\n  mail_plugins {\n    nfs_hostchange = yes\n  }\n}\n' ;;
+    esac >/etc/dovecot/local.conf
+    ! rpm --erase "$NAME-plugin" 2>"$WORK/rpm" || die "erased"
+    grep 'Take nfs_hostchange out of mail_plugins' "$WORK/rpm"
+    rm /etc/dovecot/local.conf
+    rpm --erase "$NAME-plugin"
+}
+
 scenario - "Installing changes nothing for Dovecot" it_installs_and_changes_nothing
 scenario - "No file of ours is outside the package" nothing_is_outside_the_package
 scenario - "Every file belongs to root, who alone may write" files_belong_to_root_and_only_root_may_write
@@ -427,6 +445,7 @@ scenario - "Removal is refused while Dovecot's configuration is broken" removal_
 scenario - "It goes when nothing needs it, and logins go on" it_goes_when_nothing_needs_it
 scenario - "Purging leaves nothing" purge_leaves_nothing
 scenario - "The RPM installs what it lists" rpm_installs_what_it_lists
+scenario - "The RPM of the plugin goes only when nothing names it" rpm_of_the_plugin_goes_only_when_nothing_names_it
 scenario - "The RPM goes only when nothing needs it" rpm_goes_only_when_nothing_needs_it
 run_scenarios
 print_result
