@@ -6,7 +6,7 @@
  *
  * CANDIDATES is a file with one candidate in each line: its name and the words of
  * its command line, separated by tabs. Words before a word "=>" are a command that
- * is run first, and not measured. VARIABLE=VALUE before the program replaces that
+ * is run first, and not measured. VARIABLE=VALUE before the program sets that
  * variable of the environment. WALL is the time in nanoseconds from the start to
  * the end of the process; CPU is the processor time in microseconds that it took:
  * on a busy machine the one to believe. MEMORY is the most that was resident, in
@@ -47,16 +47,19 @@ static void die(const char *what)
 	exit(70);
 }
 
-/* A copy of the environment with one variable replaced. */
-static char **replace(char **environment, char *variable)
+/* A copy of the environment with one variable set. */
+static char **with_variable(char **environment, char *variable)
 {
 	size_t name = (size_t)(strchr(variable, '=') - variable) + 1;
 	char **copy = calloc(MOST_VARIABLES + 1, sizeof(*copy));
+	int count = 0;
 
 	if (!copy)
 		die("calloc");
-	for (int i = 0; environment[i] && i < MOST_VARIABLES; i++)
-		copy[i] = strncmp(environment[i], variable, name) ? environment[i] : variable;
+	for (; *environment && count < MOST_VARIABLES - 1; environment++)
+		if (strncmp(*environment, variable, name))
+			copy[count++] = *environment;
+	copy[count] = variable;
 	return copy;
 }
 
@@ -78,7 +81,7 @@ static void read_candidate(struct candidate *candidate, char *line)
 	}
 	candidate->environment = environ;
 	for (; *candidate->command && **candidate->command != '/'; candidate->command++)
-		candidate->environment = replace(candidate->environment, *candidate->command);
+		candidate->environment = with_variable(candidate->environment, *candidate->command);
 }
 
 static int read_candidates(const char *path)
