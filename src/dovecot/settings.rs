@@ -233,10 +233,23 @@ impl Settings {
         }
     }
 
+    /// What a socket is called in base_dir, which may be written before it.
+    pub fn socket_name<'a>(&self, socket: &'a str) -> &'a str {
+        // /var/run is /run.
+        fn in_run(path: &str) -> &str {
+            path.strip_prefix("/var")
+                .filter(|path| path.starts_with("/run/"))
+                .unwrap_or(path)
+        }
+        in_run(socket)
+            .strip_prefix(in_run(self.get("base_dir")))
+            .and_then(|name| name.strip_prefix('/'))
+            .unwrap_or(socket)
+    }
+
     /// The services that listen on the socket called `name`.
     pub fn services_of_socket(&self, name: &str) -> Vec<&str> {
-        let absolute = format!("{}/{name}", self.get("base_dir"));
-        let is_called = |socket: &str| socket == name || socket == absolute;
+        let is_called = |socket: &str| self.socket_name(socket) == name;
         let services = self.names("service").into_iter();
         let listens = |service: &&str| {
             let listeners = format!("service/{service}/unix_listener");

@@ -57,6 +57,8 @@ MISTAKES = [
     *v24("the service's user is Dovecot's example's", "service_user", edit=[("user = vmail", "user = $SET:default_internal_user")]),
     *both("the service's user is somebody else", "service_user", edit=[("user = vmail", "user = mail")]),
     *both("the service's user is a number", "no_such_user", edit=[("user = vmail", "user = 5000")], starts=False),
+    *both("the socket by its full path", None, edit=[("imap imap-postlogin", "imap /run/dovecot/imap-postlogin")]),
+    *both("the socket below /var/run", None, edit=[("imap imap-postlogin", "imap /var/run/dovecot/imap-postlogin")]),
     *both("the second program of the chain has no path", "no_path",
           edit=executable("script-login /usr/local/lib/chain/other.sh nfs-hostchange-login"), fails=True,
           run=["printf '#!/bin/sh\\nexec \"$@\"\\n' >/usr/local/lib/chain/other.sh; chmod 755 /usr/local/lib/chain/other.sh"]),

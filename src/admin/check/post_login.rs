@@ -121,7 +121,7 @@ impl Service<'_> {
             .next()
             .is_some_and(|word| is_called(word, SCRIPT_LOGIN) || is_called(word, WRAPPER));
         let socket = words.next().filter(|_| !is_chain);
-        let Some(socket) = socket else {
+        let Some(socket) = socket.map(|socket| settings.socket_name(socket)) else {
             let limit = settings.process_limit(service);
             let lines = format!(
                 "service {service} {{\n  executable = {service} {service}-postlogin\n}}\n\

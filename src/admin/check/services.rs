@@ -140,6 +140,7 @@ impl Service<'_> {
             .settings
             .get(&format!("service/{}/executable", self.service));
         let socket = socket.split_whitespace().nth(1).unwrap_or(name);
+        let socket = self.settings.socket_name(socket);
         let listener = format!(
             "service/{name}/unix_listener/{}",
             socket.replace('/', "\\s")
