@@ -190,9 +190,12 @@ impl Settings {
             .map_or("", |value| self.dereferenced(value))
     }
 
-    /// `$default_internal_user`, or `$SET:default_internal_user`.
+    /// `$default_internal_user`, or with Dovecot 2.4 `$SET:default_internal_user`.
     fn dereferenced<'a>(&'a self, value: &'a str) -> &'a str {
-        let name = value.strip_prefix("$SET:").or(value.strip_prefix('$'));
+        let name = value.strip_prefix(match self.generation {
+            Generation::V2_3 => "$",
+            Generation::V2_4 => "$SET:",
+        });
         name.and_then(|name| self.values.get(name.trim_matches(['{', '}'])))
             .map_or(value, String::as_str)
     }

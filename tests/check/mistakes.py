@@ -57,6 +57,14 @@ MISTAKES = [
     *v24("the service's user is Dovecot's example's", "service_user", edit=[("user = vmail", "user = $SET:default_internal_user")]),
     *both("the service's user is somebody else", "service_user", edit=[("user = vmail", "user = mail")]),
     *both("the service's user is a number", "no_such_user", edit=[("user = vmail", "user = 5000")], starts=False),
+    *both("the service's group does not exist", "no_such_user", add=SERVICE % "group = nosuch", starts=False),
+    *both("nobody is called as the socket's owner", "no_such_user", starts=False,
+          edit=[("unix_listener imap-postlogin {\n", "unix_listener imap-postlogin {\n    user = nosuch\n")]),
+    *both("the socket's group does not exist", "no_such_user", starts=False,
+          edit=[("unix_listener imap-postlogin {\n", "unix_listener imap-postlogin {\n    group = nosuch\n")]),
+    *both("the service is for a protocol that is not in use", "no_socket", add=SERVICE % "protocol = pop3", fails=True),
+    *both("the wrapper twice", "not_last", edit=executable(WRAPPER + " /usr/lib/dovecot/nfs-hostchange-login --config=/etc/dovecot/nosuch.toml")),
+    *both("Dovecot's program at the end of the chain", "no_path", edit=executable(WRAPPER + " imap"), fails=True),
     *both("the socket by its full path", None, edit=[("imap imap-postlogin", "imap /run/dovecot/imap-postlogin")]),
     *both("the socket below /var/run", None, edit=[("imap imap-postlogin", "imap /var/run/dovecot/imap-postlogin")]),
     *both("the second program of the chain has no path", "no_path",
@@ -150,6 +158,9 @@ MISTAKES = [
     *v24("a list index that is no cache is local", "layout_index",
          edit=[("mail_driver = mdbox\n", "mail_driver = mdbox\nmailbox_list_layout = index\n"), ("userdb_fields {\n", "userdb_fields {\n  mailbox_list_layout = $SET:mailbox_list_layout\n")], local=False),
     *both("list indexes are switched off", "list_index_off", add="mailbox_list_index = no\n"),
+    *both("list indexes are switched off for a protocol", "list_index_off", add="protocol imap {\n  mailbox_list_index = no\n}\n"),
+    *v24("a copy as Dovecot 2.3 writes it", "shared_list_index",
+         edit=[("$SET:mailbox_list_index_prefix", "$mailbox_list_index_prefix")]),
     # Other namespaces.
     *v23("another namespace has a local list index", "other_list_index", add="""namespace archive {
   prefix = Archive/

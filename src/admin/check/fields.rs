@@ -42,6 +42,18 @@ pub fn check(settings: &Settings, has_wrapper: bool, findings: &mut Findings) {
         let place = settings.place("mailbox_list_index");
         findings.add_at(kind, place, write(settings, "mailbox_list_index = yes"));
     }
+    for (key, value) in settings.ending_with("mailbox_list_index") {
+        let protocol = key
+            .strip_prefix("protocol/")
+            .and_then(|rest| rest.split_once('/'));
+        if let (Some((protocol, "mailbox_list_index")), "no") = (protocol, value) {
+            let kind = Kind::ListIndexOff {
+                user: format!("everybody who uses protocol {protocol}"),
+            };
+            let place = settings.place(key);
+            findings.add_at(kind, place.clone(), place.map(removed));
+        }
+    }
 }
 
 /// What auth does not know when it expands fields.

@@ -183,6 +183,8 @@ kinds! {
         "service {service} executes {program} after nfs-hostchange-login: if it changes the location or the home, the wrong list index was looked at";
     NoSuchUser { service: String, user: String } = "no_such_user" Critical
         "service {service} is to run as '{user}', who does not exist: Dovecot does not start";
+    NoSuchOwner { setting: String, owner: String } = "no_such_user" Critical
+        "{setting} is '{owner}', which does not exist: Dovecot does not start";
     ServiceUser { service: String, user: String, mail_user: String } = "service_user" Error
         "service {service} runs as {user}, but mail belongs to {mail_user}: sessions have no list index, and deliveries may crash";
     ServiceChroot { service: String, directory: String } = "service_chroot" Critical

@@ -205,9 +205,15 @@ impl Service<'_> {
             service: service.to_owned(),
             socket: socket.to_owned(),
         };
+        // A service of a protocol that is switched off does not run.
+        let protocols = settings.words("protocols");
+        let has_protocol = |name: &str| {
+            let protocol = settings.get(&format!("service/{name}/protocol"));
+            protocol.is_empty() || protocols.contains(&protocol)
+        };
         let is_off = |name: &&str| {
             let mode = settings.get(&format!("{}/mode", listener(name)));
-            !mode.is_empty() && mode.chars().all(|digit| digit == '0')
+            !mode.is_empty() && mode.chars().all(|digit| digit == '0') || !has_protocol(name)
         };
         let (off, mut on): (Vec<&str>, Vec<&str>) = settings
             .services_of_socket(socket)
@@ -219,9 +225,12 @@ impl Service<'_> {
             return Some((*name).to_owned());
         }
         if let Some(name) = off.into_iter().find(|name| *name != service) {
-            let lines = format!(
-                "service {name} {{\n  unix_listener {socket} {{\n    mode = 0600\n  }}\n}}"
-            );
+            let lines = match has_protocol(name) {
+                true => format!(
+                    "service {name} {{\n  unix_listener {socket} {{\n    mode = 0600\n  }}\n}}"
+                ),
+                false => format!("service {name} {{\n  protocol = {service}\n}}"),
+            };
             findings.add_at(kind, place, write(settings, lines));
             return None;
         }
@@ -342,12 +351,30 @@ impl Service<'_> {
             .take_while(|word| word.starts_with('-'))
             .count();
         let (wrapper, later) = words[at..].split_at(1 + options);
-        if let Some(next) = later.first() {
+        if let Some(next) = later.first().filter(|word| !word.starts_with('/')) {
+            let kind = Kind::NoPath {
+                program: next.clone(),
+                service: name.to_owned(),
+            };
+            // It was never executed, and nobody knows where it is.
+            let words = self.with_paths(&[&words[..at], wrapper].concat());
+            let place = self.settings.place(&format!("service/{name}/executable"));
+            findings.add_at(kind, place, write_executable(self.settings, name, &words));
+        } else if let Some(next) = later.first() {
             let kind = Kind::NotLast {
                 service: name.to_owned(),
                 program: next.clone(),
             };
-            let words = self.with_paths(&[&words[..at], later, wrapper].concat());
+            // Once is enough.
+            let mut others = later.to_vec();
+            while let Some(again) = others.iter().position(|word| is_called(word, WRAPPER)) {
+                let options = others[again + 1..]
+                    .iter()
+                    .take_while(|word| word.starts_with('-'));
+                let end = again + 1 + options.count();
+                others.drain(again..end);
+            }
+            let words = self.with_paths(&[&words[..at], &others, wrapper].concat());
             let place = self.settings.place(&format!("service/{name}/executable"));
             findings.add_at(kind, place, write_executable(self.settings, name, &words));
         }

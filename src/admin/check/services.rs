@@ -29,6 +29,7 @@ pub fn check(settings: &Settings, users: &MailUsers, findings: &mut Findings) {
         let service = Service { settings, service };
         if let Some(post_login) = service.chain(findings) {
             service.user(&post_login, users, findings);
+            owners(settings, &post_login, findings);
             service.count(&post_login, users, findings);
             service.programs(&post_login, users, findings);
         }
@@ -67,6 +68,33 @@ pub fn groups(
             findings.add(kind, post_login.with_users_ids(settings));
             return;
         }
+    }
+}
+
+/// Whom the service's groups and sockets are given to must exist.
+fn owners(settings: &Settings, post_login: &PostLogin, findings: &mut Findings) {
+    let service = format!("service/{}", post_login.name);
+    let mut add = |setting: &str, exists: &dyn Fn(&str) -> bool, lines: String| {
+        let key = format!("{service}/{setting}");
+        let owner = settings.get(&key);
+        if !owner.is_empty() && !exists(owner) {
+            let kind = Kind::NoSuchOwner {
+                setting: key.clone(),
+                owner: owner.to_owned(),
+            };
+            let lines = format!("service {} {{\n{lines}\n}}", post_login.name);
+            findings.add_at(kind, settings.place(&key), write(settings, lines));
+        }
+    };
+    let is_user = |name: &str| Account::of(name).is_some();
+    let is_group = |name: &str| gid_of(name).is_some();
+    add("group", &is_group, "  group =".to_owned());
+    for socket in settings.names(&format!("{service}/unix_listener")) {
+        let name = socket.replace("\\s", "/");
+        let lines = |setting| format!("  unix_listener {name} {{\n    {setting} =\n  }}");
+        let key = |setting| format!("unix_listener/{socket}/{setting}");
+        add(&key("user"), &is_user, lines("user"));
+        add(&key("group"), &is_group, lines("group"));
     }
 }
 
