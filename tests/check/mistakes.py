@@ -93,6 +93,7 @@ MISTAKES = [
     *both("hibernation", "hibernation", add="imap_hibernate_timeout = 30s\n"),
     # The wrapper's file.
     *both("the wrapper's user may not read its file", "configuration", run=["chmod 600 /etc/dovecot/nfs-hostchange.toml"]),
+    *both("the wrapper's user may not enter its directory", "configuration", own='recheck = "2 secs"\n', run=["chmod 0700 /etc/dovecot"]),
     *both("the wrapper's file belongs to somebody", "configuration", run=["chown mail /etc/dovecot/nfs-hostchange.toml"]),
     *both("migration is on", "migration", own="migration = true\n"),
     *both("a name that others have too", "host_name", own='hostname = "localhost"\n'),
@@ -449,6 +450,9 @@ MISTAKES = [
     *both("a directory below a link of the mail user's", "no_base", edit=[("/dev/shm/dovecot-listindex/", "/run/memory/lists/")],
           run=["ln -sfn /dev/shm /run/memory; chown -h vmail /run/memory; install -d -m 0700 -o vmail /dev/shm/lists"]),
     *both("the directory belongs to somebody else", "foreign_base", run=["chown mail /dev/shm/dovecot-listindex"]),
+    *both("a directory of a hash belongs to root", "foreign_base", run=["install -d -m 0755 /dev/shm/dovecot-listindex/f5"]),
+    *both("a user's directory belongs to root", "foreign_base",
+          run=["install -d -m 0700 -o vmail /dev/shm/dovecot-listindex/f5; install -d -m 0700 /dev/shm/dovecot-listindex/f5/alice"]),
     *both("the mail user may not write to the directory", "closed_base", run=["chmod 0500 /dev/shm/dovecot-listindex"]),
     *both("others may write to the directory", "writable_base", run=["chmod 0777 /dev/shm/dovecot-listindex"]),
     *both("/dev/shm is read-only", "read_only", run=["mount -o remount,ro /dev/shm"]),
@@ -462,6 +466,7 @@ mkdir -p $group && echo 400M >$group/$limit && cat /run/dovecot/master.pid >$gro
     *both("memory without a limit", "unlimited", run=["mount -t tmpfs -o size=0 tmpfs /dev/shm", "install -d -m 0700 -o vmail /dev/shm/dovecot-listindex"]),
     # The plugin.
     *plugin("a plugin that works", None),
+    *plugin("mail users may not read the plugin's file", "configuration", run=["chmod 600 /etc/dovecot/nfs-hostchange.toml"]),
     *plugin("a mistyped plugin", "no_plugin", edit=[("nfs_hostchange", "nfs-hostchange")], fails=True),
     *plugin("the plugin is not installed", "no_plugin", run=[f"rm {PLUGIN}"], by_hand={"no_plugin": f"cp {BUILT['2.3']} {PLUGIN}"}, only=("2.3",), fails=True),
     *plugin("the plugin is for another Dovecot", "plugin_abi", run=[f"cp {BUILT['2.4']} {PLUGIN}"], by_hand={"plugin_abi": f"cp {BUILT['2.3']} {PLUGIN}"},

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::finding::{Findings, Kind, Remedy, quoted};
+use super::people::Account;
 use super::post_login::PostLogin;
 use super::wording::{inbox, usable_name};
 use crate::config::{Configuration, ConfigurationError};
@@ -24,13 +25,18 @@ pub struct Wrapper {
     pub migrates: bool,
 }
 
-/// Looks at each configuration file that a post-login service reads.
-pub fn check(settings: &Settings, post_logins: &[PostLogin], findings: &mut Findings) -> Wrapper {
+/// Looks at each configuration file that a post-login service reads, or the mail process of a user with the plugin.
+pub fn check(
+    settings: &Settings,
+    post_logins: &[PostLogin],
+    plugin: Option<&Account>,
+    findings: &mut Findings,
+) -> Wrapper {
     let mut files: Vec<PathBuf> = post_logins
         .iter()
         .map(|service| service.configuration.clone())
         .collect();
-    if files.is_empty() {
+    if files.is_empty() || plugin.is_some() {
         files.push(PathBuf::from(DEFAULT_CONFIGURATION));
     }
     files.sort();
@@ -39,7 +45,9 @@ pub fn check(settings: &Settings, post_logins: &[PostLogin], findings: &mut Find
     for file in files {
         let readers = post_logins
             .iter()
-            .filter(|service| service.configuration == file);
+            .filter(|service| service.configuration == file)
+            .filter_map(|service| service.user.as_ref())
+            .chain(plugin.filter(|_| file == Path::new(DEFAULT_CONFIGURATION)));
         if let Some(configuration) = check_file(&file, readers, findings) {
             let namespace = namespace(settings, &file, &configuration, findings);
             wrapper.inbox = namespace.unwrap_or(configuration.inbox_namespace);
@@ -51,7 +59,7 @@ pub fn check(settings: &Settings, post_logins: &[PostLogin], findings: &mut Find
 
 fn check_file<'a>(
     path: &Path,
-    readers: impl Iterator<Item = &'a PostLogin>,
+    mut readers: impl Iterator<Item = &'a Account>,
     findings: &mut Findings,
 ) -> Option<Configuration> {
     let file = quoted(&path.to_string_lossy());
@@ -80,16 +88,14 @@ fn check_file<'a>(
             return None;
         }
     };
-    if let (Some(_), Ok(status)) = (&configuration, path.metadata()) {
-        let mut users = readers.filter_map(|service| service.user.as_ref());
-        let unable = users
-            .find(|user| status.mode() & 0o444 & user.bits_of(status.uid(), status.gid()) == 0);
-        if let Some(user) = unable {
+    if configuration.is_some() {
+        let unable = readers.find_map(|user| Some((user, opened_to(user, path)?)));
+        if let Some((user, command)) = unable {
             let kind = Kind::Unreadable {
                 file: path.display().to_string(),
                 user: user.name.clone(),
             };
-            findings.add(kind, Remedy::Run(format!("chmod a+r {file}")));
+            findings.add(kind, Remedy::Run(command));
         }
     }
     let configuration = configuration.unwrap_or_default();
@@ -110,6 +116,23 @@ fn check_file<'a>(
         );
     }
     Some(configuration)
+}
+
+/// What lets somebody read a file who may not.
+fn opened_to(user: &Account, path: &Path) -> Option<String> {
+    let lacks = |path: &Path, bits: u32| {
+        let status = path.metadata();
+        status.is_ok_and(|status| {
+            status.mode() & bits & user.bits_of(status.uid(), status.gid()) == 0
+        })
+    };
+    let closed = path.ancestors().skip(1).find(|above| lacks(above, 0o111));
+    match closed {
+        Some(above) => Some(format!("chmod a+x {}", quoted(&above.to_string_lossy()))),
+        None => {
+            lacks(path, 0o444).then(|| format!("chmod a+r {}", quoted(&path.to_string_lossy())))
+        }
+    }
 }
 
 /// The wrapper must know the name of the namespace whose list index it may switch off. Returns the right one.

@@ -15,6 +15,7 @@ use nix::sys::statvfs::{FsFlags, fstatvfs, statvfs};
 
 use super::finding::{Findings, Kind, Remedy, quoted};
 use super::people::{Account, MailUsers};
+use super::person::Person;
 use super::wording::one_each;
 use crate::dovecot::files::Place;
 use crate::dovecot::master::Master;
@@ -255,6 +256,7 @@ fn of_many_users(above: &Above) -> BTreeMap<PathBuf, Planned> {
 pub fn check(
     settings: &Settings,
     plan: &Plan<'_>,
+    people: &[Person],
     master: Option<Master>,
     findings: &mut Findings,
 ) {
@@ -318,6 +320,7 @@ pub fn check(
         Err(_) => {}
     }
     are_safe(plan, findings);
+    users_own(plan, people, findings);
 }
 
 /// The file system that a directory is on.
@@ -361,6 +364,42 @@ fn are_safe(plan: &Plan<'_>, findings: &mut Findings) {
             first: first.display().to_string(),
         };
         findings.add(kind, plan.make());
+    }
+}
+
+/// What is there of a user's own belongs to the user: not to root, as after a doveadm with other settings.
+fn users_own(plan: &Plan<'_>, people: &[Person], findings: &mut Findings) {
+    let is_of_one = matches!(plan.users, MailUsers::One(_)) && plan.directories.len() == 1;
+    for person in people {
+        let (Some(tracked), Some(uid)) = (&person.tracked, person.uid()) else {
+            continue;
+        };
+        let own = tracked.list_index_dir();
+        let levels = own
+            .ancestors()
+            .take_while(|path| path.starts_with(&plan.base) && *path != plan.base)
+            .take(if is_of_one { usize::MAX } else { 1 });
+        let foreign = levels.filter_map(|path| {
+            let owner = fs::symlink_metadata(path).ok()?.uid();
+            (owner != uid).then_some((path, owner))
+        });
+        if let Some((path, owner)) = foreign.last() {
+            let directory = path.display().to_string();
+            let account = Account::of_uid(uid);
+            let word = quoted(&directory);
+            let remedy = Remedy::Run(match path == own {
+                // Nothing in it can be trusted, and the next login makes another one.
+                true => format!("rm -r {word}"),
+                // It has other users' directories, too.
+                false => format!("install -d -m {OWN:04o} -o {} {word}", account.name),
+            });
+            let kind = Kind::ForeignBase {
+                directory,
+                owner,
+                wanted: account.name,
+            };
+            findings.add_of_user(kind, None, remedy);
+        }
     }
 }
 

@@ -208,7 +208,7 @@ kinds! {
     Configuration { reason: String } = "configuration" Error
         "the wrapper uses its defaults: {reason}";
     Unreadable { file: String, user: String } = "configuration" Error
-        "the wrapper uses its defaults: {user}, who executes it, may not read {file}";
+        "{user} may not read {file}: the built-in defaults are used, and sessions of users who move run without list index";
     Migration = "migration" Hint
         "migration is on: switch it off once everybody has logged in and the log shows no list index taken over any more";
     HostName = "host_name" Warning

@@ -31,7 +31,7 @@ use std::path::Path;
 use configuration::Wrapper;
 use directories::{Above, Plan};
 use finding::{Finding, Findings, Kind};
-use people::MailUsers;
+use people::{Account, MailUsers};
 use person::Person;
 use post_login::PostLogin;
 
@@ -159,7 +159,18 @@ pub fn check(settings: &Settings, named: &[String]) -> Vec<Finding> {
     if has_wrapper {
         services::check(settings, &backend.users, &mut findings);
     }
-    let wrapper = configuration::check(settings, &backend.post_logins, &mut findings);
+    // Mail users may have nothing but that in common.
+    let of_plugin = match &backend.users {
+        _ if !has_plugin => None,
+        MailUsers::One(account) => Some(account.clone()),
+        _ => Account::of("nobody"),
+    };
+    let wrapper = configuration::check(
+        settings,
+        &backend.post_logins,
+        of_plugin.as_ref(),
+        &mut findings,
+    );
     services::groups(
         settings,
         &backend.post_logins,
@@ -196,7 +207,13 @@ pub fn check(settings: &Settings, named: &[String]) -> Vec<Finding> {
         .filter(|_| !backend.people.iter().any(is_chrooted));
     if let Some(above) = above {
         let plan = Plan::new(settings, &backend.users, &above);
-        directories::check(settings, &plan, backend.master, &mut findings);
+        directories::check(
+            settings,
+            &plan,
+            &backend.people,
+            backend.master,
+            &mut findings,
+        );
         room::check(&plan, backend.master, &mut findings);
         host::check(&plan, &mut findings);
     }
