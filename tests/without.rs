@@ -4,11 +4,15 @@
 mod common;
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use common::{HERE, Lab, Session, THERE, UID, close, names_in, set_owner_and_mode, wait_until};
+use common::{
+    HERE, Lab, Login, Session, THERE, UID, close, names_in, set_owner_and_mode, wait_until,
+};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -291,6 +295,10 @@ fn of_sessions_whose_index_cannot_be_written_one_process_goes_on() {
 
 /// Whose sign has no place in LISTINDEX, but another login's in a moment.
 fn session_without_a_place(lab: &Lab) -> Session<'_> {
+    session_without_a_place_of(lab, lab.login())
+}
+
+fn session_without_a_place_of<'a>(lab: &'a Lab, login: Login<'a>) -> Session<'a> {
     let parent = lab
         .list_index(HERE)
         .parent()
@@ -299,7 +307,7 @@ fn session_without_a_place(lab: &Lab) -> Session<'_> {
     fs::rename(&parent, parent.with_extension("elsewhere")).expect("it is there");
     // Nothing can be made below it.
     fs::write(&parent, "").expect("/dev/shm is the lab's own");
-    let session = lab.login().staying_open().run();
+    let session = login.staying_open().run();
     session.assert_not_vouched();
     fs::remove_file(&parent).expect("it is there");
     fs::rename(parent.with_extension("elsewhere"), &parent).expect("it is there");
@@ -382,4 +390,49 @@ fn sessions_of_backends_that_are_gone_do_not_pile_up_in_claims() {
         "{text}"
     );
     assert!(!text.contains(&session(35)), "{text}");
+}
+
+#[test]
+fn a_session_that_no_claim_names_any_more_is_claimed_for_at_its_end_all_the_same() {
+    let lab = Lab::with_settled_user();
+    let session = session_without_a_place(&lab);
+    let waiting = helper(&lab);
+    // As between two attempts to leave the sign.
+    kill(waiting, Signal::SIGSTOP).expect("it runs");
+    let named = fs::read_to_string(lab.claim_file()).expect("the user is claimed");
+    let named = named.lines().find(|line| line.starts_with("without "));
+    let others = |number| format!("without gone-{number} 1f - -\n");
+    let others = (0..64).map(others).collect::<String>();
+    claim_naming(&lab, &format!("{}\n{others}", named.expect("it is named")));
+    lab.login_at("backend-c").run().assert_vouched();
+    assert!(!claim_says(&lab, "without backend-a "), "too many");
+    lab.login().run().assert_vouched();
+    assert!(lab.is_recorded(HERE));
+    close(session);
+    kill(waiting, Signal::SIGCONT).expect("it is stopped");
+    wait_until("over", || lab.helpers().is_empty());
+    assert!(!lab.is_recorded(HERE), "what the session did is not in it");
+}
+
+#[test]
+fn a_session_that_a_claim_names_does_not_last_as_long_as_a_process_that_serves_many() {
+    let lab = Lab::with_settled_user();
+    let (mail_process, script) = UnixStream::pair().expect("a socket");
+    let (from, to) = (script.as_raw_fd(), 3);
+    let session = session_without_a_place_of(
+        &lab,
+        // SAFETY: the new process has no other use for that number.
+        lab.login()
+            .at_last(move || assert_eq!(unsafe { libc::dup2(from, to) }, to)),
+    );
+    assert!(claim_says(&lab, "\nwithout backend-a "));
+    close(session);
+    let began = Instant::now();
+    while claim_says(&lab, "without") {
+        assert!(began.elapsed().as_secs() < 90, "its process goes on");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    lab.login().run().assert_vouched();
+    assert_eq!(lab.helpers().len(), 1, "the process may still expunge");
+    drop(mail_process);
 }

@@ -225,7 +225,7 @@ impl Watch<'_> {
     /// Claims the user unless what this session claimed still stands. A claim that names it does not
     /// stay when it is over: its host may be called otherwise later, and nobody else takes the name out.
     fn claim_again(&mut self) -> Result<(), IndexError> {
-        if self.is_named && self.session.state() == State::Over {
+        if self.is_named && (self.is_over || self.session.state() == State::Over) {
             self.claimed = ending_in_time(&self.requests, || {
                 self.reconciliation.claim_after(&self.session)
             })?;

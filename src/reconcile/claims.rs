@@ -14,7 +14,7 @@ use crate::local::sign;
 use crate::nfs::claim::{ClaimText, Without};
 use crate::nfs::directory::Look;
 use crate::nfs::identity::Version;
-use crate::reconcile::outcome::{Claimed, Doubt};
+use crate::reconcile::outcome::Doubt;
 use crate::reconcile::{Difference, Reconciliation};
 
 /// A claim names this many sessions of one backend; Dovecot's mail_max_userip_connections is 10.
@@ -53,6 +53,20 @@ impl Reconciliation<'_> {
             migrating: None,
             without: self.carried_on(standing, session),
         }
+    }
+
+    /// What a claim says that is made for no list index, when `session` is over: its process may go on
+    /// with others.
+    pub(super) fn claim_when_over(
+        &self,
+        standing: Option<&ClaimText>,
+        session: &Session,
+    ) -> ClaimText {
+        let (host, session) = (self.host(), session.to_string());
+        let mut text = self.claim_without(standing, None);
+        let is_other = |without: &Without| without.host != host || without.session != session;
+        text.without.retain(is_other);
+        text
     }
 
     /// The path of the list index here.
@@ -125,19 +139,6 @@ impl Reconciliation<'_> {
             }
             _ => Ok(()),
         }
-    }
-
-    /// What was claimed when `session`, which a claim named, was over: the claim that stands, if it is this
-    /// backend's and does not name it any more, since then somebody here has found that it was.
-    pub(super) fn claimed_after(&self, session: &Session) -> Claimed {
-        let session = session.to_string();
-        let host = self.host();
-        let standing = self.index.look().ok().and_then(|(index, look)| {
-            let text = look.claim.and_then(|_| index.claim_text())?;
-            let is_named = (text.without.iter()).any(|without| without.session == session);
-            (text.host == host.as_str() && !is_named).then_some(look.claim)
-        });
-        standing.map_or(Claimed::No, Claimed::As)
     }
 
     /// The sessions that the next claim must name: `session`, and of those that the standing claim names

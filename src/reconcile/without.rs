@@ -9,6 +9,7 @@ use crate::local::directory::ListIndexDirectory;
 use crate::local::lock::{self, Deadline, Exclusive, Lock, LockError};
 use crate::local::session::Session;
 use crate::local::sign::{PATIENCE, Sign};
+use crate::nfs::claim::ClaimText;
 use crate::nfs::directory::{IndexDirectory, IndexError, Look, Migration};
 use crate::nfs::identity::{Identity, Version};
 use crate::reconcile::migration::Originals;
@@ -145,7 +146,8 @@ impl Reconciliation<'_> {
         let is_elsewhere = matches!(doubt, Doubt::OtherListIndex(_));
         let session = (is_elsewhere || !sign.is_some_and(Sign::is_noted)).then(self.session);
         let deletes_litter = !matches!(doubt, Doubt::OriginalsChanged);
-        match (self.claim(session, deletes_litter), doubt) {
+        let text = |standing: Option<&ClaimText>| self.claim_without(standing, session);
+        match (self.claim(text, deletes_litter), doubt) {
             (Ok(claim), _) => return Claimed::As(claim),
             // Said already.
             (Err(_), Doubt::Index(_)) => {}
@@ -155,17 +157,17 @@ impl Reconciliation<'_> {
     }
 
     /// Claims the user although nothing is recorded; `None` if that took away the claim that stood.
-    /// The claim names `session` if its sign has no place here. An interrupted migration's litter is
-    /// deleted unless what looks like it is known to be somebody else's.
+    /// `text` makes the claim's of the one that stands. An interrupted migration's litter is deleted
+    /// unless what looks like it is known to be somebody else's.
     fn claim(
         &self,
-        session: Option<Session>,
+        text: impl FnOnce(Option<&ClaimText>) -> ClaimText,
         deletes_litter: bool,
     ) -> Result<Option<Identity>, IndexError> {
         let _ignored = WriteSignalsIgnored::new();
         let (index, look) = self.index.look()?;
         let standing = look.claim.and_then(|_| index.claim_text());
-        let text = self.claim_without(standing.as_ref(), session);
+        let text = text(standing.as_ref());
         let waiting = self.waiting_originals(&index, &look);
         if deletes_litter {
             // The claim that says whose it is will not stand any more.
@@ -199,28 +201,18 @@ impl Reconciliation<'_> {
                 return Ok(claimed);
             }
         }
-        self.claim(session, false).map(Claimed::As)
+        let text = |standing: Option<&ClaimText>| self.claim_without(standing, session);
+        self.claim(text, false).map(Claimed::As)
     }
 
-    /// Claims the user when `session`, which a claim named, is over, unless a later login here has done so.
+    /// Claims the user when `session`, which a claim named, is over. Always: the claim that stands may have
+    /// been made while it was open, by somebody who was not told of it.
     ///
     /// # Errors
     /// If INDEX cannot be written.
     pub fn claim_after(&self, session: &Session) -> Result<Claimed, IndexError> {
-        // A login that has just found it over records its own claim. Where there is no lock to be had,
-        // nobody is vouched for.
-        let directory = ListIndexDirectory::open(&self.list_index_directory, self.actor.user());
-        let directory = directory.ok();
-        let deadline = Deadline::after(PATIENCE);
-        let lock = directory
-            .as_ref()
-            .map(|directory| Lock::<Exclusive>::acquire(directory, &deadline));
-        let claimed = match self.claimed_after(session) {
-            Claimed::No => self.claim(None, false).map(Claimed::As),
-            claimed => Ok(claimed),
-        };
-        drop(lock);
-        claimed
+        let text = |standing: Option<&ClaimText>| self.claim_when_over(standing, session);
+        self.claim(text, false).map(Claimed::As)
     }
 
     /// Leaves the sign of `session` if there was no place for it when it began. What was recorded
