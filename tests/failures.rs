@@ -8,6 +8,7 @@ use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::trace::{Call, Traced};
@@ -1566,10 +1567,8 @@ fn of_ten_logins_together_after_a_move_all_are_vouched_for() {
     }
 }
 
-#[test]
-fn a_lock_that_somebody_keeps_is_waited_for_by_three_and_the_others_go_on() {
-    let lab = Lab::with_settled_user();
-    let _held = hold_lock(&lab);
+/// How long each of eight logins takes that begin together, in order.
+fn durations_of_logins(lab: &Lab) -> Vec<Duration> {
     let began = Instant::now();
     let running: Vec<_> = (0..8)
         .map(|_| lab.login().executing(&["/bin/true"]).start())
@@ -1598,7 +1597,49 @@ fn a_lock_that_somebody_keeps_is_waited_for_by_three_and_the_others_go_on() {
     for login in running {
         login.wait();
     }
+    took
+}
+
+#[test]
+fn a_lock_that_somebody_keeps_is_waited_for_by_three_and_the_others_go_on() {
+    let lab = Lab::with_settled_user();
+    let _held = hold_lock(&lab);
+    let took = durations_of_logins(&lab);
     let long = took.iter().filter(|&&took| took > Duration::from_secs(4));
     assert_eq!(long.count(), 3, "{took:?}");
     assert!(took[0] >= Duration::from_millis(1500), "{took:?}");
+}
+
+#[test]
+fn a_lock_that_somebody_keeps_is_waited_for_by_nobody_where_the_sign_cannot_be_used() {
+    let lab = Lab::with_settled_user();
+    let sign = lab.list_index(HERE).join(".lasthost.without");
+    fs::remove_file(&sign).expect("it was made with the record");
+    fs::create_dir(&sign).expect("its user may do so");
+    set_owner_and_mode(&sign, UID, 0o700);
+    let _held = hold_lock(&lab);
+    let took = durations_of_logins(&lab);
+    let long = took.iter().filter(|&&took| took > Duration::from_secs(4));
+    assert_eq!(long.count(), 0, "{took:?}");
+}
+
+#[test]
+fn a_lock_that_somebody_keeps_is_waited_for_by_nobody_whose_sign_is_removed_again_and_again() {
+    let lab = Lab::with_settled_user();
+    let sign = lab.list_index(HERE).join(".lasthost.without");
+    let _held = hold_lock(&lab);
+    let is_over = AtomicBool::new(false);
+    let took = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let _ = fs::remove_file(&sign);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let took = durations_of_logins(&lab);
+        is_over.store(true, Ordering::Relaxed);
+        took
+    });
+    let long = took.iter().filter(|&&took| took > Duration::from_secs(4));
+    assert_eq!(long.count(), 0, "{took:?}");
 }

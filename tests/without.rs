@@ -419,12 +419,11 @@ fn a_session_that_a_claim_names_does_not_last_as_long_as_a_process_that_serves_m
     let lab = Lab::with_settled_user();
     let (mail_process, script) = UnixStream::pair().expect("a socket");
     let (from, to) = (script.as_raw_fd(), 3);
-    let session = session_without_a_place_of(
-        &lab,
+    let login = lab.login().at_last(move || {
         // SAFETY: the new process has no other use for that number.
-        lab.login()
-            .at_last(move || assert_eq!(unsafe { libc::dup2(from, to) }, to)),
-    );
+        assert_eq!(unsafe { libc::dup2(from, to) }, to);
+    });
+    let session = session_without_a_place_of(&lab, login);
     assert!(claim_says(&lab, "\nwithout backend-a "));
     close(session);
     let began = Instant::now();

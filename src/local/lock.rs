@@ -310,26 +310,31 @@ fn wait_in_line<K: Kind>(
         let blocks = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
         result.as_ref().is_err_and(blocks) && !deadline.has_passed()
     };
-    let first = wait_for::<K>(file, Duration::ZERO);
-    // Three others have waited for long already.
+    let always = || true;
+    let first = wait_for::<K>(file, Duration::ZERO, always);
+    // Three others have waited for long already, or nobody may.
     if !is_held(&first) || Seat::are_all_taken(directory) {
         return first;
     }
-    let second = wait_for::<K>(file, deadline.remaining().min(HELD_LONG));
+    let second = wait_for::<K>(file, deadline.remaining().min(HELD_LONG), always);
     if !is_held(&second) {
         return second;
     }
     match Seat::take(directory) {
-        Some(_seat) => wait_for::<K>(file, deadline.remaining()),
+        Some(seat) => wait_for::<K>(file, deadline.remaining(), || seat.is_there()),
         None => second,
     }
 }
 
-/// Tries to lock `file` for as long as `patience`.
+/// Tries to lock `file` for as long as `patience`, and while the caller `may_wait`.
 ///
 /// # Errors
 /// [`io::ErrorKind::WouldBlock`] if it was never free.
-fn wait_for<K: Kind>(file: &File, patience: Duration) -> io::Result<()> {
+fn wait_for<K: Kind>(
+    file: &File,
+    patience: Duration,
+    may_wait: impl Fn() -> bool,
+) -> io::Result<()> {
     let deadline = Deadline::after(patience);
     let mut pause = SHORTEST_PAUSE;
     loop {
@@ -337,7 +342,7 @@ fn wait_for<K: Kind>(file: &File, patience: Duration) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let remaining = deadline.remaining();
-                if remaining.is_zero() {
+                if remaining.is_zero() || !may_wait() {
                     return Err(error);
                 }
                 std::thread::sleep(pause.min(remaining));

@@ -286,7 +286,7 @@ pub(super) fn open(
     Ok(Some(file))
 }
 
-fn is_current(directory: &ListIndexDirectory, file: &File) -> Result<bool, SignError> {
+pub(super) fn is_current(directory: &ListIndexDirectory, file: &File) -> Result<bool, SignError> {
     let ours = Attributes::of_local(file).map_err(|errno| failed(directory, errno))?;
     match Attributes::known(directory.as_fd(), SIGN_FILE) {
         Ok(there) => Ok(there.device_and_inode() == ours.device_and_inode()),
