@@ -299,6 +299,13 @@ fn session_without_a_place(lab: &Lab) -> Session<'_> {
 }
 
 fn session_without_a_place_of<'a>(lab: &'a Lab, login: Login<'a>) -> Session<'a> {
+    let session = without_a_place(lab, || login.staying_open().run());
+    session.assert_not_vouched();
+    session
+}
+
+/// Does something while nothing can be made in LISTINDEX.
+fn without_a_place<T>(lab: &Lab, work: impl FnOnce() -> T) -> T {
     let parent = lab
         .list_index(HERE)
         .parent()
@@ -307,11 +314,10 @@ fn session_without_a_place_of<'a>(lab: &'a Lab, login: Login<'a>) -> Session<'a>
     fs::rename(&parent, parent.with_extension("elsewhere")).expect("it is there");
     // Nothing can be made below it.
     fs::write(&parent, "").expect("/dev/shm is the lab's own");
-    let session = login.staying_open().run();
-    session.assert_not_vouched();
+    let done = work();
     fs::remove_file(&parent).expect("it is there");
     fs::rename(parent.with_extension("elsewhere"), &parent).expect("it is there");
-    session
+    done
 }
 
 /// Whether it is in the text of the standing claim.
@@ -434,4 +440,14 @@ fn a_session_that_a_claim_names_does_not_last_as_long_as_a_process_that_serves_m
     lab.login().run().assert_vouched();
     assert_eq!(lab.helpers().len(), 1, "the process may still expunge");
     drop(mail_process);
+}
+
+#[test]
+fn of_a_mailbox_with_many_sessions_none_is_open_when_all_have_ended() {
+    let lab = Lab::with_settled_user();
+    let login = |_| lab.login().staying_open().run();
+    let sessions: Vec<_> = without_a_place(&lab, || (0..40).map(login).collect());
+    sessions.into_iter().for_each(close);
+    wait_until("over", || lab.helpers().is_empty());
+    lab.login().run().assert_vouched();
 }

@@ -17,8 +17,9 @@ use crate::nfs::identity::Version;
 use crate::reconcile::outcome::Doubt;
 use crate::reconcile::{Difference, Reconciliation};
 
-/// A claim names this many sessions of one backend; Dovecot's mail_max_userip_connections is 10.
-const MOST_NAMED: usize = 32;
+/// A claim names this many sessions of one backend: a mailbox that many people share has hundreds. With
+/// those that are carried on it is shorter than the longest that is read.
+const MOST_NAMED: usize = 192;
 
 /// A claim carries on so many of other backends' sessions, the latest. A backend that is gone never finds
 /// its own over; and where there still is one, its process claims for it at its end all the same.
