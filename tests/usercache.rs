@@ -209,6 +209,29 @@ fn list_indexes_are_cleaned_by_the_names_given_and_recorded_and_no_other() {
 }
 
 #[test]
+fn the_record_of_one_list_index_does_not_make_a_cache_of_a_map_beside_it() {
+    let scratch = Scratch::new();
+    let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);
+    let record = user.join(".lasthost");
+    let line = record::line((4711, 1_700_000_000, 0), 4712, "inbox.index");
+    fs::write(&record, record::text(&record, "a.example.org", &line)).expect("write");
+    // Another namespace's, with LAYOUT=index, has its INDEX there.
+    let folder = user.join("mailboxes/0d3f67a12b5c0e5f8a7b000012345678");
+    fs::create_dir_all(&folder).expect("mkdir");
+    for path in [&folder.parent().expect("it has one").to_owned(), &folder] {
+        give(path, ALICE);
+    }
+    set_age(&record, WEEK_OLD);
+    let before = snapshot(&user);
+
+    let run = scratch.run(clean(&user));
+
+    assert_eq!(run.status, Some(77), "{run:?}");
+    assert!(run.stderr.contains("is no LISTINDEX"), "{run:?}");
+    assert_eq!(before, snapshot(&user));
+}
+
+#[test]
 fn a_list_index_that_a_session_has_open_is_kept_whatever_its_age() {
     let scratch = Scratch::new();
     let parent = scratch.hash_directory("00");

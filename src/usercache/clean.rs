@@ -564,7 +564,9 @@ fn clean_as_owner(
         return Err(CleanError::Index(directory.path().to_owned()));
     }
     let survey = surveyor.survey(directory, &rules.prefix, &content)?;
-    if content == Content::Nothing {
+    // The record of one list index says nothing of others.
+    let is_listed = |name: &CString| content.lists(name);
+    if content == Content::Nothing || !survey.names.iter().all(is_listed) {
         survey.confirm_cache(directory)?;
     }
     // Who removes the sign learns whether there is such a session.
