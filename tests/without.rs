@@ -11,7 +11,8 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use common::{
-    HERE, Lab, Login, Session, THERE, UID, close, names_in, set_owner_and_mode, wait_until,
+    HERE, Lab, Login, Session, THERE, UID, close, list_index_names, names_in, set_owner_and_mode,
+    wait_until,
 };
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
@@ -207,6 +208,32 @@ fn what_a_killed_helper_could_not_claim_for_does_not_migrate() {
         names_in(&lab.list_index(HERE)),
         [".lasthost", ".lasthost.without"]
     );
+}
+
+#[test]
+fn what_is_not_claimed_for_yet_does_not_migrate() {
+    let lab = Lab::new();
+    lab.configure("migration = true\n");
+    for name in list_index_names() {
+        lab.write(&lab.index().join(name), name);
+    }
+    set_owner_and_mode(&lab.index(), UID, 0o500);
+    let session = lab.login().staying_open().run();
+    session.assert_not_vouched();
+    let later = helper(&lab);
+    close(session);
+    let told = |lab: &Lab| {
+        lab.log()
+            .iter()
+            .any(|line| line.text.contains("trying again"))
+    };
+    wait_until("it has tried", || told(&lab));
+    // As between two attempts.
+    kill(later, Signal::SIGSTOP).expect("it runs");
+    set_owner_and_mode(&lab.index(), UID, 0o700);
+    lab.login().run().assert_vouched();
+    assert_eq!(lab.planted(HERE), [""; 0], "out of date");
+    kill(later, Signal::SIGCONT).expect("it is stopped");
 }
 
 #[test]

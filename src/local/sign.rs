@@ -148,33 +148,40 @@ impl Sign {
         }
     }
 
-    /// The session is over: takes back the note and the lock.
-    pub fn take_back(self) -> Former {
-        if let Some(slot) = self.slot.get() {
-            notes::take_back(&self.file, slot, self.place, self.session, PATIENCE);
+    /// The session is over: takes back the lock; and the note, if that `is_claimed_for`. If not, a login
+    /// that comes before it is must know.
+    pub fn take_back(self, is_claimed_for: bool) -> Former {
+        if is_claimed_for {
+            self.take_back_note();
         }
         let _ = range_lock::unlock(&self.file, self.place);
-        Former {
-            file: self.file,
-            place: self.place,
+        Former(self)
+    }
+
+    fn take_back_note(&self) {
+        if let Some(slot) = self.slot.take() {
+            notes::take_back(&self.file, slot, self.place, self.session, PATIENCE);
         }
     }
 }
 
 /// What is left of the sign of a session that is over.
 #[derive(Debug)]
-pub struct Former {
-    file: File,
-    place: u64,
-}
+pub struct Former(Sign);
 
 impl Former {
     /// Whether it is for this process to go on trying to claim. One is enough for all sessions of a list
     /// index that are over: what is claimed now is claimed for all of them. In doubt it is.
     pub fn is_to_go_on(&self) -> bool {
-        let watch = WATCHES + (self.place - PLACES) / 2;
-        let taken = range_lock::try_exclusive(&self.file, watch, 1);
+        let Sign { file, place, .. } = &self.0;
+        let watch = WATCHES + (place - PLACES) / 2;
+        let taken = range_lock::try_exclusive(file, watch, 1);
         taken != Err(Errno::EAGAIN) && taken != Err(Errno::EACCES)
+    }
+
+    /// The session is claimed for now: takes back its note.
+    pub fn take_back_note(&self) {
+        self.0.take_back_note();
     }
 }
 

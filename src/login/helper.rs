@@ -253,9 +253,12 @@ impl Watch<'_> {
             // After the first attempt, so that a login which waits for it need not claim itself. A
             // session that is over keeps nobody from anything.
             if let Some(sign) = self.sign.take() {
-                self.former = Some(sign.take_back());
+                self.former = Some(sign.take_back(claimed.is_ok()));
             }
             let Err(error) = claimed else {
+                if let Some(former) = &self.former {
+                    former.take_back_note();
+                }
                 return;
             };
             // Each login of a user whose INDEX cannot be written comes here.

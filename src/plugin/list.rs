@@ -314,7 +314,7 @@ impl List {
             self.check(events, None);
         }
         if let Some(sign) = self.sign.take() {
-            sign.take_back();
+            sign.take_back(!self.changed);
         }
     }
 
