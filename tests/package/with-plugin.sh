@@ -29,6 +29,8 @@ use_plugin() {
     sed -i 's/^!include auth-system/#&/' /etc/dovecot/conf.d/10-auth.conf
     configuration_of_plugin "$series"
     install -d -o vmail -g vmail -m 0700 $LISTINDEX
+    # Without what other cases left in it.
+    : >/var/log/dovecot.log
     pgrep -x dovecot >/dev/null || dovecot
     wait_until 20 "Dovecot answers" answers
 }
