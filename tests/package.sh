@@ -231,10 +231,11 @@ no_lintian_tags() {
 }
 
 same_packages() {
-    local first file
-    for first in "$PACKAGES"/*.deb "$PACKAGES"/*.dsc "$PACKAGES"/*.tar.*; do
-        file=${first##*/}
-        cmp "$first" "$WORK/second/$file" || die "$file differs"
+    local second file
+    # The first also has the plugin for other Dovecots.
+    for second in "$WORK"/second/*.deb "$WORK"/second/*.dsc "$WORK"/second/*.tar.*; do
+        file=${second##*/}
+        cmp "$PACKAGES/$file" "$second" || die "$file differs"
     done
 }
 
