@@ -224,8 +224,7 @@ no_lintian_tags() {
     DEBIAN=$WORK/$1
     # shellcheck disable=SC2016 # for the inner shell
     in_debian --no-network sh -c 'lintian --allow-root --fail-on none --suppress-tags bogus-mail-host \
-        /packages/*.changes /packages/dovecot-nfs-hostchange-plugin_*+"$(cat /usr/share/dovecot/dovecot-abi)"_*.deb' \
-        >"$WORK/lintian.log"
+        /packages/*.changes /packages/dovecot-nfs-hostchange-plugin_*+"$0"_*.deb' "$(abi_of "$1")" >"$WORK/lintian.log"
     tags=$(grep -E '^[EW]:' "$WORK/lintian.log" || true)
     [ -z "$tags" ] || die "$tags"
 }
