@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A session that must not use its list index: whatever dovecot.conf says, Dovecot leaves it alone,
-# the login works, and so does another namespace whose list index is no cache. On the machine's
-# Dovecot and on those in the roots that tests/setup.sh made. The last line counts the cases.
+# the login works, and so does another namespace whose list index is no cache. If the inbox's own is
+# none, the wrapper leaves it alone. On the machine's Dovecot and on those in the roots that
+# tests/setup.sh made. The last line counts the cases.
 #
 #   tests/failsafe.sh [--wrapper PATH] [--only REGEX] [--list]
 #
@@ -95,6 +96,40 @@ keeps_its_store() {
     [ "$store" != real ] || [ ! -e "$home/mdbox" ] || die "the session used another store: $(find "$home")"
 }
 
+# The list index is the map to the folders, so nobody may switch it off: what a post-login script
+# before the wrapper gets and one after it are compared.
+left_alone() {
+    local site=$WORK/case$CASE wrapper login
+    wrapper="$site/bin/nfs-hostchange-login --config=$site/a/hostchange.toml"
+    make_recorder
+    start_case "$1" "command:$WORK/recorder $site/before $wrapper $WORK/recorder $site/after" "$3"
+    mark_logs
+    add_user_on a alice "$2"
+    # A new user's first login, which would be one without list index, and a later one.
+    for login in create:One look; do
+        imap a alice "$login" append:One append:INBOX look >"$WORK/saw"
+        grep -F 'MAIL' "$SITE/before" >/dev/null || die "there is no mail setting: $(<"$SITE/before")"
+        equal "what the wrapper hands on" "$(<"$SITE/after")" "$(<"$SITE/before")"
+    done
+    equal "folders" "$(imap a alice look | tr '\n' ' ')" "INBOX 2 One 2 "
+    equal "mails by POP3" "$(pop3 a alice)" 2
+    wrapper_lines | grep -F 'layout index' >/dev/null || die "not a word about it: $(wrapper_lines)"
+    [ -s "$SITE_SHM/a/alice/dovecot.list.index.log" ] || die "the session had no list index"
+    check_logs
+}
+
+# A post-login script: recorder FILE NEXT... writes down what Dovecot will know of the user's mails. dash
+# would drop names with a slash; bash hands them on.
+make_recorder() {
+    cat >"$WORK/recorder" <<'END'
+#!/bin/bash
+tr '\0' '\n' </proc/$$/environ | grep -E '^(MAIL|NAMESPACE|SET/|USERDB_KEYS=)' | LC_ALL=C sort >"$1"
+shift
+exec "$@"
+END
+    chmod 0755 "$WORK/recorder"
+}
+
 crashes_without() {
     start_case "$1" none "$3"
     mark_logs
@@ -163,6 +198,11 @@ $ARCHIVE" 'inbox_namespace = "main"'
 protocol imap {
   mailbox_list_index = yes
 }"
+    scenario - "$on: mailbox_list_index is set in a local block" refused "$1" "$location" "$INBOX
+local 127.0.0.0/8 {
+  mailbox_list_index = yes
+}"
+    scenario - "$on: the inbox's own namespace has layout index" left_alone "$1" "$location:LAYOUT=index" "$INBOX"
 }
 
 # field NAME COMMAND...: the userdb returns the location by that name.
@@ -256,14 +296,17 @@ protocol imap {
 protocol imap {
   $prefix
 }"
-    case_2_4 "a remote block switches it on" "$1" "$(inbox_2_4)
-remote 127.0.0.0/8 {
+    local block
+    for block in remote local; do
+        case_2_4 "a $block block switches it on" "$1" "$(inbox_2_4)
+$block 127.0.0.0/8 {
   mailbox_list_index = yes
 }"
-    case_2_4 "a remote block has the prefix" "$1" "$(inbox_2_4)
-remote 127.0.0.0/8 {
+        case_2_4 "a $block block has the prefix" "$1" "$(inbox_2_4)
+$block 127.0.0.0/8 {
   $prefix
 }"
+    done
     scenario - "$on: the block of the namespace has another store than the userdb's" \
         keeps_its_store real One "$1" "$location" "$(inbox_2_4 'mail_path = ~/real')"
     scenario - "$on: the list index is the namespace's own, and another namespace has the global name" \
@@ -272,6 +315,9 @@ remote 127.0.0.0/8 {
     case_2_4 "the namespace is called main" "$1" "$(inbox_2_4 '' main)"
     case_2_4 "the namespace is called main, has the prefix, and the configuration file says so" "$1" \
         "$(inbox_2_4 "$prefix" main)" 'inbox_namespace = "main"'
+    scenario - "$on: the inbox's own namespace has layout index" left_alone "$1" "$location:LAYOUT=index" "$(inbox_2_4)"
+    scenario - "$on: the inbox's own namespace has layout index in a field of its own" \
+        more namespace/inbox/mailbox_list_layout=index left_alone "$1" "$location" "$(inbox_2_4)"
 }
 
 # Of the roots, those that are there; tests/setup.sh makes them.
