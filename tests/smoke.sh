@@ -1381,18 +1381,25 @@ for mode in many vmail drop; do
 done
 scenario many "deliveries below parents that the wrapper made" deliveries_below_parents_made_by_the_wrapper
 
-for layout in maildir:~/Maildir mbox:~/mail; do
-    scenario none "without the wrapper, INDEX=MEMORY goes wrong as well: ${layout%%:*}" \
-        without_it_folders_are_wrong "$layout:INDEX=MEMORY:$HASHED"
-    scenario many "INDEX=MEMORY: ${layout%%:*}" with_it_folders_are_right "$layout:INDEX=MEMORY:$HASHED"
+for prefix in '' ${OTHER:+other_}; do
+    words=$(words_of "${prefix}many")
+    for layout in maildir:~/Maildir mbox:~/mail; do
+        scenario "${prefix}none" "without the wrapper, INDEX=MEMORY goes wrong as well$words: ${layout%%:*}" \
+            without_it_folders_are_wrong "$layout:INDEX=MEMORY:$HASHED"
+        scenario "${prefix}many" "INDEX=MEMORY$words: ${layout%%:*}" with_it_folders_are_right "$layout:INDEX=MEMORY:$HASHED"
+    done
+    scenario "${prefix}none" "without the wrapper, a login while the store is away is remembered$words" \
+        without_it_an_unmounted_store_is_remembered
+    scenario "${prefix}many" "a login while the store is away leaves nothing behind$words" \
+        an_unmounted_store_is_not_remembered 0755
+    scenario "${prefix}vmail" "a login while the store is away leaves nothing behind, all users of one uid$words" \
+        an_unmounted_store_is_not_remembered 0755
+    scenario "${prefix}many" "a login while the store is away and its place can be written leaves nothing behind$words" \
+        an_unmounted_store_is_not_remembered 1777
+    scenario "${prefix}many" "a full tmpfs$words" a_full_tmpfs
+    scenario "${prefix}many" "garbled records$words" garbled_records
+    scenario "${prefix}many" "a broken configuration file$words" broken_configuration
 done
-scenario none "without the wrapper, a login while the store is away is remembered" \
-    without_it_an_unmounted_store_is_remembered
-scenario many "a login while the store is away leaves nothing behind" an_unmounted_store_is_not_remembered 0755
-scenario vmail "a login while the store is away leaves nothing behind, all users of one uid" \
-    an_unmounted_store_is_not_remembered 0755
-scenario many "a login while the store is away and its place can be written leaves nothing behind" \
-    an_unmounted_store_is_not_remembered 1777
 scenario many "a held lock, and a holder that records late" a_held_lock
 scenario many "a held lock where nothing has changed" a_held_lock_and_no_change
 for how in parent-closed parent-file parent-link file link owner; do
@@ -1400,14 +1407,11 @@ for how in parent-closed parent-file parent-link file link owner; do
 done
 scenario vmail "a directory for list indexes that cannot be used, all users of one uid: parent-closed" \
     spoiled_list_index_directory parent-closed
-scenario many "a full tmpfs" a_full_tmpfs
 scenario many "an INDEX directory that cannot be written" an_index_directory_that_cannot_be_written
-scenario many "garbled records" garbled_records
 scenario many "half a list index left by a crash" half_a_list_index
 scenario many "something else in the lock file's place" wrong_file_types record
 scenario many "something else in the claim's place" wrong_file_types claim
 scenario many "a claim that was deleted" a_claim_that_was_deleted
-scenario many "a broken configuration file" broken_configuration
 scenario many "a configuration file that others may write" configuration_of_others
 scenario many "no configuration file" no_configuration
 scenario groups "INDEX directories that a group opens" group_of_the_service
