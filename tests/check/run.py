@@ -170,6 +170,10 @@ def run(case, number, version, store, a, b):
     return ""
 
 
+# What network.py needs; a container may lack it.
+FUSE = "/dev/fuse"
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("root")
@@ -182,6 +186,10 @@ def main():
     if options.list:
         print("\n".join(f"{case.name} ({case.finds})" for case in cases))
         return 0
+    skipped = [case for case in cases if case.finds == "network_list_index" and not os.path.exists(FUSE)]
+    for case in skipped:
+        print(f"skip  {case.name} ({case.finds}): there is no {FUSE}", flush=True)
+    cases = [case for case in cases if case not in skipped]
     store = f"{options.work}/{options.root}"
     os.mkdir(store)
     os.chmod(store, 0o755)
@@ -208,7 +216,7 @@ def main():
     for group in ("/sys/fs/cgroup/nfs-hostchange-check", "/sys/fs/cgroup/memory/nfs-hostchange-check"):
         if os.path.isdir(group):
             os.rmdir(group)
-    print(f"{len(cases) - failed} passed, {failed} failed")
+    print(f"{len(cases) - failed} passed, {failed} failed, {len(skipped)} skipped")
     return int(failed > 0)
 
 
