@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# check.sh [--list] [--only REGEX] [--root NAME]...: what an administrator gets wrong, on real Dovecots of both
+# check.sh [--list] [--only REGEX] [--root NAME]: what an administrator gets wrong, on real Dovecots of both
 # versions: `nfs-hostchange check` finds it, and when its remedies were applied as they are printed, it finds nothing
 # any more, logins work, and a user who moves between two backends sees what is there. The configurations begin with one
 # that works (check/mistakes.py), or are of the kind that public projects ship (check/clusters.py).
@@ -9,29 +9,15 @@
 set -euo pipefail
 # shellcheck source=tests/lib/common.sh
 source "$(dirname "$0")/lib/common.sh"
-# shellcheck source=tests/lib/build.sh
-source "$REPO/tests/lib/build.sh"
-# shellcheck source=tests/lib/cases.sh
-source "$REPO/tests/lib/cases.sh"
-# shellcheck source=tests/lib/roots.sh
-source "$REPO/tests/lib/roots.sh"
 
-roots=() options=()
-while [ "$#" -gt 0 ]; do
-    case $1 in
-        --list) options+=(--list) ;;
-        --only) options+=(--only "${2:?--only needs a regular expression}") && shift ;;
-        --root) roots+=("${2:?--root needs a name}") && shift ;;
-        *) die "usage: check.sh [--list] [--only REGEX] [--root NAME]..." ;;
-    esac
-    shift
-done
-[ "${#roots[@]}" -gt 0 ] || roots=(bookworm trixie)
+read_options --list '--only REGEX' '--root NAME' -- "$@"
+roots=(bookworm trixie)
+[ -z "$ROOT" ] || roots=("$ROOT")
+options=(--only "$ONLY")
+! $LIST || options+=(--list)
 need_root
 make_work_dirs
-list=false
-[[ " ${options[*]} " != *" --list "* ]] || list=true
-if ! $list; then
+if ! $LIST; then
     build_release || die "it does not build"
     mkdir "$WORK/bin"
     cp "$DIST"/nfs-hostchange{,-login} "$WORK/bin/"
@@ -42,16 +28,11 @@ if ! $list; then
     done
 fi
 # Side by side: most of the time they wait for each other's processes.
-runs=()
 for root in "${roots[@]}"; do
-    "$PYTHON" "$REPO/tests/check/run.py" "$root" "$WORK" "${options[@]}" >"$WORK/$root.result" 2>&1 &
-    runs+=("$!")
+    try_beside "$root" "$PYTHON" "$REPO/tests/check/run.py" "$root" "$WORK" "${options[@]}"
 done
-for i in "${!roots[@]}"; do
-    wait "${runs[i]}" || true
-    step "${roots[i]}"
-    cat "$WORK/${roots[i]}.result"
-    $list || count_result "$(tail -n 1 "$WORK/${roots[i]}.result")" || FAILED=$((FAILED + 1))
+for root in "${roots[@]}"; do
+    step "$root"
+    result_of "$root"
 done
-$list || print_result
-[ "$FAILED" = 0 ]
+print_result

@@ -7,12 +7,8 @@ set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
 source "$(dirname "$0")/lib/common.sh"
-# shellcheck source=tests/lib/build.sh
-source "$REPO/tests/lib/build.sh"
 # shellcheck source=tests/lib/dovecot.sh
 source "$REPO/tests/lib/dovecot.sh"
-# shellcheck source=tests/lib/moves.sh
-source "$REPO/tests/lib/moves.sh"
 
 MOVES=(a b a b a b a b a)
 

@@ -10,26 +10,8 @@ set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
 source "$(dirname "$0")/lib/common.sh"
-# shellcheck source=tests/lib/build.sh
-source "$REPO/tests/lib/build.sh"
-# shellcheck source=tests/lib/cases.sh
-source "$REPO/tests/lib/cases.sh"
-# shellcheck source=tests/lib/pages.sh
-source "$REPO/tests/lib/pages.sh"
 
-LIST=false
-ONLY=
-while [ "$#" -gt 0 ]; do
-    case $1 in
-        --list) LIST=true ;;
-        --only)
-            ONLY=$2
-            shift
-            ;;
-        *) die "usage: ${0##*/} [--list] [--only REGEX]" ;;
-    esac
-    shift
-done
+read_options --list '--only REGEX' -- "$@"
 
 # moves VERSION HOW FILE...: FILE is what goes to conf.d/95-nfs-hostchange.conf.
 moves() {
@@ -231,13 +213,9 @@ scenario - "packaging/examples, Dovecot 2.3: every folder is seen after a move" 
     of_example dovecot-nfs-hostchange.conf 2.3
 scenario - "packaging/examples, Dovecot 2.4: every folder is seen after a move" of_example dovecot-2.4.conf 2.4
 
-if $LIST; then
-    run_scenarios
-    exit
-fi
+list_scenarios
 need_root
 make_work_dirs
 build_release || die "it does not build"
 run_scenarios
 print_result
-[ "$FAILED" = 0 ]

@@ -9,37 +9,17 @@ set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
 source "$(dirname "$0")/lib/common.sh"
-# shellcheck source=tests/lib/build.sh
-source "$REPO/tests/lib/build.sh"
-# shellcheck source=tests/lib/cases.sh
-source "$REPO/tests/lib/cases.sh"
-# shellcheck source=tests/lib/roots.sh
-source "$REPO/tests/lib/roots.sh"
 
-ONLY=
-COMMAND=
-NAMES=()
-while [ "$#" -gt 0 ]; do
-    case $1 in
-        --only | --command)
-            [ "$1" = --only ] && ONLY=$2 || COMMAND=$2
-            shift
-            ;;
-        -*) die "usage: ${0##*/} [--command PATH] [--only REGEX] [ROOT...]" ;;
-        *) NAMES+=("$1") ;;
-    esac
-    shift
-done
+read_options '--command PATH' '--only REGEX' 'ROOT...' -- "$@"
 need_root
-[ "${#NAMES[@]}" -gt 0 ] || NAMES=("${ALL_ROOTS[@]}")
+[ "${#WORDS[@]}" -gt 0 ] || WORDS=("${ALL_ROOTS[@]}")
 find_cargo || die "no cargo"
 [ -n "$COMMAND" ] || build_release || die "it does not build"
 make_work_dirs
-for name in "${NAMES[@]}"; do
+for name in "${WORDS[@]}"; do
     has_root "$name" || die "there is no root $name; run tests/setup.sh roots"
     DOVECOT_INCLUDE=$ROOTS/$name/usr/include/dovecot MODULES=$WORK/$name "$REPO/packaging/build-plugin.sh"
     in_root "$name" "$REPO/tests/package/doveadm.sh" "$COMMAND" "$WORK/$name" "$ONLY" | tee "$WORK/result" || true
     count_result "$(tail -n 1 "$WORK/result")" || FAILED=$((FAILED + 1))
 done
 print_result
-[ "$FAILED" = 0 ]

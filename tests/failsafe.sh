@@ -11,31 +11,10 @@ set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
 source "$(dirname "$0")/lib/common.sh"
-# shellcheck source=tests/lib/build.sh
-source "$REPO/tests/lib/build.sh"
 # shellcheck source=tests/lib/dovecot.sh
 source "$REPO/tests/lib/dovecot.sh"
-# shellcheck source=tests/lib/moves.sh
-source "$REPO/tests/lib/moves.sh"
-# shellcheck source=tests/lib/cases.sh
-source "$REPO/tests/lib/cases.sh"
 
-WRAPPER=${WRAPPER:-}
-ONLY=
-LIST=false
-while [ "$#" -gt 0 ]; do
-    case $1 in
-        --wrapper) WRAPPER=$2 ;;
-        --only) ONLY=$2 ;;
-        --list)
-            LIST=true
-            shift
-            continue
-            ;;
-        *) die "unknown option $1" ;;
-    esac
-    shift 2 || die "$1 needs a value"
-done
+read_options '--wrapper PATH' '--only REGEX' --list -- "$@"
 
 LIST_INDEX=@LOCAL@/%u/dovecot.list.index
 LIST_INDEX_2_4='@LOCAL@/%{user}/dovecot.list.index'
@@ -336,10 +315,7 @@ for name in machine bookworm bookworm-backports trixie forky; do
     fi
 done
 
-if $LIST; then
-    run_scenarios
-    exit
-fi
+list_scenarios
 need_root
 if [ -z "$WRAPPER" ]; then
     step "building"
@@ -350,4 +326,3 @@ start_asking
 step "sessions without list index"
 run_scenarios
 print_result
-[ "$FAILED" = 0 ]

@@ -13,33 +13,10 @@ set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
 source "$(dirname "$0")/lib/common.sh"
-# shellcheck source=tests/lib/build.sh
-source "$REPO/tests/lib/build.sh"
-# shellcheck source=tests/lib/roots.sh
-source "$REPO/tests/lib/roots.sh"
 # shellcheck source=tests/lib/dovecot.sh
 source "$REPO/tests/lib/dovecot.sh"
-# shellcheck source=tests/lib/cases.sh
-source "$REPO/tests/lib/cases.sh"
 
-WRAPPER=${WRAPPER:-}
-COMMAND=${COMMAND:-}
-# shellcheck disable=SC2034 # for cases.sh
-ONLY='' LIST=false
-while [ "$#" -gt 0 ]; do
-    case $1 in
-        --wrapper) WRAPPER=$2 ;;
-        --command) COMMAND=$2 ;;
-        --only) ONLY=$2 ;;
-        --list)
-            LIST=true
-            shift
-            continue
-            ;;
-        *) die "unknown option $1" ;;
-    esac
-    shift 2 || die "$1 needs a value"
-done
+read_options '--wrapper PATH' '--command PATH' '--only REGEX' --list -- "$@"
 
 USERS=100 LOGINS=1500 AT_ONCE=50
 # Those whose sessions overlap.
@@ -247,5 +224,4 @@ run_scenarios
 $LIST || for site in loaded plain plugged bare; do
     [ ! -s "$WORK/$site/figures" ] || note "$site: $(<"$WORK/$site/figures")"
 done
-$LIST || print_result
-[ "$FAILED" = 0 ]
+print_result

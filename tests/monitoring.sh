@@ -10,26 +10,8 @@ set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
 source "$(dirname "$0")/lib/common.sh"
-# shellcheck source=tests/lib/build.sh
-source "$REPO/tests/lib/build.sh"
-# shellcheck source=tests/lib/cases.sh
-source "$REPO/tests/lib/cases.sh"
-# shellcheck source=tests/lib/packages.sh
-source "$REPO/tests/lib/packages.sh"
 
-LIST=false
-ONLY=
-while [ "$#" -gt 0 ]; do
-    case $1 in
-        --list) LIST=true ;;
-        --only)
-            ONLY=$2
-            shift
-            ;;
-        *) die "usage: ${0##*/} [--list] [--only REGEX]" ;;
-    esac
-    shift
-done
+read_options --list '--only REGEX' -- "$@"
 
 EXAMPLES=$REPO/packaging/examples
 PROMTOOL=$CACHE/promtool
@@ -61,16 +43,13 @@ expressions_parse() {
 scenario - "each alert fires when it should, and only then" alerts_fire
 scenario - "the dashboard and the alerts ask for metrics that are written" expressions_parse
 
-if ! $LIST; then
-    build_release || die "it does not build"
-    make_work_dirs
-    if ! get_promtool; then
-        say "there is no package prometheus, which has promtool"
-        SKIPPED=${#SCENARIOS[@]}
-        print_result
-        exit 0
-    fi
+list_scenarios
+build_release || die "it does not build"
+make_work_dirs
+if get_promtool; then
+    run_scenarios
+else
+    say "there is no package prometheus, which has promtool"
+    SKIPPED=${#SCENARIOS[@]}
 fi
-run_scenarios
-$LIST || print_result
-[ "$FAILED" = 0 ]
+print_result

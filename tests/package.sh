@@ -13,23 +13,10 @@ set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
 source "$(dirname "$0")/lib/common.sh"
-# shellcheck source=tests/lib/build.sh
-source "$REPO/tests/lib/build.sh"
-# shellcheck source=tests/lib/cases.sh
-source "$REPO/tests/lib/cases.sh"
-# shellcheck source=tests/lib/packages.sh
-source "$REPO/tests/lib/packages.sh"
-# shellcheck source=tests/lib/roots.sh
-source "$REPO/tests/lib/roots.sh"
 
 ONLY=
-LIST=false
-PACKAGES=
-case ${1:-} in
-    '') ;;
-    --packages) PACKAGES=$(cd "$2" && pwd) ;;
-    *) die "usage: ${0##*/} [--packages DIR]" ;;
-esac
+read_options '--packages DIR' -- "$@"
+[ -z "$PACKAGES" ] || PACKAGES=$(cd "$PACKAGES" && pwd)
 
 need_root
 step "installing what is needed (tests/setup.sh roots packaging)"
@@ -306,4 +293,3 @@ count_cases "$REPO/tests/doveadm.sh"
 scenario - "The SELinux module compiles" selinux_module_compiles
 run_scenarios
 print_result
-[ "$FAILED" = 0 ]

@@ -12,36 +12,11 @@ set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
 source "$(dirname "$0")/lib/common.sh"
-# shellcheck source=tests/lib/build.sh
-source "$REPO/tests/lib/build.sh"
-# shellcheck source=tests/lib/cases.sh
-source "$REPO/tests/lib/cases.sh"
-# shellcheck source=tests/lib/roots.sh
-source "$REPO/tests/lib/roots.sh"
 
-ONLY=()
-QUICK=()
-WRONG=false
-DOVECOTS=()
-while [ "$#" -gt 0 ]; do
-    case $1 in
-        --only)
-            ONLY=(--only "$2")
-            shift
-            ;;
-        --wrapper)
-            WRAPPER=$2
-            shift
-            ;;
-        --list) exec "$PYTHON" "$REPO/tests/plugin/run.py" --list ;;
-        --quick) QUICK=(--quick) ;;
-        --wrong) WRONG=true ;;
-        -*) die "unknown option $1" ;;
-        *) DOVECOTS+=("$1") ;;
-    esac
-    shift
-done
+read_options '--wrapper PATH' '--only REGEX' --list --quick --wrong DOVECOT... -- "$@"
+! $LIST || exec "$PYTHON" "$REPO/tests/plugin/run.py" --list
 need_root
+DOVECOTS=("${WORDS[@]}")
 if [ "${#DOVECOTS[@]}" = 0 ]; then
     for name in "${ALL_ROOTS[@]}"; do
         ! has_root "$name" || DOVECOTS+=("$name")
@@ -50,7 +25,7 @@ fi
 [ "${#DOVECOTS[@]}" -gt 0 ] || die "no Dovecot with headers; run tests/setup.sh roots"
 
 find_cargo || die "no cargo"
-[ -n "${WRAPPER:-}" ] || build_release || die "it does not build"
+[ -n "$WRAPPER" ] || build_release || die "it does not build"
 make_work_dirs
 
 # include_of DOVECOT: where its headers are.
@@ -71,7 +46,7 @@ try_wrong() {
         die "$what: it does not build"
     }
     [ "$name" = machine ] || root=(--root "$ROOTS/$name")
-    "$PYTHON" -B "$REPO/tests/plugin/run.py" "${root[@]}" --only "$fails" --wrapper "$WRAPPER" \
+    "$PYTHON" "$REPO/tests/plugin/run.py" "${root[@]}" --only "$fails" --wrapper "$WRAPPER" \
         --plugin "$WORK/wrong/lib90_nfs_hostchange_plugin.so" >"$WORK/result" 2>&1 || true
     if [[ $(tail -n 1 "$WORK/result") =~ ^0\ passed,\ [1-9][0-9]*\ failed$ ]]; then
         PASSED=$((PASSED + 1))
@@ -89,7 +64,6 @@ if $WRONG; then
         try_wrong "$number"
     done
     print_result
-    [ "$FAILED" = 0 ]
     exit
 fi
 
@@ -98,21 +72,18 @@ for name in "${DOVECOTS[@]}"; do
     DOVECOT_INCLUDE=$(include_of "$name") MODULES=$WORK/$name "$REPO/packaging/build-plugin.sh"
 done
 PLUGIN=lib90_nfs_hostchange_plugin.so
-BESIDE=()
-[ ! -e "$WORK/trixie/$PLUGIN" ] || BESIDE=(--beside "$ROOTS/trixie" "$WORK/trixie/$PLUGIN")
+mixed=()
+[ ! -e "$WORK/trixie/$PLUGIN" ] || mixed=(--beside "$ROOTS/trixie" "$WORK/trixie/$PLUGIN")
+options=(--only "$ONLY")
+! $QUICK || options+=(--quick)
 # Side by side: most of the time they wait for each other's processes.
-RUNS=()
 for name in "${DOVECOTS[@]}"; do
     root=()
     [ "$name" = machine ] || root=(--root "$ROOTS/$name")
-    "$PYTHON" -B "$REPO/tests/plugin/run.py" "${root[@]}" "${BESIDE[@]}" "${ONLY[@]}" "${QUICK[@]}" \
-        --wrapper "$WRAPPER" --plugin "$WORK/$name/$PLUGIN" >"$WORK/$name/result" 2>&1 &
-    RUNS+=("$!")
+    try_beside "$name" "$PYTHON" "$REPO/tests/plugin/run.py" "${root[@]}" "${mixed[@]}" "${options[@]}" \
+        --wrapper "$WRAPPER" --plugin "$WORK/$name/$PLUGIN"
 done
-for i in "${!DOVECOTS[@]}"; do
-    wait "${RUNS[i]}" || true
-    cat "$WORK/${DOVECOTS[i]}/result"
-    count_result "$(tail -n 1 "$WORK/${DOVECOTS[i]}/result")" || FAILED=$((FAILED + 1))
+for name in "${DOVECOTS[@]}"; do
+    result_of "$name"
 done
 print_result
-[ "$FAILED" = 0 ]

@@ -9,17 +9,8 @@ set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
 source "$(dirname "$0")/lib/common.sh"
-# shellcheck source=tests/lib/build.sh
-source "$REPO/tests/lib/build.sh"
-# shellcheck source=tests/lib/cases.sh
-source "$REPO/tests/lib/cases.sh"
 
-QUICK=false
-case ${1:-} in
-    '') ;;
-    --quick) QUICK=true ;;
-    *) die "usage: ${0##*/} [--quick]" ;;
-esac
+read_options --quick -- "$@"
 
 LOG=$(mktemp)
 on_exit rm -f "$LOG"
@@ -125,4 +116,3 @@ else
 fi
 say "== all parts: $SECONDS s"
 print_result
-[ "$FAILED" = 0 ]

@@ -11,12 +11,6 @@ set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
 source "$(dirname "$0")/lib/common.sh"
-# shellcheck source=tests/lib/build.sh
-source "$REPO/tests/lib/build.sh"
-# shellcheck source=tests/lib/packages.sh
-source "$REPO/tests/lib/packages.sh"
-# shellcheck source=tests/lib/roots.sh
-source "$REPO/tests/lib/roots.sh"
 
 PACKAGES=(
     ca-certificates gcc libc6-dev

@@ -14,36 +14,11 @@ set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
 source "$(dirname "$0")/lib/common.sh"
-# shellcheck source=tests/lib/build.sh
-source "$REPO/tests/lib/build.sh"
 # shellcheck source=tests/lib/dovecot.sh
 source "$REPO/tests/lib/dovecot.sh"
-# shellcheck source=tests/lib/moves.sh
-source "$REPO/tests/lib/moves.sh"
-# shellcheck source=tests/lib/cases.sh
-source "$REPO/tests/lib/cases.sh"
 
 DOVECOT=machine
-WRAPPER=${WRAPPER:-}
-COMMAND=${COMMAND:-}
-ONLY=
-LIST=false
-QUICK=false
-while [ "$#" -gt 0 ]; do
-    case $1 in
-        --wrapper) WRAPPER=$2 ;;
-        --command) COMMAND=$2 ;;
-        --only) ONLY=$2 ;;
-        --dovecot) DOVECOT=$2 ;;
-        --list | --quick)
-            if [ "$1" = --list ]; then LIST=true; else QUICK=true; fi
-            shift
-            continue
-            ;;
-        *) die "unknown option $1" ;;
-    esac
-    shift 2 || die "$1 needs a value"
-done
+read_options '--wrapper PATH' '--command PATH' '--dovecot NAME' '--only REGEX' --list --quick -- "$@"
 
 # A Dovecot of the other version.
 if is_2_4 "$DOVECOT"; then OTHER=bookworm; else OTHER=trixie; fi
@@ -1528,10 +1503,7 @@ scenario syslog "a syslog that does not read holds up nobody" a_full_syslog_hold
 
 # --- running ----------------------------------------------------------------
 
-if $LIST; then
-    run_scenarios
-    exit
-fi
+list_scenarios
 need_root
 if [ -z "$WRAPPER" ]; then
     step "building"
@@ -1542,4 +1514,3 @@ start_asking
 step "real Dovecot"
 run_scenarios
 print_result
-[ "$FAILED" = 0 ]

@@ -16,27 +16,15 @@ set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
 source "$(dirname "$0")/../lib/common.sh"
-# shellcheck source=tests/lib/build.sh
-source "$REPO/tests/lib/build.sh"
-# shellcheck source=tests/lib/packages.sh
-source "$REPO/tests/lib/packages.sh"
-# shellcheck source=tests/lib/roots.sh
-source "$REPO/tests/lib/roots.sh"
 # shellcheck source=tests/lib/dovecot.sh
 source "$REPO/tests/lib/dovecot.sh"
 
 BENCH=$REPO/tests/bench
-QUICK=false
-PARTS=()
-while [ "$#" -gt 0 ]; do
-    case $1 in
-        --quick) QUICK=true ;;
-        start | dovecot | plugin | change | sweep) PARTS+=("$1") ;;
-        *) die "usage: ${0##*/} [--quick] [start|dovecot|plugin|change|sweep]..." ;;
-    esac
-    shift
+read_options --quick PART... -- "$@"
+[ "${#WORDS[@]}" -gt 0 ] || WORDS=(start dovecot plugin change sweep)
+for part in "${WORDS[@]}"; do
+    [ -e "$BENCH/$part.sh" ] || die "there is no part $part"
 done
-[ "${#PARTS[@]}" -gt 0 ] || PARTS=(start dovecot plugin change sweep)
 
 # rounds FULL QUICK: the number that this run is to use.
 rounds() { if $QUICK; then printf '%s\n' "$2"; else printf '%s\n' "$1"; fi; }
@@ -125,7 +113,7 @@ build_comparisons
 $QUICK || hurry || note "without a higher priority"
 into=(--into "$REPO/docs")
 ! $QUICK || into=()
-for part in "${PARTS[@]}"; do
+for part in "${WORDS[@]}"; do
     step "$part"
     "measure_$part"
     cp /proc/loadavg "$RESULTS/$part.load"

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # the variables are for the scripts that source this
-# Finds a Rust that is new enough and builds what is shipped. Needs common.sh.
+# Finds a Rust that is new enough and builds what is shipped.
 
 # rust-version of Cargo.toml.
 RUST_MINOR_NEEDED=85

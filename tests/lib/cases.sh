@@ -6,6 +6,8 @@
 #   run_scenarios                              runs those that match ONLY
 #   skip REASON                                from inside: cannot be shown here
 
+LIST=false
+ONLY=
 SCENARIOS=()
 PASSED=0
 FAILED=0
@@ -25,6 +27,29 @@ count_result() {
     PASSED=$((PASSED + BASH_REMATCH[1]))
     FAILED=$((FAILED + BASH_REMATCH[2]))
     SKIPPED=$((SKIPPED + ${BASH_REMATCH[4]:-0}))
+}
+
+# try_beside NAME COMMAND...: a test script in the background. result_of NAME: waits for it, shows what it said, and
+# counts what its last line says.
+try_beside() {
+    local name=$1
+    shift
+    "$@" >"$WORK/$name.result" 2>&1 &
+    BESIDE[$name]=$!
+}
+declare -A BESIDE
+result_of() {
+    wait "${BESIDE[$1]}" || true
+    cat "$WORK/$1.result"
+    $LIST || count_result "$(tail -n 1 "$WORK/$1.result")" || FAILED=$((FAILED + 1))
+}
+
+# list_scenarios: ends here with --list.
+list_scenarios() {
+    ! $LIST || {
+        run_scenarios
+        exit
+    }
 }
 
 run_scenarios() {
@@ -80,8 +105,11 @@ run_scenario() {
     fi
 }
 
-# The last line of every test script.
-print_result() { say "$PASSED passed, $FAILED failed, $SKIPPED skipped"; }
+# The end of every test script: its last line, and its exit status.
+print_result() {
+    $LIST || say "$PASSED passed, $FAILED failed, $SKIPPED skipped"
+    [ "$FAILED" = 0 ]
+}
 
 # What Dovecot logged since the case began.
 mark_logs() {

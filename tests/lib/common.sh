@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # the variables are for the scripts that source this
-# What every test script shares: progress, a work directory of its own, and
-# undoing on exit what was done. Source this after `set -euo pipefail`.
+# What every test script shares: progress, options, a work directory of its own, undoing on exit what
+# was done, and the files that are sourced at the end. Source this after `set -euo pipefail`.
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
@@ -23,6 +23,37 @@ note() { printf '   %s\n' "$*"; }
 die() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
     exit 1
+}
+
+# read_options OPTION... -- WORD...: reads a script's words. OPTION is one as the usage shows it: "--list" sets LIST to
+# true or false, "--only REGEX" sets ONLY; what is no option goes to WORDS, if the last OPTION has no dash. What is not
+# given stays as the script or the environment has it.
+read_options() {
+    local options=() option name
+    while [ "$1" != -- ]; do
+        options+=("$1")
+        name=${1%% *} name=${name#--} name=${name^^}
+        case $1 in
+            --*' '*) declare -g "$name=${!name:-}" ;;
+            --*) declare -g "$name=false" ;;
+        esac
+        shift
+    done
+    shift
+    WORDS=()
+    while [ "$#" -gt 0 ]; do
+        name=${1#--} name=${name^^}
+        for option in "${options[@]}" unknown; do
+            case $option in
+                "$1") declare -g "$name=true" && break ;;
+                "$1 "*) [ "$#" -gt 1 ] && declare -g "$name=$2" && shift && break ;;
+                unknown) die "usage: ${0##*/}$(printf ' [%s]' "${options[@]}")" ;;
+                --*) ;;
+                *) [[ $1 == -* ]] || { WORDS+=("$1") && break; } ;;
+            esac
+        done
+        shift
+    done
 }
 
 need_root() {
@@ -82,3 +113,14 @@ run_on_exit() {
     done
     exit "$status"
 }
+
+# shellcheck source=tests/lib/build.sh
+source "$REPO/tests/lib/build.sh"
+# shellcheck source=tests/lib/cases.sh
+source "$REPO/tests/lib/cases.sh"
+# shellcheck source=tests/lib/packages.sh
+source "$REPO/tests/lib/packages.sh"
+# shellcheck source=tests/lib/pages.sh
+source "$REPO/tests/lib/pages.sh"
+# shellcheck source=tests/lib/roots.sh
+source "$REPO/tests/lib/roots.sh"

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Real Dovecots on loopback. A *site* is two backends, a and b, over one mail
 # store, each with its own list indexes, and with one way of calling the wrapper.
-# Needs common.sh and make_work_dirs; WRAPPER is the program under test.
+# Needs make_work_dirs; WRAPPER is the program under test.
 #
 #   $WORK/NAME/store/USER       homes, shared
 #   $WORK/NAME/{a,b}/           dovecot.conf, users/, log, hostchange.toml, ports
@@ -478,3 +478,6 @@ truth() {
     on a doveadm -c "$SITE/a/dovecot.conf" -o mailbox_list_index=no -f tab mailbox status -u "$1" messages '*' |
         sed 1d | tr '\t' ' ' | LC_ALL=C sort
 }
+
+# shellcheck source=tests/lib/moves.sh
+source "$REPO/tests/lib/moves.sh"

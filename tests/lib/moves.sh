@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # A user who moves between the backends of a site, with a book kept of what the
-# store must hold. Needs dovecot.sh.
+# store must hold.
 
 # open_book USER: a user whose store is empty. A mail user starts with an INBOX.
 open_book() {

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Installs Debian packages without starting anything. Needs common.sh.
+# Installs Debian packages without starting anything.
 
 export DEBIAN_FRONTEND=noninteractive
 

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the documents tell an administrator to write. Needs common.sh.
+# What the documents tell an administrator to write.
 
 # block PAGE VERSION: the one block for that Dovecot in the page.
 block() {

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Debian systems with Dovecot, each in a directory of its own: what the tests run when they need
-# another Dovecot than the machine's. Needs common.sh and packages.sh.
+# another Dovecot than the machine's.
 #
 #   bookworm             Debian 12, Dovecot 2.3.19.1
 #   bookworm-backports   Debian 12 with backports, Dovecot 2.3.21.1

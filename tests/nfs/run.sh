@@ -14,10 +14,6 @@ set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
 source "$(dirname "$0")/../lib/common.sh"
-# shellcheck source=tests/lib/build.sh
-source "$REPO/tests/lib/build.sh"
-# shellcheck source=tests/lib/roots.sh
-source "$REPO/tests/lib/roots.sh"
 # shellcheck source=tests/nfs/cache.sh
 source "$REPO/tests/nfs/cache.sh"
 
@@ -25,31 +21,8 @@ source "$REPO/tests/nfs/cache.sh"
 TIME_LIMIT=5400
 MEGABYTES=1536
 
-WRAPPER=${WRAPPER:-}
-COMMAND=${COMMAND:-}
-VERSIONS=
-ONLY=
-FULL=false
-LIST=false
-TABLE=
 MACHINES=$(nproc)
-while [ "$#" -gt 0 ]; do
-    case $1 in
-        --full | --list)
-            [ "$1" = --full ] && FULL=true || LIST=true
-            shift
-            continue
-            ;;
-        --wrapper) WRAPPER=$2 ;;
-        --command) COMMAND=$2 ;;
-        --versions) VERSIONS=$2 ;;
-        --only) ONLY=$2 ;;
-        --machines) MACHINES=$2 ;;
-        --table) TABLE=$2 ;;
-        *) die "unknown option $1" ;;
-    esac
-    shift 2 || die "$1 needs a value"
-done
+read_options '--wrapper PATH' '--command PATH' '--versions "3 4.2"' '--only REGEX' --full '--machines N' '--table FILE' --list -- "$@"
 
 # The directory that the machines share with this script.
 OUT=$(mktemp -d "${TMPDIR:-/tmp}/nfs-hostchange-nfs.XXXXXXXX")
@@ -62,6 +35,7 @@ on_exit clean_up
 plan() {
     local with_command=true
     [ -n "$COMMAND" ] || [ -z "$WRAPPER" ] || with_command=false
+    # shellcheck disable=SC2153 # read_options sets it
     "$PYTHON" "$REPO/tests/nfs/guest/plan.py" "$VERSIONS" "$ONLY" "$FULL" "$with_command"
 }
 

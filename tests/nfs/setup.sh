@@ -6,10 +6,6 @@ set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
 source "$(dirname "$0")/../lib/common.sh"
-# shellcheck source=tests/lib/packages.sh
-source "$REPO/tests/lib/packages.sh"
-# shellcheck source=tests/lib/roots.sh
-source "$REPO/tests/lib/roots.sh"
 # shellcheck source=tests/nfs/cache.sh
 source "$REPO/tests/nfs/cache.sh"
 

@@ -5,11 +5,8 @@ set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
 source "$(dirname "$0")/../lib/common.sh"
-# shellcheck source=tests/lib/cases.sh
-source "$REPO/tests/lib/cases.sh"
 
 COMMAND=$1 MODULES=$2 ONLY=${3:-}
-LIST=false
 VERSION=$(dovecot --version)
 VERSION=${VERSION%% *}
 INSTALLED=/usr/lib/dovecot/modules/doveadm/lib90_doveadm_nfs_hostchange_plugin.so
@@ -182,4 +179,3 @@ scenario - "Dovecot $VERSION: a doveadm server refuses nfs usercache, and goes o
 scenario - "Dovecot $VERSION: a module for another ABI breaks no other command of doveadm" another_abi_breaks_nothing_else
 run_scenarios
 print_result
-[ "$FAILED" = 0 ]

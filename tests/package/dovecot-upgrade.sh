@@ -4,18 +4,9 @@
 # Dovecot have been downloaded.
 set -euo pipefail
 
-# shellcheck source=tests/lib/common.sh
-source "$(dirname "$0")/../lib/common.sh"
-# shellcheck source=tests/lib/cases.sh
-source "$REPO/tests/lib/cases.sh"
-# shellcheck source=tests/lib/pages.sh
-source "$REPO/tests/lib/pages.sh"
 # shellcheck source=tests/package/with-plugin.sh
-source "$REPO/tests/package/with-plugin.sh"
+source "$(dirname "$0")/with-plugin.sh"
 
-ONLY=
-LIST=false
-WORK=$(mktemp -d)
 COMMAND_DEB=$(compgen -G "/packages/${COMMAND_PACKAGE}_*.deb")
 OLD_ABI=$(</usr/share/dovecot/dovecot-abi)
 OLD=$(plugin_for "$OLD_ABI")

@@ -5,11 +5,7 @@ set -euo pipefail
 
 # shellcheck source=tests/lib/common.sh
 source "$(dirname "$0")/../lib/common.sh"
-# shellcheck source=tests/lib/cases.sh
-source "$REPO/tests/lib/cases.sh"
 
-ONLY=
-LIST=false
 WORK=$(mktemp -d)
 NAME=dovecot-nfs-hostchange
 EXAMPLES=/usr/share/doc/$NAME/examples

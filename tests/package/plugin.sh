@@ -3,18 +3,10 @@
 # backend, each case where the one before left off.
 set -euo pipefail
 
-# shellcheck source=tests/lib/common.sh
-source "$(dirname "$0")/../lib/common.sh"
-# shellcheck source=tests/lib/cases.sh
-source "$REPO/tests/lib/cases.sh"
-# shellcheck source=tests/lib/pages.sh
-source "$REPO/tests/lib/pages.sh"
 # shellcheck source=tests/package/with-plugin.sh
-source "$REPO/tests/package/with-plugin.sh"
+source "$(dirname "$0")/with-plugin.sh"
 
 ONLY=${1:-}
-LIST=false
-WORK=$(mktemp -d)
 DEBS=("$(plugin_for "$(</usr/share/dovecot/dovecot-abi)")" "$(compgen -G "/packages/${COMMAND_PACKAGE}_*.deb")")
 
 it_installs_and_changes_nothing() {

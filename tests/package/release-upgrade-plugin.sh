@@ -3,18 +3,9 @@
 # the mail plugin's package. The packages of Debian 13 are there.
 set -euo pipefail
 
-# shellcheck source=tests/lib/common.sh
-source "$(dirname "$0")/../lib/common.sh"
-# shellcheck source=tests/lib/cases.sh
-source "$REPO/tests/lib/cases.sh"
-# shellcheck source=tests/lib/pages.sh
-source "$REPO/tests/lib/pages.sh"
 # shellcheck source=tests/package/with-plugin.sh
-source "$REPO/tests/package/with-plugin.sh"
+source "$(dirname "$0")/with-plugin.sh"
 
-ONLY=
-LIST=false
-WORK=$(mktemp -d)
 OLD=$(plugin_for "$(</usr/share/dovecot/dovecot-abi)")
 NEW=$(plugin_for 2.4.abiv1)
 

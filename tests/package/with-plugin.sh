@@ -1,7 +1,11 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # some are for the scripts that source this
-# A backend with the mail plugin's package, in a clean Debian. Needs common.sh, cases.sh, pages.sh.
+# A backend with the mail plugin's package, in a clean Debian.
 
+# shellcheck source=tests/lib/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
+
+WORK=$(mktemp -d)
 NAME=dovecot-nfs-hostchange-plugin
 COMMAND_PACKAGE=dovecot-nfs-hostchange
 MODULES=/usr/lib/dovecot/modules
