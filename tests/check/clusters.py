@@ -20,6 +20,35 @@ PASSWORD = f"password_query = SELECT name || '@' || domain AS user, password {FR
 ITERATE = "iterate_query = SELECT name AS username, domain FROM users WHERE active = 1\n"
 BOTH_SQL = "passdb {\n  driver = sql\n  args = /etc/dovecot/sql.conf\n}\nuserdb {\n  driver = sql\n  args = /etc/dovecot/sql.conf\n}\n"
 
+
+def sql24(fields, passdb_fields="", before=""):
+    """What Dovecot 2.4 asks SQLite."""
+    return f"""sql_driver = sqlite
+sqlite_path = /etc/dovecot/users.sqlite
+passdb sql {{
+  default_password_scheme = PLAIN
+  query = SELECT name || '@' || domain AS user, password{passdb_fields} {FROM24}
+}}
+{before}userdb sql {{
+  query = SELECT {fields} {FROM24}
+  iterate_query = SELECT name AS username, domain FROM users WHERE active = 1
+}}
+"""
+
+
+# Another post-login script.
+LAST_LOGIN = """service imap {
+  executable = imap imap-postlogin
+}
+service imap-postlogin {
+  executable = script-login /usr/local/lib/chain/last-login.sh
+  process_limit = 1024
+  unix_listener imap-postlogin {
+  }
+}
+"""
+CHAIN = "printf '#!/bin/sh\\nexec \"$@\"\\n' >/usr/local/lib/chain/last-login.sh; chmod 755 /usr/local/lib/chain/last-login.sh"
+
 # Users and groups that are in no file of /etc, and a store for one of those groups alone.
 NSS = """mkdir -p /var/lib/extrausers && sed -i 's/^\\(passwd\\|group\\):.*/& extrausers/' /etc/nsswitch.conf
 printf 'alice:x:3000:3000::/:/bin/false\\nbob:x:3001:3001::/:/bin/false\\n' >/var/lib/extrausers/passwd
@@ -89,10 +118,45 @@ default_pass_scheme = PLAIN
 """
 BOTH_LDAP = "passdb {\n  driver = ldap\n  args = /etc/dovecot/ldap.conf\n}\nuserdb {\n  driver = ldap\n  args = /etc/dovecot/ldap.conf\n}\n"
 
+LDAP24 = """ldap_uris = ldapi://%2Frun%2Fldapi
+ldap_auth_dn = cn=admin,dc=example,dc=org
+ldap_auth_dn_password = x
+ldap_base = dc=example,dc=org
+passdb ldap {
+  ldap_filter = (&(objectClass=posixAccount)(uid=%{user | username}))
+  fields {
+    user = %{ldap:uid}
+    password = %{ldap:userPassword}
+  }
+  default_password_scheme = PLAIN
+}
+userdb ldap {
+  ldap_filter = (&(objectClass=posixAccount)(uid=%{user | username}))
+  ldap_iterate_filter = (objectClass=posixAccount)
+  ldap_iterate_fields {
+    user = %{ldap:uid}
+  }
+  fields {
+@FIELDS@  }
+}
+"""
+
+
+def ldap24(*fields):
+    """What Dovecot 2.4 asks the LDAP server."""
+    return LDAP24.replace("@FIELDS@", "".join(f"    {field}\n" for field in fields))
+
 
 def rows(mails, fields=""):
     """A passwd-file: alice and bob with their homes and more fields."""
     return "".join(f"{user}:{{PLAIN}}x:5000:5000::{mails}/{user.split('@')[1]}/{user.split('@')[0]}::{fields}\n" for user in USERS)
+
+
+SMALL_SHM = ["mount -t tmpfs -o size=64m,mode=1777 tmpfs /dev/shm", "install -d -m 0700 -o vmail /dev/shm/dovecot-listindex"]
+SMALL_FILES = {
+    "/etc/dovecot/conf.d/20-imap.conf": "service imap {\n}\nprotocol imap {\n  mail_max_userip_connections = 20\n}\n",
+    "/etc/dovecot/userdb": rows("@STORE@").replace("::\n", "/home::\n"),
+}
 
 
 CLUSTERS = [
@@ -131,21 +195,58 @@ plugin {
   acl = vfile
   acl_shared_dict = file:@STORE@/shared-mailboxes.db
 }
-service imap {
-  executable = imap imap-postlogin
-}
-service imap-postlogin {
-  executable = script-login /usr/local/lib/chain/last-login.sh
-  process_limit = 1024
-  unix_listener imap-postlogin {
-  }
-}
-""" + BOTH_SQL,
+""" + LAST_LOGIN + BOTH_SQL,
         files={"/etc/dovecot/sql.conf": SQL23 + PASSWORD + ITERATE
                + f"user_query = SELECT 'maildir:~/Maildir:INDEX=@STORE@/index/%u' AS mail, 5000 AS uid, 5000 AS gid, '@STORE@/%d/%n' AS home, '*:bytes=0' AS quota_rule {FROM}\n"},
-        run=[SQL, "printf '#!/bin/sh\\nexec \"$@\"\\n' >/usr/local/lib/chain/last-login.sh; chmod 755 /usr/local/lib/chain/last-login.sh"],
+        run=[SQL, CHAIN],
         users=USERS, ask=(),
         by_hand={"no_list_index": f"sed -i 's|/%u. AS mail|/%u:LISTINDEX={HASH23}\\o047 AS mail|' /etc/dovecot/sql.conf"},
+    ),
+    *v24(
+        "SQL that returns each location, a post-login script and shared folders",
+        "no_wrapper",
+        text=HEAD24 + """
+mail_home = @STORE@/%{user | domain}/%{user | username}
+mail_driver = maildir
+mail_path = ~/
+mail_plugins {
+  quota = yes
+  acl = yes
+}
+first_valid_uid = 5000
+mail_shared_explicit_inbox = yes
+namespace inbox {
+  inbox = yes
+  separator = /
+  mailbox Trash {
+    auto = subscribe
+    special_use = \\Trash
+  }
+  prefix =
+}
+namespace shared {
+  type = shared
+  separator = /
+  prefix = Shared/$user/
+  mail_path = %{owner_home}/
+  mail_index_path = ~/Shared/%{owner_user}
+  subscriptions = no
+  list = children
+}
+protocol imap {
+  mail_plugins {
+    imap_quota = yes
+    imap_acl = yes
+  }
+}
+acl_driver = vfile
+acl_sharing_map {
+  dict file {
+    path = @STORE@/shared-mailboxes.db
+  }
+}
+""" + LAST_LOGIN + sql24("'maildir' AS mail_driver, '~/Maildir' AS mail_path, '@STORE@/index/%{user}' AS mail_index_path, 5000 AS uid, 5000 AS gid, '@STORE@/%{user | domain}/%{user | username}' AS home"),
+        run=[SQL, CHAIN], users=USERS, ask=(),
     ),
     # iRedMail: namespaces without names, the home in lower case, an INDEX that is the store, valid uids of one user only.
     *v23(
@@ -184,6 +285,44 @@ service imap-login {
         files={"/etc/dovecot/sql.conf": SQL23 + PASSWORD + ITERATE + f"user_query = SELECT '@STORE@/' || domain || '/' || name AS home, '*:bytes=0' AS quota_rule {FROM}\n"},
         run=[SQL], users=USERS, ask=(),
     ),
+    *v24(
+        "SQL, and the home directory in the location",
+        "no_location",
+        text=HEAD24 + """
+mail_uid = 5000
+mail_gid = 5000
+first_valid_uid = 5000
+last_valid_uid = 5000
+auth_default_domain = example.org
+mail_driver = maildir
+mail_path = %{home | lower}/Maildir/
+mail_index_path = %{home | lower}/Maildir/
+namespace inbox {
+  type = private
+  separator = /
+  prefix =
+  inbox = yes
+  mailbox Drafts {
+    auto = subscribe
+    special_use = \\Drafts
+  }
+}
+namespace shared {
+  type = shared
+  separator = /
+  prefix = Shared/$user/
+  mail_path = %{owner_home | lower}/Maildir/
+  mail_index_path = %{owner_home | lower}/Maildir/Shared/%{owner_user | domain | lower}/%{owner_user | username | lower}
+  subscriptions = yes
+  list = children
+}
+service imap-login {
+  restart_request_count = 1
+  process_limit = 500
+}
+""" + sql24("'@STORE@/' || domain || '/' || name AS home"),
+        run=[SQL], users=USERS, ask=(),
+    ),
     # docker-mailserver: a container with a passwd-file, files that include each other, and as little /dev/shm as containers get.
     *v23(
         "a container with a passwd-file and a small /dev/shm",
@@ -203,11 +342,34 @@ userdb {
   default_fields = uid=vmail gid=vmail home=@STORE@/%d/%n/home/
 }
 """,
-            "/etc/dovecot/conf.d/20-imap.conf": "service imap {\n}\nprotocol imap {\n  mail_max_userip_connections = 20\n}\n",
-            "/etc/dovecot/userdb": "".join(f"{user}:{{PLAIN}}x:5000:5000::@STORE@/{user.split('@')[1]}/{user.split('@')[0]}/home::\n" for user in USERS),
+            **SMALL_FILES,
         },
-        run=["mount -t tmpfs -o size=64m,mode=1777 tmpfs /dev/shm", "install -d -m 0700 -o vmail /dev/shm/dovecot-listindex"],
-        users=USERS, ask=(),
+        run=SMALL_SHM, users=USERS, ask=(),
+    ),
+    *v24(
+        "a container with a passwd-file and a small /dev/shm",
+        "space",
+        text=HEAD24 + "!include conf.d/*.conf\n",
+        files={
+            "/etc/dovecot/conf.d/10-mail.conf": "mail_driver = maildir\nmail_path = @STORE@/%{user | domain}/%{user | username}\nfirst_valid_uid = 5000\nlast_valid_uid = 5000\n" + INBOX,
+            "/etc/dovecot/conf.d/10-auth.conf": "auth_mechanisms = plain login\n!include auth-passwdfile.inc\n",
+            "/etc/dovecot/conf.d/auth-passwdfile.inc": """passdb passwd-file {
+  mechanisms_filter = plain login
+  default_password_scheme = PLAIN
+  passwd_file_path = /etc/dovecot/userdb
+}
+userdb passwd-file {
+  passwd_file_path = /etc/dovecot/userdb
+  fields {
+    uid:default = vmail
+    gid:default = vmail
+    home:default = @STORE@/%{user | domain}/%{user | username}/home/
+  }
+}
+""",
+            **SMALL_FILES,
+        },
+        run=SMALL_SHM, users=USERS, ask=(),
     ),
     # chatmail: a dict for the userdb, many processes, hibernation.
     *v23(
@@ -243,6 +405,39 @@ service imap {
         },
         users=USERS,
     ),
+    # There is no dict in Dovecot 2.4, and Lua in its place is a package of its own. Nobody can be listed here either.
+    *v24(
+        "a userdb that lists nobody, many processes and hibernation",
+        "hibernation",
+        text=HEAD24 + """
+mail_home = @STORE@/%{user}
+mail_driver = maildir
+mail_path = @STORE@/%{user}
+mail_plugins {
+  quota = yes
+}
+imap_hibernate_timeout = 30s
+default_client_limit = 20000
+first_valid_uid = 5000
+passdb static {
+  password = x
+}
+userdb static {
+  fields {
+    uid = 5000
+    gid = 5000
+    home = @STORE@/%{user}
+  }
+}
+service imap {
+  process_limit = 50000
+  unix_listener imap-master {
+    user = dovecot
+  }
+}
+""" + INBOX,
+        users=USERS,
+    ),
     # Mailu: everything is in dovecot.conf, the userdb knows only that somebody exists; mail belongs to a group, too.
     *v23(
         "a userdb that knows nothing but names, and a group for all mail",
@@ -272,6 +467,35 @@ service imap-login {
         files={"/etc/dovecot/users": "".join(f"{user}::::::\n" for user in USERS)},
         users=USERS,
     ),
+    *v24(
+        "a userdb that knows nothing but names, and a group for all mail",
+        "access_groups",
+        text=HEAD24 + """
+mail_uid = vmail
+mail_gid = vmail
+mail_access_groups = archive
+mail_home = @STORE@/%{user}
+mail_driver = maildir
+mail_path = @STORE@/%{user}
+maildir_stat_dirs = yes
+first_valid_uid = 5000
+mail_plugins {
+  quota = yes
+}
+passdb static {
+  password = x
+}
+userdb passwd-file {
+  passwd_file_path = /etc/dovecot/users
+}
+service imap-login {
+  restart_request_count = 1
+  client_limit = 1
+}
+""" + INBOX,
+        files={"/etc/dovecot/users": "".join(f"{user}::::::\n" for user in USERS)},
+        users=USERS,
+    ),
     # FreedomBox: LDAP, one mail user, names in lower case.
     *v23(
         "LDAP, and one mail user for all",
@@ -282,6 +506,18 @@ mail_location = maildir:~/Maildir
 first_valid_uid = 8
 """ + INBOX + BOTH_LDAP,
         files={**LDAP_FILES, "/etc/dovecot/ldap.conf": LDAP23 + "user_attrs = =uid=vmail,=gid=vmail,=home=@STORE@/%n\n"},
+        run=[LDAP], users=("alice", "bob"), ask=(),
+    ),
+    *v24(
+        "LDAP, and one mail user for all",
+        "no_location",
+        text=HEAD24 + """
+auth_username_format = %{user | username | lower}
+mail_driver = maildir
+mail_path = ~/Maildir
+first_valid_uid = 8
+""" + INBOX + ldap24("uid = vmail", "gid = vmail", "home = @STORE@/%{user | username}"),
+        files=LDAP_FILES,
         run=[LDAP], users=("alice", "bob"), ask=(),
     ),
     # Large sites: LDAP, and each user has a uid of his own.
@@ -299,31 +535,7 @@ first_valid_uid = 8
 mail_driver = mdbox
 mail_path = ~/mdbox
 first_valid_uid = 1000
-ldap_uris = ldapi://%2Frun%2Fldapi
-ldap_auth_dn = cn=admin,dc=example,dc=org
-ldap_auth_dn_password = x
-ldap_base = dc=example,dc=org
-passdb ldap {
-  ldap_filter = (&(objectClass=posixAccount)(uid=%{user | username}))
-  fields {
-    user = %{ldap:uid}
-    password = %{ldap:userPassword}
-  }
-  default_password_scheme = PLAIN
-}
-userdb ldap {
-  ldap_filter = (&(objectClass=posixAccount)(uid=%{user | username}))
-  ldap_iterate_filter = (objectClass=posixAccount)
-  ldap_iterate_fields {
-    user = %{ldap:uid}
-  }
-  fields {
-    uid = %{ldap:uidNumber}
-    gid = %{ldap:gidNumber}
-    home = %{ldap:homeDirectory}
-  }
-}
-""" + INBOX,
+""" + INBOX + ldap24("uid = %{ldap:uidNumber}", "gid = %{ldap:gidNumber}", "home = %{ldap:homeDirectory}"),
         files=LDAP_FILES,
         run=[LDAP, "mkdir -p @STORE@/alice @STORE@/bob; chown 6001 @STORE@/alice; chown 6002 @STORE@/bob"], users=("alice", "bob"), ask=(), tmpfiles="",
     ),
@@ -352,6 +564,37 @@ protocol imap {
         files={"/etc/dovecot/users": "".join(f"{user}:{{PLAIN}}x::::::\n" for user in USERS)},
         users=USERS, ask=(),
     ),
+    *v24(
+        "one file, an INDEX apart, and the mail user's own group",
+        "no_location",
+        text=HEAD24 + """
+mail_driver = maildir
+mail_path = @STORE@/%{user | domain}/%{user | username}/mail
+mail_index_path = @STORE@/indices/%{user | domain}/%{user | username}
+mailbox_list_layout = fs
+mail_access_groups = vmail
+first_valid_uid = 5000
+passdb passwd-file {
+  passwd_file_path = /etc/dovecot/users
+}
+userdb passwd-file {
+  passwd_file_path = /etc/dovecot/users
+  fields {
+    home:default = @STORE@/%{user | domain}/%{user | username}
+    uid:default = 5000
+    gid:default = 5000
+  }
+}
+protocol imap {
+  mail_max_userip_connections = 100
+  mail_plugins {
+    imap_sieve = yes
+  }
+}
+""" + INBOX,
+        files={"/etc/dovecot/users": "".join(f"{user}:{{PLAIN}}x::::::\n" for user in USERS)},
+        users=USERS, ask=(),
+    ),
     # Postfixadmin's, with one query for a login.
     *v23(
         "SQL with a prefetch",
@@ -370,19 +613,7 @@ protocol imap {
 mail_driver = maildir
 mail_path = ~/Maildir
 first_valid_uid = 5000
-sql_driver = sqlite
-sqlite_path = /etc/dovecot/users.sqlite
-passdb sql {
-  default_password_scheme = PLAIN
-""" + f"  query = SELECT name || '@' || domain AS user, password, 5000 AS userdb_uid, 5000 AS userdb_gid, '@STORE@/%{{user}}' AS userdb_home {FROM24}\n" + """
-}
-userdb prefetch {
-}
-userdb sql {
-""" + f"  query = SELECT 5000 AS uid, 5000 AS gid, '@STORE@/%{{user}}' AS home {FROM24}\n" + """
-  iterate_query = SELECT name AS username, domain FROM users WHERE active = 1
-}
-""" + INBOX,
+""" + INBOX + sql24("5000 AS uid, 5000 AS gid, '@STORE@/%{user}' AS home", ", 5000 AS userdb_uid, 5000 AS userdb_gid, '@STORE@/%{user}' AS userdb_home", "userdb prefetch {\n}\n"),
         run=[SQL], users=USERS, ask=(),
     ),
     # ISPConfig's and others': each row of a passwd-file has its own location.
@@ -403,6 +634,21 @@ userdb {
         files={"/etc/dovecot/users": rows("@STORE@", "userdb_mail=maildir:~/Maildir")},
         users=USERS, ask=(),
         by_hand={"no_list_index": f"sed -i 's|:~/Maildir$|:~/Maildir:LISTINDEX={HASH23}|' /etc/dovecot/users"},
+    ),
+    *v24(
+        "a passwd-file with a location in each row",
+        "no_location",
+        text=HEAD24 + """
+first_valid_uid = 5000
+passdb passwd-file {
+  passwd_file_path = /etc/dovecot/users
+}
+userdb passwd-file {
+  passwd_file_path = /etc/dovecot/users
+}
+""" + INBOX,
+        files={"/etc/dovecot/users": rows("@STORE@", "userdb_mail_driver=maildir userdb_mail_path=~/Maildir")},
+        users=USERS, ask=(),
     ),
     # A stock Debian 13, whose own users have mail in mboxes: paths with the home, another inbox.
     *v24(
