@@ -2,8 +2,8 @@
 
     plugin.py --results DIRECTORY --rounds N --sessions N --users N --wrapper FILE --exec FILE ROOT=MODULES...
 
-Each ROOT is a Debian with a Dovecot; in MODULES are the plugin for it, one that does nothing, and two that note the
-time around the hook of either. Writes into DIRECTORY
+Each ROOT is a Debian with a Dovecot; in MODULES are the plugin for it, one that does nothing, one that only makes the
+system calls, and two that note the time around the hook of any of them. Writes into DIRECTORY
 
     plugin.rounds   RELEASE LOAD ROUND NAME SESSIONS SECONDS PROCESSOR-SECONDS
     plugin.hook     RELEASE new|used NAME NANOSECONDS, the hook at the beginning of a session
@@ -187,11 +187,18 @@ class Release:
         for name, site in candidates.items():
             self.wanted["new", name] = site
             self.wanted["used", name] = {**site, **shared, "more": used}
-        for name, file in self.plugins.items():
+        self.calls = modules / "calls.so"
+        for name, file in {**self.plugins, "calls": self.plugins["plugin"]}.items():
             site = {"plugin": file, "modules": files}
             self.wanted["hook", name] = {**site, "more": with_clocks}
             self.wanted["used hook", name] = {**site, **shared, "more": with_clocks + used}
         self.dovecots = {}
+
+    def only_calls(self, file):
+        """What a session with nothing to do calls, for users whom the plugin has served."""
+        for (_, name), dovecot in self.dovecots.items():
+            if name == "calls":
+                dovecot.backend.begin_anew(plugin=file)
 
     def start(self):
         for (which, name), site in self.wanted.items():
@@ -199,6 +206,7 @@ class Release:
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             for _ in pool.map(Dovecot.settle, self.dovecots.values()):
                 pass
+        self.only_calls(self.calls)
 
     def of(self, kind):
         return [dovecot for (which, _), dovecot in self.dovecots.items() if which == kind]

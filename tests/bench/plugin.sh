@@ -9,11 +9,12 @@ measure_plugin() {
         modules=$WORK/modules/$root
         DOVECOT_INCLUDE=$ROOTS/$root/usr/include/dovecot MODULES=$modules "$REPO/packaging/build-plugin.sh"
         build_plugin empty "$root" "$modules/empty.so"
+        build_plugin calls "$root" "$modules/calls.so"
         build_plugin before "$root" "$modules/lib89_before_plugin.so"
         build_plugin after "$root" "$modules/lib91_after_plugin.so"
         targets+=("$ROOTS/$root=$modules")
     done
-    "$PYTHON" "$BENCH/plugin.py" --results "$RESULTS" --rounds "$(rounds 30 1)" --sessions "$(rounds 60 5)" \
+    "$PYTHON" "$BENCH/plugin.py" --results "$RESULTS" --rounds "$(rounds 20 1)" --sessions "$(rounds 40 5)" \
         --users "$(rounds 100 5)" --wrapper "$BIN/nfs-hostchange-login" --exec "$BIN/exec.musl" "${targets[@]}"
 }
 

@@ -392,10 +392,10 @@ class Sessions:
         """Processor time of a session over that with another one, round by round."""
         return Spread.of(each[name]["cpu"] - each[other]["cpu"] for each in self.loads[load].values())
 
-    def hook(self, process):
+    def hook(self, process, name="plugin"):
         """Microseconds at the beginning of a session, without the clock's own."""
         empty = statistics.median(self.hooks[process, "empty"])
-        return Spread.of(taken - empty for taken in self.hooks[process, "plugin"])
+        return Spread.of(taken - empty for taken in self.hooks[process, name])
 
     def memory_added(self):
         empty = statistics.median(self.memory["empty"])
@@ -425,6 +425,9 @@ def plugin(results, goals, pictures):
                     f"| {show(sessions.ratios(load, name, 'empty', 'rate'))} | {show(cpu)} "
                     f"| {show(sessions.added(load, name, 'none'))} | {show(sessions.added(load, name, 'empty'))} |"
                 )
+        lines += ["", "| in the hook, µs | nfs_hostchange | the same system calls in C |", "| --- | --: | --: |"]
+        for process in ("new", "used"):
+            lines.append(f"| {process} process | {show(sessions.hook(process))} | {show(sessions.hook(process, 'calls'))} |")
         for process in ("new", "used"):
             load = f"IMAP, {process} process"
             goals.at_least(f"{release}, {load}: sessions/s to the empty plugin", sessions.ratios(load, "plugin", "empty", "rate"), 0.97)
