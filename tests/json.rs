@@ -96,12 +96,27 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
     assert_eq!(fields(&json(&run)), BTreeSet::from(["error".to_owned()]));
     if is_root() {
         let status = ["status", "--json", "--config", &own, "-u"];
-        let run = scratch.run([&status[..], &["x"]].concat());
-        assert_eq!(fields(&json(&run)), documented("status --user"), "{run:?}");
+        let of_x = || scratch.run([&status[..], &["x"]].concat());
+        let mut expected = documented("status --user");
+        let mut in_list = expected.clone();
+        in_list.retain(|field| field.starts_with("namespaces."));
+        expected.retain(|field| !in_list.contains(field));
+        let run = of_x();
+        assert_eq!(fields(&json(&run)), expected, "{run:?}");
         tell("mdbox:~/mdbox");
-        let run = scratch.run([&status[..], &["x"]].concat());
-        let expected = ["user", "in_step", "reason"].map(str::to_owned);
+        let run = of_x();
+        let expected = ["user", "in_step", "reason", "namespaces"].map(str::to_owned);
         assert_eq!(fields(&json(&run)), BTreeSet::from(expected), "{run:?}");
+        scratch.namespaces(&format!(
+            "\tyes\tprivate\tx\t{}\t{user}\tlist\tfs\t\t{ALICE} {ALICE}\n",
+            index.display()
+        ));
+        let run = of_x();
+        assert_eq!(fields(&json(&run)), documented("status --user"), "{run:?}");
+        scratch.namespaces("of another version\n");
+        let run = of_x();
+        assert_eq!(json(&run)["namespaces"], Value::Null, "{run:?}");
+        assert!(run.stderr.contains("of another version"), "{run:?}");
     }
 }
 

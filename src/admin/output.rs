@@ -65,7 +65,7 @@ impl From<&DoveadmError> for Exit {
         match error {
             DoveadmError::NoSuchUser => Self::NoInput,
             DoveadmError::Missing(_) | DoveadmError::Refused(_) => Self::Unavailable,
-            DoveadmError::Nul(_) => Self::Data,
+            DoveadmError::Nul(_) | DoveadmError::Module => Self::Data,
         }
     }
 }

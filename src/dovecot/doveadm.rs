@@ -5,15 +5,108 @@ use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
+use crate::decimal::decimal;
 use crate::dovecot::environment::of_userdb_fields;
+use crate::system::credentials::{GroupId, Identity, UserId};
 
 /// A field's name and value.
 pub type Field = (Vec<u8>, Vec<u8>);
 
 /// What sysexits(3) calls an unknown user.
 const NO_USER: i32 = 67;
+/// The same of a command that doveadm does not know.
+const USAGE: i32 = 64;
+
+/// A namespace whose list index has a directory of its own, as Dovecot resolved it for one user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Namespace {
+    /// What its mailbox names begin with.
+    pub prefix: Vec<u8>,
+    /// It holds the inbox.
+    pub has_inbox: bool,
+    /// `private`, `shared` or `public`.
+    pub kind: String,
+    /// Whose it is; empty if it is nobody's.
+    pub owner: Vec<u8>,
+    /// INDEX; empty if indexes are in memory.
+    pub index_dir: Vec<u8>,
+    /// The directory of the list index.
+    pub list_index_dir: Vec<u8>,
+    /// How the names of its files begin.
+    pub list_index_name: Vec<u8>,
+    /// The layout's name.
+    pub layout: Vec<u8>,
+    /// Why it cannot be kept in step; empty if it can.
+    pub problem: Vec<u8>,
+    /// Whose rights Dovecot works with.
+    pub rights: Identity,
+}
+
+impl Namespace {
+    /// A line of the doveadm module; it separates values by tabs.
+    fn of(line: &[u8]) -> Option<Self> {
+        let values: Vec<_> = line.split(|&byte| byte == b'\t').map(unescaped).collect();
+        let [
+            prefix,
+            has_inbox,
+            kind,
+            owner,
+            index_dir,
+            list_index_dir,
+            list_index_name,
+            layout,
+            problem,
+            rights,
+        ] = <[Vec<u8>; 10]>::try_from(values).ok()?;
+        Some(Self {
+            prefix,
+            has_inbox: has_inbox == b"yes",
+            kind: String::from_utf8_lossy(&kind).into_owned(),
+            owner,
+            index_dir,
+            list_index_dir,
+            list_index_name,
+            layout,
+            problem,
+            rights: identity(&rights)?,
+        })
+    }
+}
+
+/// The uid, the gid and the groups.
+fn identity(rights: &[u8]) -> Option<Identity> {
+    let mut ids = rights.split(|&byte| byte == b' ').map(decimal);
+    Some(Identity {
+        user: UserId(ids.next()??),
+        group: GroupId(ids.next()??),
+        groups: ids.collect::<Option<_>>()?,
+    })
+}
+
+/// The opposite of Dovecot's `str_tabescape`.
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let mut bytes = text.iter();
+    let mut plain = Vec::with_capacity(text.len());
+    while let Some(&byte) = bytes.next() {
+        plain.push(match (byte, bytes.as_slice().first()) {
+            (1, Some(&escaped)) => {
+                bytes.next();
+                match escaped {
+                    b'0' => 0,
+                    b'1' => 1,
+                    b't' => b'\t',
+                    b'r' => b'\r',
+                    b'n' => b'\n',
+                    other => other,
+                }
+            }
+            (byte, _) => byte,
+        });
+    }
+    plain
+}
 
 /// Why doveadm does not say what a user's login would get.
 #[derive(Debug)]
@@ -26,6 +119,8 @@ pub enum DoveadmError {
     Refused(String),
     /// The answer has a NUL byte, which no environment can hold.
     Nul(NulError),
+    /// The answer of our module is not one of this version.
+    Module,
 }
 
 impl std::error::Error for DoveadmError {}
@@ -37,6 +132,9 @@ impl fmt::Display for DoveadmError {
             Self::NoSuchUser => f.write_str("no such user"),
             Self::Refused(reason) => write!(f, "doveadm failed: {reason}"),
             Self::Nul(error) => write!(f, "the userdb's answer has a NUL byte: {error}"),
+            Self::Module => f.write_str(
+                "'doveadm nfs namespaces' is of another version: install both packages in the same",
+            ),
         }
     }
 }
@@ -101,6 +199,29 @@ pub fn expanded(
     Ok(answer.strip_suffix(b"\n").unwrap_or(&answer).to_vec())
 }
 
+/// The user's namespaces whose list indexes have a directory of their own; `None` where the doveadm
+/// module that knows them is not installed.
+///
+/// # Errors
+/// If Dovecot cannot open the user's mail.
+pub fn namespaces_of(
+    user: &OsStr,
+    configuration: Option<&Path>,
+) -> Result<Option<Vec<Namespace>>, DoveadmError> {
+    let command = ["-f", "tab", "nfs", "namespaces", "-u"];
+    let output = run(configuration, &command, &[user])?;
+    if output.status.code() == Some(USAGE) {
+        return Ok(None);
+    }
+    let answer = successful(output)?;
+    let lines = answer.split(|&byte| byte == b'\n').skip(1);
+    let namespaces = lines.filter(|line| !line.is_empty()).map(Namespace::of);
+    match namespaces.collect() {
+        Some(namespaces) => Ok(Some(namespaces)),
+        None => Err(DoveadmError::Module),
+    }
+}
+
 /// Everybody whom the userdb can list.
 ///
 /// # Errors
@@ -128,17 +249,27 @@ fn answer(
     command: &[&str],
     user: &OsStr,
 ) -> Result<Vec<u8>, DoveadmError> {
+    successful(run(configuration, command, &[OsStr::new("--"), user])?)
+}
+
+fn run(
+    configuration: Option<&Path>,
+    command: &[&str],
+    operands: &[&OsStr],
+) -> Result<Output, DoveadmError> {
     let mut doveadm = Command::new("doveadm");
     if let Some(file) = configuration {
         doveadm.arg("-c").arg(file);
     }
-    let output = doveadm
+    doveadm
         .args(command)
-        .arg("--")
-        .arg(user)
+        .args(operands)
         .stdin(Stdio::null())
         .output()
-        .map_err(DoveadmError::Missing)?;
+        .map_err(DoveadmError::Missing)
+}
+
+fn successful(output: Output) -> Result<Vec<u8>, DoveadmError> {
     if output.status.code() == Some(NO_USER) {
         return Err(DoveadmError::NoSuchUser);
     }
@@ -158,4 +289,29 @@ fn field_of(line: &[u8]) -> Option<Field> {
         line[..colon].trim_ascii_end().to_vec(),
         line[colon + 2..].to_vec(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_read_back_as_dovecot_had_it() {
+        let line =
+            b"a\x01tb/\tno\tprivate\tal\x011ice\t/i\x01nx\t/l\tdovecot.list.index\tfs\t\t7 8 8 9";
+        let namespace = Namespace::of(line).expect("ten values");
+        assert_eq!(namespace.prefix, b"a\tb/");
+        assert_eq!(namespace.owner, b"al\x01ice");
+        assert_eq!(namespace.index_dir, b"/i\nx");
+        assert_eq!(
+            (namespace.has_inbox, namespace.problem.as_slice()),
+            (false, b"".as_slice())
+        );
+        let rights = &namespace.rights;
+        assert_eq!(
+            (rights.user, rights.group, rights.groups.as_slice()),
+            (UserId(7), GroupId(8), [8, 9].as_slice())
+        );
+        assert_eq!(Namespace::of(b"a\tb"), None);
+    }
 }

@@ -7,35 +7,25 @@
 #include "lib.h"
 #include "array.h"
 #include "ioloop.h"
-#include "mail-user.h"
-#include "mail-namespace.h"
 #include "mail-index-private.h"
 #include "mail-index-transaction-private.h"
 #include "mail-index-view-private.h"
-#include "mail-storage-private.h"
 #include "mail-storage-hooks.h"
-#include "mailbox-list-private.h"
 #include "mailbox-list-index.h"
 #include "master-service.h"
 #include "index-storage.h"
 #include "mdbox-storage.h"
 #include "sdbox-storage.h"
+#include "nfs-hostchange-list.h"
 #include "nfs-hostchange-plugin.h"
 
 #ifdef DOVECOT_CONFIG_VERSION /* 2.4 */
-#  define LIST_INDEX_NAME(list) ((list)->mail_set->parsed_list_index_fname)
-#  define LIST_INDEX_DIR(list) ((list)->mail_set->parsed_list_index_dir)
 #  define HAS_NO_MAILBOX_ROOT(list) \
 	(*(list)->mail_set->mailbox_directory_name == '\0')
-#  define ITERATES_INDEX_DIR(list) \
-	((list)->mail_set->mailbox_list_iter_from_index_dir)
 #  define MDBOX_IS_DAMAGED(storage) ((storage)->corrupted_reason != NULL)
 #  define SETTING(user, name) NULL
 #else
-#  define LIST_INDEX_NAME(list) ((list)->set.list_index_fname)
-#  define LIST_INDEX_DIR(list) ((list)->set.list_index_dir)
 #  define HAS_NO_MAILBOX_ROOT(list) (*(list)->set.maildir_name == '\0')
-#  define ITERATES_INDEX_DIR(list) ((list)->set.iter_from_index_dir)
 #  define MDBOX_IS_DAMAGED(storage) ((storage)->corrupted)
 #  define SETTING(user, name) mail_user_plugin_getenv(user, name)
 #endif
@@ -405,62 +395,11 @@ static void hostchange_list_deinit(struct mailbox_list *list)
 	hlist->module_ctx.super.deinit(list);
 }
 
-/* Whether the list index is in a directory of its own, so that it may be
-   local. */
-static bool is_local(struct mailbox_list *list)
-{
-	const char *dir = LIST_INDEX_DIR(list), *name = LIST_INDEX_NAME(list);
-
-	return list->mail_set->mailbox_list_index &&
-		(list->props & MAILBOX_LIST_PROP_NO_LIST_INDEX) == 0 &&
-		(list->flags & MAILBOX_LIST_FLAG_SECONDARY) == 0 &&
-		name != NULL && *name != '\0' && dir != NULL && *dir == '/';
-}
-
 /* LMTP and LDA read the mail that they deliver through a user like this. */
 static bool is_raw_mail_user(struct mail_user *user)
 {
 	return strcmp(user->username, "raw mail user") == 0 ||
 		strcmp(user->username, "raw-mail-user") == 0;
-}
-
-/* Lists that stand for something else: "shared" for those of all owners. */
-static bool has_no_folders(struct mailbox_list *list)
-{
-	return strcmp(list->name, "shared") == 0 ||
-		strcmp(list->name, MAILBOX_LIST_NAME_NONE) == 0;
-}
-
-static bool is_mbox(struct mailbox_list *list)
-{
-#ifdef DOVECOT_CONFIG_VERSION
-	return strcmp(list->mail_set->mail_driver, "mbox") == 0;
-#else
-	const char *location = list->ns->set->location;
-
-	if (location == NULL || *location == '\0')
-		location = list->mail_set->mail_location;
-	if (strchr(location, ':') != NULL)
-		return str_begins(location, "mbox:");
-	/* The driver was found out by what is in the directory. */
-	return list->set.subscription_fname != NULL &&
-		strcmp(list->set.subscription_fname, ".subscriptions") == 0;
-#endif
-}
-
-static bool
-get_directory(struct mailbox_list *list, enum mailbox_list_path_type type,
-	      const char **path_r)
-{
-	return mailbox_list_get_root_path(list, type, path_r) &&
-		*path_r != NULL && **path_r != '\0';
-}
-
-static void hostchange_refuse(struct mailbox_list *list, const char *reason)
-{
-	e_error(list->ns->user->event, "nfs_hostchange: session without list "
-		"index: %s", reason);
-	list->props |= MAILBOX_LIST_PROP_NO_LIST_INDEX;
 }
 
 static void hostchange_list_created(struct mailbox_list *list)
@@ -476,15 +415,15 @@ static void hostchange_list_created(struct mailbox_list *list)
 	};
 	struct hostchange_list *hlist;
 	struct nfs_hostchange_list *rust;
-	const char *index_dir, *list_index_dir, *mbox_dir = "";
+	const char *index_dir, *list_index_dir, *problem, *mbox_dir = "";
 	int use;
 
-	if (!is_local(list) || is_raw_mail_user(user) || has_no_folders(list))
+	if (!list_is_local(list) || is_raw_mail_user(user) ||
+	    (list->props & MAILBOX_LIST_PROP_NO_LIST_INDEX) != 0)
 		return;
-	if (strcmp(list->name, MAILBOX_LIST_NAME_INDEX) == 0) {
-		e_error(user->event, "nfs_hostchange: with LAYOUT=index the "
-			"list index is the only map from mailbox names to "
-			"directories: it must not be local");
+	problem = list_problem(list);
+	if (list_is_layout_index(list)) {
+		e_error(user->event, "nfs_hostchange: %s", problem);
 		return;
 	}
 	if (ns->type == MAIL_NAMESPACE_TYPE_PUBLIC) {
@@ -493,21 +432,19 @@ static void hostchange_list_created(struct mailbox_list *list)
 		list->props |= MAILBOX_LIST_PROP_NO_LIST_INDEX;
 		return;
 	}
-	if (is_mbox(list) && ITERATES_INDEX_DIR(list)) {
-		hostchange_refuse(list, "mbox with ITERINDEX shows every file "
-				  "in INDEX as a mailbox");
+	if (problem != NULL) {
+		e_error(user->event, "nfs_hostchange: session without list "
+			"index: %s", problem);
+		list->props |= MAILBOX_LIST_PROP_NO_LIST_INDEX;
 		return;
 	}
-	if (is_mbox(list) && HAS_NO_MAILBOX_ROOT(list))
+	if (!list_get_directory(list, MAILBOX_LIST_PATH_TYPE_INDEX,
+				&index_dir) ||
+	    !list_get_directory(list, MAILBOX_LIST_PATH_TYPE_LIST_INDEX,
+				&list_index_dir))
+		return;
+	if (list_is_mbox(list) && HAS_NO_MAILBOX_ROOT(list))
 		mbox_dir = MBOX_INDEX_DIR;
-	if (!get_directory(list, MAILBOX_LIST_PATH_TYPE_INDEX, &index_dir)) {
-		hostchange_refuse(list, "with INDEX=MEMORY there is no shared "
-				  "directory for the claim");
-		return;
-	}
-	if (!get_directory(list, MAILBOX_LIST_PATH_TYPE_LIST_INDEX,
-			   &list_index_dir))
-		return;
 
 	index_dir = p_strconcat(list->pool, index_dir, mbox_dir, NULL);
 	list_index_dir = p_strconcat(list->pool, list_index_dir, mbox_dir, NULL);

@@ -63,7 +63,17 @@ impl Scratch {
     /// A doveadm that answers this, in place of the machine's own.
     pub fn doveadm(&self, answer: &str) {
         fs::write(self.0.join("doveadm.answer"), answer).expect("write");
-        self.script("doveadm", "cat \"$0.answer\"");
+        // It does not know its module's command unless that is installed.
+        let namespaces = "[ -e \"$0.namespaces\" ] || exit 64; exec cat \"$0.namespaces\"";
+        let lines =
+            format!("case $* in *' nfs namespaces '*) {namespaces} ;; esac\ncat \"$0.answer\"");
+        self.script("doveadm", &lines);
+    }
+
+    /// What the doveadm module answers, line by line.
+    pub fn namespaces(&self, lines: &str) {
+        let answer = format!("the names\n{lines}");
+        fs::write(self.0.join("doveadm.namespaces"), answer).expect("write");
     }
 
     /// A program that comes before the machine's own.

@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::actor::Actor;
 use crate::config::Configuration;
+use crate::dovecot::doveadm::Namespace;
 use crate::dovecot::environment::Environment;
-use crate::dovecot::location::{self, LocationError, Tracked, Tracking, resolve};
+use crate::dovecot::location::{self, Layout, LocationError, Tracked, Tracking, resolve};
 use crate::local::directory::{DirectoryError, ListIndexDirectory};
 use crate::local::files::Size;
 use crate::local::lock::{Lock, LockError, Shared};
@@ -23,6 +25,7 @@ use crate::login::user::{UserError, actor};
 use crate::nfs::directory::{Index, IndexError, Migration, SharedListIndex};
 use crate::nfs::host::HostName;
 use crate::reconcile::migration::Owner;
+use crate::system::credentials::{UserId, effective_user};
 use crate::usercache::clean::{CleanError, Rights, Surveyor};
 use crate::usercache::last_used::{age, last_login};
 use crate::usercache::tree::{Found, Tree, Visitor, guard};
@@ -133,6 +136,8 @@ pub enum StatusError {
     Location(LocationError),
     /// It is shared, or nobody may vouch for it.
     NotTracked(Tracking),
+    /// No session keeps it in step, and this is why.
+    NotKept(String),
     /// Whose rights to use.
     User(UserError),
     /// INDEX.
@@ -148,6 +153,7 @@ impl fmt::Display for StatusError {
         match self {
             Self::Location(error) => error.fmt(f),
             Self::NotTracked(tracking) => tracking.fmt(f),
+            Self::NotKept(reason) => f.write_str(reason),
             Self::User(error) => error.fmt(f),
             Self::Index(error) => error.fmt(f),
             Self::Local(error) => error.fmt(f),
@@ -170,6 +176,47 @@ pub fn of_user(
     };
     // Whatever a login does with the user's rights, this does too.
     let actor = actor(environment).map_err(StatusError::User)?;
+    of_tracked(tracked, &actor, configuration)
+}
+
+/// The state of a namespace that Dovecot has resolved.
+///
+/// # Errors
+/// If it is not known.
+pub fn of_namespace(
+    namespace: &Namespace,
+    configuration: &Configuration,
+) -> Result<UserStatus, StatusError> {
+    if !namespace.problem.is_empty() {
+        let problem = String::from_utf8_lossy(&namespace.problem);
+        return Err(StatusError::NotKept(problem.into_owned()));
+    }
+    if namespace.kind == "public" {
+        let reason = "with the plugin a public namespace runs without list index";
+        return Err(StatusError::NotKept(reason.to_owned()));
+    }
+    let layout = Layout::named(&namespace.layout).unwrap_or(Layout::Fs);
+    let tracked = Tracked::new(
+        &namespace.index_dir,
+        &namespace.list_index_dir,
+        &namespace.list_index_name,
+        layout.claim_name(),
+    )
+    .map_err(|reason| StatusError::NotTracked(Tracking::Unvouchable(reason)))?;
+    let rights = namespace.rights.clone();
+    let actor = match effective_user() {
+        UserId(0) => Actor::assume(rights),
+        _ => Actor::current(),
+    };
+    let actor = actor.map_err(|error| StatusError::User(error.into()))?;
+    of_tracked(tracked, &actor, configuration)
+}
+
+fn of_tracked(
+    tracked: Tracked,
+    actor: &Actor,
+    configuration: &Configuration,
+) -> Result<UserStatus, StatusError> {
     let index = Index {
         path: tracked.index_dir().to_owned(),
         claim_name: tracked.claim_name().to_owned(),

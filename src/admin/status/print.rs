@@ -19,7 +19,7 @@ use crate::admin::output::{
 use crate::admin::room::alarms;
 use crate::admin::status::{self, AGES, Local, Looker, StatusError, TreeStatus, UserStatus};
 use crate::config::Configuration;
-use crate::dovecot::doveadm;
+use crate::dovecot::doveadm::{self, Namespace};
 use crate::dovecot::environment::Environment;
 use crate::local::room::Room;
 use crate::usercache::clean::{self, CleanError};
@@ -47,7 +47,14 @@ fn one_user(options: &Status, name: &OsStr) -> Exit {
             return Exit::Configuration;
         }
     };
-    let entries = match doveadm::environment_of(name, options.dovecot_config.as_deref()) {
+    let file = options.dovecot_config.as_deref();
+    let of_module = match doveadm::namespaces_of(name, file) {
+        Ok(Some(namespaces)) => return namespaces_of(options, name, &namespaces, &configuration),
+        Ok(None) => None,
+        Err(error) => Some(error),
+    };
+    // Where the module is not installed: the userdb knows the namespace of the inbox.
+    let entries = match doveadm::environment_of(name, file) {
         Ok(entries) => entries,
         Err(error) => {
             unknown(options, name, &error);
@@ -55,27 +62,35 @@ fn one_user(options: &Status, name: &OsStr) -> Exit {
             return Exit::from(&error);
         }
     };
-    let entries: Vec<_> = entries.iter().map(CString::as_c_str).collect();
-    match status::of_user(&Environment::new(&entries), &configuration) {
-        Ok(status) => print_user(options, name, &status),
-        Err(error) => {
-            let reason = error.to_string();
-            unknown(options, name, &reason);
-            match error {
-                // Nothing is wrong with such a user.
-                StatusError::NotTracked(_) => {
-                    if !options.json {
-                        say(format_args!("nothing to keep in step: {reason}"));
-                    }
-                    Exit::Ok
-                }
-                error => {
-                    complain(reason);
-                    exit_of(&error)
-                }
-            }
-        }
+    if let Some(error) = of_module {
+        complain(format_args!("{}: {error}", Path::new(name).display()));
     }
+    let entries: Vec<_> = entries.iter().map(CString::as_c_str).collect();
+    let status = status::of_user(&Environment::new(&entries), &configuration);
+    print_user(options, name, false, &[(None, status)])
+}
+
+type State<'a> = (Option<&'a Namespace>, Result<UserStatus, StatusError>);
+
+/// All that Dovecot knows of, that of the inbox first.
+fn namespaces_of(
+    options: &Status,
+    name: &OsStr,
+    namespaces: &[Namespace],
+    configuration: &Configuration,
+) -> Exit {
+    let state = |namespace| {
+        let status = status::of_namespace(namespace, configuration);
+        (Some(namespace), status)
+    };
+    let (inbox, others): (Vec<_>, Vec<_>) =
+        namespaces.iter().partition(|namespace| namespace.has_inbox);
+    let mut states: Vec<State<'_>> = inbox.into_iter().chain(others).map(state).collect();
+    if !namespaces.iter().any(|namespace| namespace.has_inbox) {
+        let reason = "the list index of the inbox's namespace is not local".to_owned();
+        states.insert(0, (None, Err(StatusError::NotKept(reason))));
+    }
+    print_user(options, name, true, &states)
 }
 
 /// For programs, that it is not known whether the user is in step.
@@ -83,48 +98,114 @@ fn unknown(options: &Status, name: &OsStr, reason: &dyn std::fmt::Display) {
     if options.json {
         let mut object = Map::new();
         insert_path(&mut object, "user", Some(name.as_bytes()));
-        object.insert("in_step".to_owned(), Value::Null);
-        object.insert("reason".to_owned(), reason.to_string().into());
+        insert_unknown(&mut object, reason);
+        object.insert("namespaces".to_owned(), Value::Null);
         say_json(&Value::Object(object));
     }
 }
 
+fn insert_unknown(object: &mut Map<String, Value>, reason: &dyn std::fmt::Display) {
+    object.insert("in_step".to_owned(), Value::Null);
+    object.insert("reason".to_owned(), reason.to_string().into());
+}
+
 fn exit_of(error: &StatusError) -> Exit {
     match error {
-        StatusError::NotTracked(_) => Exit::Ok,
+        // Nothing is wrong with such a user.
+        StatusError::NotTracked(_) | StatusError::NotKept(_) => Exit::Ok,
         StatusError::Location(_) | StatusError::User(_) => Exit::Configuration,
         StatusError::Index(_) => Exit::NoInput,
         StatusError::Local(error) => error.into(),
     }
 }
 
-fn print_user(options: &Status, name: &OsStr, status: &UserStatus) -> Exit {
-    let in_step = status.is_in_step();
+fn print_user(options: &Status, name: &OsStr, has_module: bool, states: &[State<'_>]) -> Exit {
     if options.json {
         let mut object = Map::new();
         insert_path(&mut object, "user", Some(name.as_bytes()));
-        let tracked = &status.tracked;
-        for (field, path) in [
-            ("list_index_dir", tracked.list_index_dir()),
-            ("index_dir", tracked.index_dir()),
-        ] {
-            insert_path(&mut object, field, Some(path.as_os_str().as_bytes()));
+        if let Some((_, status)) = states.first() {
+            insert_status(&mut object, status);
         }
-        let claim = status.claim.as_ref();
+        let namespaces = states.iter().filter_map(|(namespace, status)| {
+            let mut object = Map::new();
+            insert_namespace(&mut object, (*namespace)?);
+            insert_status(&mut object, status);
+            Some(Value::Object(object))
+        });
+        let namespaces: Vec<_> = namespaces.collect();
         object.insert(
-            "claimed_by".to_owned(),
-            claim.map(|(host, _)| host.as_str()).into(),
+            "namespaces".to_owned(),
+            has_module.then_some(namespaces).into(),
         );
-        object.insert(
-            "claim_age_seconds".to_owned(),
-            claim.map(|(_, age)| *age).into(),
-        );
-        object.insert("in_step".to_owned(), in_step.into());
-        object.insert("reason".to_owned(), status.reason().into());
-        insert_local(&mut object, status.local.as_ref());
         say_json(&Value::Object(object));
-        return Exit::Ok;
+    } else {
+        say(format_args!("user        {}", Path::new(name).display()));
     }
+    let mut exit = Exit::Ok;
+    for (namespace, status) in states {
+        if !options.json {
+            print_status(*namespace, status);
+        }
+        if let Err(error) = status {
+            let of_error = exit_of(error);
+            if of_error != Exit::Ok {
+                complain(error);
+            }
+            exit = exit.max(of_error);
+        }
+    }
+    exit
+}
+
+fn insert_namespace(object: &mut Map<String, Value>, namespace: &Namespace) {
+    insert_path(object, "prefix", Some(&namespace.prefix));
+    object.insert("inbox".to_owned(), namespace.has_inbox.into());
+    object.insert("type".to_owned(), namespace.kind.as_str().into());
+    let owner = Some(namespace.owner.as_slice()).filter(|owner| !owner.is_empty());
+    insert_path(object, "owner", owner);
+}
+
+fn insert_status(object: &mut Map<String, Value>, status: &Result<UserStatus, StatusError>) {
+    let status = match status {
+        Ok(status) => status,
+        Err(error) => return insert_unknown(object, error),
+    };
+    for (field, path) in [
+        ("list_index_dir", status.tracked.list_index_dir()),
+        ("index_dir", status.tracked.index_dir()),
+    ] {
+        insert_path(object, field, Some(path.as_os_str().as_bytes()));
+    }
+    let claim = status.claim.as_ref();
+    object.insert(
+        "claimed_by".to_owned(),
+        claim.map(|(host, _)| host.as_str()).into(),
+    );
+    object.insert(
+        "claim_age_seconds".to_owned(),
+        claim.map(|(_, age)| *age).into(),
+    );
+    object.insert("in_step".to_owned(), status.is_in_step().into());
+    object.insert("reason".to_owned(), status.reason().into());
+    insert_local(object, status.local.as_ref());
+}
+
+fn print_status(namespace: Option<&Namespace>, status: &Result<UserStatus, StatusError>) {
+    if let Some(namespace) = namespace {
+        say(format_args!(
+            "namespace   '{}', {}",
+            printable(&namespace.prefix),
+            namespace.kind
+        ));
+    }
+    let status = match status {
+        Ok(status) => status,
+        Err(error) if exit_of(error) == Exit::Ok => {
+            return say(format_args!("nothing to keep in step: {error}"));
+        }
+        // Which is complained of.
+        Err(_) => return,
+    };
     let claim = match &status.claim {
         Some((host, age)) => {
             // The server's clock may be ahead.
@@ -133,7 +214,6 @@ fn print_user(options: &Status, name: &OsStr, status: &UserStatus) -> Exit {
         }
         None => "nobody".to_owned(),
     };
-    say(format_args!("user        {}", Path::new(name).display()));
     say(format_args!(
         "INDEX       {}",
         printable(status.tracked.index_dir().as_os_str().as_bytes())
@@ -144,9 +224,8 @@ fn print_user(options: &Status, name: &OsStr, status: &UserStatus) -> Exit {
         printable(status.tracked.list_index_dir().as_os_str().as_bytes())
     ));
     print_local(status.local.as_ref());
-    let answer = if in_step { "yes" } else { "no" };
+    let answer = if status.is_in_step() { "yes" } else { "no" };
     say(format_args!("in step     {answer}: {}", status.reason()));
-    Exit::Ok
 }
 
 fn print_local(local: Option<&Local>) {

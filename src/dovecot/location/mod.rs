@@ -371,7 +371,8 @@ fn in_home(path: &[u8], home: Option<&[u8]>) -> Option<Vec<u8>> {
 
 impl Layout {
     /// The layout of that name, in any case.
-    fn named(name: &[u8]) -> Option<Self> {
+    #[must_use]
+    pub fn named(name: &[u8]) -> Option<Self> {
         Some(match name.to_ascii_lowercase().as_slice() {
             b"maildir++" => Self::MaildirPlusPlus,
             b"fs" => Self::Fs,
