@@ -6,6 +6,7 @@
 
 #include "lib.h"
 #include "array.h"
+#include "hash.h"
 #include "ioloop.h"
 #include "mail-index-private.h"
 #include "mail-index-transaction-private.h"
@@ -39,6 +40,12 @@
 #define BOX_CONTEXT_REQUIRE(obj) \
 	MODULE_CONTEXT_REQUIRE(obj, nfs_hostchange_box_module)
 
+/* What a client in NOTIFY was last told of a mailbox. */
+struct hostchange_told {
+	uint32_t uidvalidity, uidnext, messages, unseen;
+	uint64_t modseq;
+};
+
 /* One list index in one session. */
 struct hostchange_list {
 	union mailbox_list_module_context module_ctx;
@@ -46,6 +53,11 @@ struct hostchange_list {
 	const char *index_dir, *list_index_dir;
 	bool paths_are_final;
 	struct timeout *to_look;
+	/* A client waits in NOTIFY. */
+	struct timeout *to_notify;
+	bool notifying, finding_out;
+	pool_t told_pool;
+	HASH_TABLE(char *, struct hostchange_told *) told;
 };
 
 struct hostchange_box {
@@ -177,8 +189,8 @@ static void hostchange_before_reading(struct mailbox_list *list)
 	struct hostchange_list *hlist = LIST_CONTEXT(list);
 	struct mailbox_list_index *ilist = list_index_of(list);
 
-	if (hlist == NULL || ilist == NULL || ilist->sync_ctx != NULL ||
-	    ilist->syncing || ilist->updating_status)
+	if (hlist == NULL || ilist == NULL || hlist->finding_out ||
+	    ilist->sync_ctx != NULL || ilist->syncing || ilist->updating_status)
 		return;
 	nfs_hostchange_list_before_reading(hlist->rust,
 					   list_index_is_in_memory(list));
@@ -373,6 +385,116 @@ hostchange_iter_init(struct mailbox_list *list, const char *const *patterns,
 	return hlist->module_ctx.super.iter_init(list, patterns, flags);
 }
 
+static bool something_is_forgotten(struct mailbox_list_index *ilist)
+{
+	struct mail_index_view *view = mail_index_view_open(ilist->index);
+	uint32_t seq, count = mail_index_view_get_messages_count(view);
+	const struct mailbox_list_index_record *rec;
+	const void *data;
+	bool expunged, forgotten = FALSE;
+
+	for (seq = 1; seq <= count && !forgotten; seq++) {
+		mail_index_lookup_ext(view, seq, ilist->ext_id,
+				      &data, &expunged);
+		rec = data;
+		forgotten = rec != NULL && rec->uid_validity == 0 &&
+			(mail_index_lookup(view, seq)->flags &
+			 (MAILBOX_LIST_INDEX_FLAG_NONEXISTENT |
+			  MAILBOX_LIST_INDEX_FLAG_NOSELECT)) == 0;
+	}
+	mail_index_view_close(&view);
+	return forgotten;
+}
+
+static void find_out_status(struct mailbox_list *list, const char *vname)
+{
+	struct mailbox *box = mailbox_alloc(list, vname, MAILBOX_FLAG_READONLY);
+	struct mailbox_status status;
+
+	(void)mailbox_get_status(box, STATUS_MESSAGES | STATUS_UIDNEXT |
+				 STATUS_UIDVALIDITY | STATUS_UNSEEN, &status);
+	mailbox_free(&box);
+}
+
+/* NOTIFY tells of what changes in the list index: so what Dovecot was made to
+   forget is put back before it looks, and only true changes are left. */
+static void find_out_again(struct mailbox_list *list,
+			   enum mailbox_list_notify_event mask)
+{
+	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(list);
+	struct mailbox_list_index *ilist = list_index_of(list);
+	struct mailbox_list_iterate_context *iter;
+	const struct mailbox_info *info;
+
+	if (ilist == NULL || mailbox_list_index_refresh(list) < 0 ||
+	    (mask & MAILBOX_LIST_NOTIFY_STATUS) == 0 ||
+	    !something_is_forgotten(ilist))
+		return;
+	hlist->finding_out = TRUE;
+	iter = mailbox_list_iter_init(list, "*",
+				      MAILBOX_LIST_ITER_NO_AUTO_BOXES);
+	while ((info = mailbox_list_iter_next(iter)) != NULL) {
+		if ((info->flags & (MAILBOX_NOSELECT |
+				    MAILBOX_NONEXISTENT)) == 0) T_BEGIN {
+			find_out_status(list, info->vname);
+		} T_END;
+	}
+	(void)mailbox_list_iter_deinit(&iter);
+	hlist->finding_out = FALSE;
+}
+
+/* Of a mailbox that is newer than the NOTIFY, Dovecot remembers nothing, and
+   takes everything for a change. */
+static bool
+is_told(struct mailbox_list *list, const struct mailbox_list_notify_rec *rec)
+{
+	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(list);
+	struct mailbox_status status;
+	struct hostchange_told now, *told;
+	struct mailbox *box;
+	int ret;
+
+	if ((rec->events & MAILBOX_LIST_NOTIFY_UIDVALIDITY) == 0 ||
+	    (rec->events & (MAILBOX_LIST_NOTIFY_CREATE |
+			    MAILBOX_LIST_NOTIFY_DELETE |
+			    MAILBOX_LIST_NOTIFY_RENAME |
+			    MAILBOX_LIST_NOTIFY_SUBSCRIBE |
+			    MAILBOX_LIST_NOTIFY_UNSUBSCRIBE)) != 0)
+		return FALSE;
+	box = mailbox_alloc(list, rec->vname, MAILBOX_FLAG_READONLY);
+	ret = mailbox_get_status(box, STATUS_MESSAGES | STATUS_UIDNEXT |
+				 STATUS_UIDVALIDITY | STATUS_UNSEEN |
+				 STATUS_HIGHESTMODSEQ, &status);
+	mailbox_free(&box);
+	if (ret < 0)
+		return FALSE;
+	i_zero(&now);
+	now.uidvalidity = status.uidvalidity;
+	now.uidnext = status.uidnext;
+	now.messages = status.messages;
+	now.unseen = status.unseen;
+	now.modseq = status.highest_modseq;
+	told = hash_table_lookup(hlist->told, rec->vname);
+	if (told == NULL) {
+		told = p_new(hlist->told_pool, struct hostchange_told, 1);
+		hash_table_insert(hlist->told,
+				  p_strdup(hlist->told_pool, rec->vname), told);
+	}
+	if (memcmp(told, &now, sizeof(now)) == 0)
+		return TRUE;
+	*told = now;
+	return FALSE;
+}
+
+static void hostchange_notify_end(struct hostchange_list *hlist)
+{
+	timeout_remove(&hlist->to_notify);
+	if (hlist->told_pool != NULL) {
+		hash_table_destroy(&hlist->told);
+		pool_unref(&hlist->told_pool);
+	}
+}
+
 static int
 hostchange_notify_init(struct mailbox_list *list,
 		       enum mailbox_list_notify_event mask,
@@ -380,8 +502,58 @@ hostchange_notify_init(struct mailbox_list *list,
 {
 	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(list);
 
+	/* Without list index nobody can say what changes. */
+	if (hlist->module_ctx.super.notify_init == NULL)
+		return -1;
 	hostchange_before_reading(list);
+	find_out_again(list, mask);
+	hostchange_notify_end(hlist);
+	hlist->notifying = FALSE;
+	hlist->told_pool = pool_alloconly_create("nfs_hostchange told", 1024);
+	hash_table_create(&hlist->told, hlist->told_pool, 0, str_hash, strcmp);
 	return hlist->module_ctx.super.notify_init(list, mask, notify_r);
+}
+
+static int
+hostchange_notify_next(struct mailbox_list_notify *notify,
+		       const struct mailbox_list_notify_rec **rec_r)
+{
+	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(notify->list);
+	int ret;
+
+	if (!hlist->notifying)
+		find_out_again(notify->list, notify->mask);
+	do {
+		ret = hlist->module_ctx.super.notify_next(notify, rec_r);
+	} while (ret > 0 && is_told(notify->list, *rec_r));
+	hlist->notifying = ret > 0;
+	return ret;
+}
+
+/* As often as Dovecot itself looks at what it cannot watch. If another backend
+   has claimed the user, the list index' log changes, which Dovecot watches. */
+static void
+hostchange_notify_wait(struct mailbox_list_notify *notify,
+		       void (*callback)(void *context), void *context)
+{
+	struct mailbox_list *list = notify->list;
+	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(list);
+
+	timeout_remove(&hlist->to_notify);
+	if (callback != NULL) {
+		hlist->to_notify = timeout_add(
+			list->mail_set->mailbox_idle_check_interval * 1000,
+			hostchange_before_reading, list);
+	}
+	hlist->module_ctx.super.notify_wait(notify, callback, context);
+}
+
+static void hostchange_notify_deinit(struct mailbox_list_notify *notify)
+{
+	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(notify->list);
+
+	hostchange_notify_end(hlist);
+	hlist->module_ctx.super.notify_deinit(notify);
 }
 
 static void hostchange_list_deinit(struct mailbox_list *list)
@@ -389,6 +561,7 @@ static void hostchange_list_deinit(struct mailbox_list *list)
 	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(list);
 
 	timeout_remove(&hlist->to_look);
+	hostchange_notify_end(hlist);
 	/* Dovecot's list index code comes after this, so it is open still. */
 	nfs_hostchange_list_free(hlist->rust, list_index_is_in_memory(list));
 	hlist->rust = NULL;
@@ -478,6 +651,9 @@ static void hostchange_list_created(struct mailbox_list *list)
 	v->deinit = hostchange_list_deinit;
 	v->iter_init = hostchange_iter_init;
 	v->notify_init = hostchange_notify_init;
+	v->notify_next = hostchange_notify_next;
+	v->notify_wait = hostchange_notify_wait;
+	v->notify_deinit = hostchange_notify_deinit;
 	MODULE_CONTEXT_SET(list, nfs_hostchange_list_module, hlist);
 }
 

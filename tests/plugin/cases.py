@@ -388,6 +388,146 @@ def _(context):
         expect_quiet(site)
 
 
+# --- NOTIFY --------------------------------------------------------------------------------------
+
+# How often Dovecot itself looks at what it cannot watch.
+IDLE_CHECK = "mailbox_idle_check_interval = 1s\n"
+
+
+class Waiting:
+    """A session in IDLE that has asked for NOTIFY."""
+
+    def __init__(self, backend, user, mailboxes="personal"):
+        self.connection = socket.create_connection(("127.0.0.1", backend.imap_port), 60)
+        self.unread = b""
+        self.line()
+        for command in (f"LOGIN {user} pw", f"NOTIFY SET ({mailboxes} (MessageNew MessageExpunge MailboxName))"):
+            self.connection.sendall(f"x {command}\r\n".encode())
+            while not (line := self.line()).startswith("x "):
+                pass
+            expect(line[:4], "x OK", command)
+        self.connection.sendall(b"x IDLE\r\n")
+        while not self.line().startswith("+"):
+            pass
+
+    def line(self, seconds=20):
+        """The next line, or nothing if there is none in time."""
+        end = time.monotonic() + seconds
+        while b"\r\n" not in self.unread:
+            self.connection.settimeout(max(end - time.monotonic(), 0.01))
+            try:
+                data = self.connection.recv(4096)
+            except TimeoutError:
+                return ""
+            if not data:
+                raise Failed("the connection was closed")
+            self.unread += data
+        line, self.unread = self.unread.split(b"\r\n", 1)
+        # Of IDLE itself.
+        return self.line(max(end - time.monotonic(), 0)) if b"Still here" in line else line.decode()
+
+    def told(self, seconds):
+        """All that it is told in so long."""
+        end = time.monotonic() + seconds
+        lines = []
+        while (left := end - time.monotonic()) > 0:
+            if line := self.line(left):
+                lines.append(line)
+        return lines
+
+    def expect_told(self, *wanted):
+        """These lines, and no others."""
+        lines = []
+        while len(lines) < len(wanted) and (line := self.line()):
+            lines.append(line)
+        # Twice as long as until it looks again, with the half second that Dovecot waits before it tells.
+        expect(lines + self.told(3), list(wanted), "what a client in NOTIFY is told")
+
+    def close(self):
+        self.connection.close()
+
+
+def of_notify(mailboxes):
+    def run(context):
+        with context.site(more=IDLE_CHECK) as site:
+            user = site.new_user()
+            operations.prepare(site, user)
+            site.a.imap(user, "create:other", "append:other")
+            if mailboxes == "subscribed":
+                site.a.doveadm("mailbox", "subscribe", "-u", user, "work", "made")
+            waiting = Waiting(site.a, user, mailboxes)
+            waiting.expect_told()
+            site.b.lmtp(f"{user}+work")
+            waiting.expect_told("* STATUS work (MESSAGES 2 UIDNEXT 3 UNSEEN 2)")
+            site.b.imap(user, "create:made")
+            told = waiting.told(4)
+            expect([line for line in told if "made" in line], told, "lines about the new folder")
+            expect([line.split(" (")[0] for line in told if "\\NonExistent" not in line][:1], ["* LIST"], f"a LIST in {told}")
+            expect(len(told) <= 2, True, f"no more than its name and its STATUS: {told}")
+            site.b.imap(user, "expunge:work")
+            waiting.expect_told("* STATUS work (MESSAGES 1 UIDNEXT 3 UNSEEN 1)")
+            # A session beside it looks at everything anew.
+            site.b.lmtp(user)
+            site.b.imap(user, "look")
+            site.a.look(user)
+            waiting.expect_told(*(["* STATUS INBOX (MESSAGES 3 UIDNEXT 4 UNSEEN 3)"] if mailboxes == "personal" else []))
+            site.b.imap(user, "delete:made")
+            waiting.expect_told('* LIST (\\NonExistent) "/" made')
+            waiting.close()
+            expect_look(site.a, user, "a later session")
+            expect_quiet(site)
+
+    return run
+
+
+for mailboxes in ("personal", "subscribed"):
+    case(f"a client that waits in NOTIFY is told what the other backend did, and nothing else ({mailboxes})")(
+        of_notify(mailboxes)
+    )
+
+
+@case("a client that waits in NOTIFY hears nothing of the other backend if open sessions never look again")
+def _(context):
+    with context.site(more=IDLE_CHECK, toml='recheck = "0"\n') as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+        waiting = Waiting(site.a, user)
+        site.b.lmtp(f"{user}+work")
+        site.b.imap(user, "create:made")
+        waiting.expect_told()
+        waiting.close()
+
+
+@case("a session without list index answers NOTIFY with NO, and goes on")
+def _(context):
+    with context.site() as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+        site.a.local.joinpath(user).rename(site.a.local / "aside")
+        not_a_directory(site, user)
+        session = site.a.session(user)
+        status, _ = session.imap.xatom("NOTIFY", "SET (personal (MessageNew MessageExpunge MailboxName))")
+        expect(status, "NO", "the answer")
+        expect_run(session, site, user, "the session")
+        session.close()
+        expect_no_crash(site.a)
+
+
+@case("clients that wait in NOTIFY on both backends are told nothing while nothing happens")
+def _(context):
+    with context.site(more=IDLE_CHECK) as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+        both = [Waiting(backend, user) for backend in (site.a, site.b)]
+        for waiting in both:
+            expect(waiting.told(3), [], "what it is told")
+        site.a.lmtp(f"{user}+work")
+        for waiting in both:
+            waiting.expect_told("* STATUS work (MESSAGES 2 UIDNEXT 3 UNSEEN 2)")
+            waiting.close()
+        expect_quiet(site)
+
+
 # --- who only reads ------------------------------------------------------------------------------
 
 

@@ -27,6 +27,8 @@ NO_LOOK_AT_END = (
     "        let _ = self.changed;\n",
 )
 NO_LOOK_NOW_AND_THEN = ("src/plugin/list.rs", "LOOKS_AFTER_CHANGES_EVERY: Duration = Duration::from_secs(1);", "LOOKS_AFTER_CHANGES_EVERY: Duration = Duration::from_secs(3600);")
+PLUGIN = "src/plugin/nfs-hostchange-plugin.c"
+NOTIFY = "a client that waits in NOTIFY is told what the other backend did, and nothing else"
 OPEN_SESSION = "an open session sees what the other backend did as soon as it looks again"
 
 WRONG = (
@@ -133,6 +135,21 @@ WRONG = (
                 "        (left == Duration::MAX).then_some(left)",
             ),
         ),
+    ),
+    Wrong(
+        "nobody looks while a client waits in NOTIFY",
+        NOTIFY,
+        ((PLUGIN, "\tif (callback != NULL) {", "\tif (FALSE && callback != NULL) {"),),
+    ),
+    Wrong(
+        "a client in NOTIFY is told of what Dovecot was made to forget",
+        NOTIFY,
+        ((PLUGIN, "\tif (!hlist->notifying)\n", "\tif (FALSE && !hlist->notifying)\n"),),
+    ),
+    Wrong(
+        "a client in NOTIFY is told the same of a new mailbox again and again",
+        NOTIFY,
+        ((PLUGIN, "ret > 0 && is_told(", "FALSE && is_told("),),
     ),
 )
 
