@@ -218,7 +218,8 @@ const ERRNOS: [Errno; 15] = [
 ];
 
 /// Calls that cannot fail (their manual pages know no error, or none but a wrong address), and those
-/// of the C library before it calls the program.
+/// of the C library before it calls the program: a static glibc does not start without its heap and
+/// without its constants write-protected.
 fn cannot_fail(number: u64) -> bool {
     [
         libc::SYS_arch_prctl,
@@ -230,6 +231,8 @@ fn cannot_fail(number: u64) -> bool {
         libc::SYS_getpid,
         libc::SYS_umask,
         libc::SYS_uname,
+        libc::SYS_brk,
+        libc::SYS_mprotect,
     ]
     .contains(&(number as i64))
 }
