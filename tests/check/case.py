@@ -108,10 +108,16 @@ PLUGIN = "/usr/lib/dovecot/modules/lib90_nfs_hostchange_plugin.so"
 BUILT = {"2.3": "modules-2.3/lib90_nfs_hostchange_plugin.so", "2.4": "modules-2.4/lib90_nfs_hostchange_plugin.so"}
 
 
+def of(version, what):
+    """What may be different for each version."""
+    return what[version] if isinstance(what, dict) and version in what else what
+
+
 class Case:
     """What is wrong, by id; for which versions; what is done to the configuration, to the wrapper's, and to the system.
 
-    text is Dovecot's whole configuration, if it is not one that works; files are other files; by_hand is what an
+    text is Dovecot's whole configuration, if it is not one that works; files are other files; these, edit and add may be
+    dictionaries of what each version has; by_hand is what an
     administrator does about findings that name no line or command; local says whether list indexes are in /dev/shm in the end.
     """
 
@@ -125,16 +131,15 @@ class Case:
 
     def files(self, version, store, port):
         """All configuration files, by path."""
-        text = self.text or (V23 if version == "2.3" else V24)
-        for old, new in self.edit:
+        text = of(version, self.text) or (V23 if version == "2.3" else V24)
+        for old, new in of(version, self.edit):
             assert old in text, f"{self.name}: {old}"
             text = text.replace(old, new)
-        add = self.add[version] if isinstance(self.add, dict) else self.add
         files = {
-            "/etc/dovecot/dovecot.conf": text + add,
+            "/etc/dovecot/dovecot.conf": text + of(version, self.add),
             "/etc/dovecot/ports": PORTS % port,
             "/etc/dovecot/nfs-hostchange.toml": self.own or "migration = false\n",
-            **self.others,
+            **of(version, self.others),
         }
         if self.tmpfiles:
             files["/etc/tmpfiles.d/list-indexes.conf"] = self.tmpfiles

@@ -152,19 +152,23 @@ def rows(mails, fields=""):
     return "".join(f"{user}:{{PLAIN}}x:5000:5000::{mails}/{user.split('@')[1]}/{user.split('@')[0]}::{fields}\n" for user in USERS)
 
 
-SMALL_SHM = ["mount -t tmpfs -o size=64m,mode=1777 tmpfs /dev/shm", "install -d -m 0700 -o vmail /dev/shm/dovecot-listindex"]
-SMALL_FILES = {
-    "/etc/dovecot/conf.d/20-imap.conf": "service imap {\n}\nprotocol imap {\n  mail_max_userip_connections = 20\n}\n",
-    "/etc/dovecot/userdb": rows("@STORE@").replace("::\n", "/home::\n"),
-}
+def small_files(location, databases):
+    """Files that include each other."""
+    return {
+        "/etc/dovecot/conf.d/10-mail.conf": location + "\nfirst_valid_uid = 5000\nlast_valid_uid = 5000\n" + INBOX,
+        "/etc/dovecot/conf.d/10-auth.conf": "auth_mechanisms = plain login\n!include auth-passwdfile.inc\n",
+        "/etc/dovecot/conf.d/auth-passwdfile.inc": databases,
+        "/etc/dovecot/conf.d/20-imap.conf": "service imap {\n}\nprotocol imap {\n  mail_max_userip_connections = 20\n}\n",
+        "/etc/dovecot/userdb": rows("@STORE@").replace("::\n", "/home::\n"),
+    }
 
 
 CLUSTERS = [
     # mailcow: SQL returns the location, another script is there already, other users' folders are shared.
-    *v23(
+    *both(
         "SQL that returns each location, a post-login script and shared folders",
         "no_wrapper",
-        text=HEAD23 + """
+        text={"2.3": HEAD23 + """
 mail_home = @STORE@/%d/%n
 mail_location = maildir:~/
 mail_plugins = quota acl
@@ -195,17 +199,7 @@ plugin {
   acl = vfile
   acl_shared_dict = file:@STORE@/shared-mailboxes.db
 }
-""" + LAST_LOGIN + BOTH_SQL,
-        files={"/etc/dovecot/sql.conf": SQL23 + PASSWORD + ITERATE
-               + f"user_query = SELECT 'maildir:~/Maildir:INDEX=@STORE@/index/%u' AS mail, 5000 AS uid, 5000 AS gid, '@STORE@/%d/%n' AS home, '*:bytes=0' AS quota_rule {FROM}\n"},
-        run=[SQL, CHAIN],
-        users=USERS, ask=(),
-        by_hand={"no_list_index": f"sed -i 's|/%u. AS mail|/%u:LISTINDEX={HASH23}\\o047 AS mail|' /etc/dovecot/sql.conf"},
-    ),
-    *v24(
-        "SQL that returns each location, a post-login script and shared folders",
-        "no_wrapper",
-        text=HEAD24 + """
+""" + LAST_LOGIN + BOTH_SQL, "2.4": HEAD24 + """
 mail_home = @STORE@/%{user | domain}/%{user | username}
 mail_driver = maildir
 mail_path = ~/
@@ -245,14 +239,18 @@ acl_sharing_map {
     path = @STORE@/shared-mailboxes.db
   }
 }
-""" + LAST_LOGIN + sql24("'maildir' AS mail_driver, '~/Maildir' AS mail_path, '@STORE@/index/%{user}' AS mail_index_path, 5000 AS uid, 5000 AS gid, '@STORE@/%{user | domain}/%{user | username}' AS home"),
-        run=[SQL, CHAIN], users=USERS, ask=(),
+""" + LAST_LOGIN + sql24("'maildir' AS mail_driver, '~/Maildir' AS mail_path, '@STORE@/index/%{user}' AS mail_index_path, 5000 AS uid, 5000 AS gid, '@STORE@/%{user | domain}/%{user | username}' AS home")},
+        files={"/etc/dovecot/sql.conf": SQL23 + PASSWORD + ITERATE
+               + f"user_query = SELECT 'maildir:~/Maildir:INDEX=@STORE@/index/%u' AS mail, 5000 AS uid, 5000 AS gid, '@STORE@/%d/%n' AS home, '*:bytes=0' AS quota_rule {FROM}\n"},
+        run=[SQL, CHAIN],
+        users=USERS, ask=(),
+        by_hand={"no_list_index": f"sed -i 's|/%u. AS mail|/%u:LISTINDEX={HASH23}\\o047 AS mail|' /etc/dovecot/sql.conf"},
     ),
     # iRedMail: namespaces without names, the home in lower case, an INDEX that is the store, valid uids of one user only.
-    *v23(
-        "SQL, the home directory in the location, and namespaces without names",
+    *both(
+        "SQL, and the home directory in the location",
         "no_location",
-        text=HEAD23 + """
+        text={"2.3": HEAD23 + """
 mail_uid = 5000
 mail_gid = 5000
 first_valid_uid = 5000
@@ -281,14 +279,7 @@ service imap-login {
   service_count = 1
   process_limit = 500
 }
-""" + BOTH_SQL,
-        files={"/etc/dovecot/sql.conf": SQL23 + PASSWORD + ITERATE + f"user_query = SELECT '@STORE@/' || domain || '/' || name AS home, '*:bytes=0' AS quota_rule {FROM}\n"},
-        run=[SQL], users=USERS, ask=(),
-    ),
-    *v24(
-        "SQL, and the home directory in the location",
-        "no_location",
-        text=HEAD24 + """
+""" + BOTH_SQL, "2.4": HEAD24 + """
 mail_uid = 5000
 mail_gid = 5000
 first_valid_uid = 5000
@@ -320,18 +311,17 @@ service imap-login {
   restart_request_count = 1
   process_limit = 500
 }
-""" + sql24("'@STORE@/' || domain || '/' || name AS home"),
+""" + sql24("'@STORE@/' || domain || '/' || name AS home")},
+        files={"/etc/dovecot/sql.conf": SQL23 + PASSWORD + ITERATE + f"user_query = SELECT '@STORE@/' || domain || '/' || name AS home, '*:bytes=0' AS quota_rule {FROM}\n"},
         run=[SQL], users=USERS, ask=(),
     ),
     # docker-mailserver: a container with a passwd-file, files that include each other, and as little /dev/shm as containers get.
-    *v23(
+    *both(
         "a container with a passwd-file and a small /dev/shm",
         "space",
-        text=HEAD23 + "!include conf.d/*.conf\n",
+        text={version: head + "!include conf.d/*.conf\n" for version, head in (("2.3", HEAD23), ("2.4", HEAD24))},
         files={
-            "/etc/dovecot/conf.d/10-mail.conf": "mail_location = maildir:@STORE@/%d/%n\nfirst_valid_uid = 5000\nlast_valid_uid = 5000\n" + INBOX,
-            "/etc/dovecot/conf.d/10-auth.conf": "auth_mechanisms = plain login\n!include auth-passwdfile.inc\n",
-            "/etc/dovecot/conf.d/auth-passwdfile.inc": """passdb {
+            "2.3": small_files("mail_location = maildir:@STORE@/%d/%n", """passdb {
   driver = passwd-file
   mechanisms = plain login
   args = scheme=PLAIN username_format=%u /etc/dovecot/userdb
@@ -341,19 +331,8 @@ userdb {
   args = username_format=%u /etc/dovecot/userdb
   default_fields = uid=vmail gid=vmail home=@STORE@/%d/%n/home/
 }
-""",
-            **SMALL_FILES,
-        },
-        run=SMALL_SHM, users=USERS, ask=(),
-    ),
-    *v24(
-        "a container with a passwd-file and a small /dev/shm",
-        "space",
-        text=HEAD24 + "!include conf.d/*.conf\n",
-        files={
-            "/etc/dovecot/conf.d/10-mail.conf": "mail_driver = maildir\nmail_path = @STORE@/%{user | domain}/%{user | username}\nfirst_valid_uid = 5000\nlast_valid_uid = 5000\n" + INBOX,
-            "/etc/dovecot/conf.d/10-auth.conf": "auth_mechanisms = plain login\n!include auth-passwdfile.inc\n",
-            "/etc/dovecot/conf.d/auth-passwdfile.inc": """passdb passwd-file {
+"""),
+            "2.4": small_files("mail_driver = maildir\nmail_path = @STORE@/%{user | domain}/%{user | username}", """passdb passwd-file {
   mechanisms_filter = plain login
   default_password_scheme = PLAIN
   passwd_file_path = /etc/dovecot/userdb
@@ -366,10 +345,10 @@ userdb passwd-file {
     home:default = @STORE@/%{user | domain}/%{user | username}/home/
   }
 }
-""",
-            **SMALL_FILES,
+"""),
         },
-        run=SMALL_SHM, users=USERS, ask=(),
+        run=["mount -t tmpfs -o size=64m,mode=1777 tmpfs /dev/shm", "install -d -m 0700 -o vmail /dev/shm/dovecot-listindex"],
+        users=USERS, ask=(),
     ),
     # chatmail: a dict for the userdb, many processes, hibernation.
     *v23(
@@ -439,10 +418,10 @@ service imap {
         users=USERS,
     ),
     # Mailu: everything is in dovecot.conf, the userdb knows only that somebody exists; mail belongs to a group, too.
-    *v23(
+    *both(
         "a userdb that knows nothing but names, and a group for all mail",
         "access_groups",
-        text=HEAD23 + """
+        text={"2.3": HEAD23 + """
 mail_uid = vmail
 mail_gid = vmail
 mail_access_groups = archive
@@ -463,14 +442,7 @@ service imap-login {
   service_count = 1
   client_limit = 1
 }
-""" + INBOX,
-        files={"/etc/dovecot/users": "".join(f"{user}::::::\n" for user in USERS)},
-        users=USERS,
-    ),
-    *v24(
-        "a userdb that knows nothing but names, and a group for all mail",
-        "access_groups",
-        text=HEAD24 + """
+""" + INBOX, "2.4": HEAD24 + """
 mail_uid = vmail
 mail_gid = vmail
 mail_access_groups = archive
@@ -492,58 +464,44 @@ service imap-login {
   restart_request_count = 1
   client_limit = 1
 }
-""" + INBOX,
+""" + INBOX},
         files={"/etc/dovecot/users": "".join(f"{user}::::::\n" for user in USERS)},
         users=USERS,
     ),
     # FreedomBox: LDAP, one mail user, names in lower case.
-    *v23(
+    *both(
         "LDAP, and one mail user for all",
         "no_location",
-        text=HEAD23 + """
+        text={"2.3": HEAD23 + """
 auth_username_format = %Ln
 mail_location = maildir:~/Maildir
 first_valid_uid = 8
-""" + INBOX + BOTH_LDAP,
-        files={**LDAP_FILES, "/etc/dovecot/ldap.conf": LDAP23 + "user_attrs = =uid=vmail,=gid=vmail,=home=@STORE@/%n\n"},
-        run=[LDAP], users=("alice", "bob"), ask=(),
-    ),
-    *v24(
-        "LDAP, and one mail user for all",
-        "no_location",
-        text=HEAD24 + """
+""" + INBOX + BOTH_LDAP, "2.4": HEAD24 + """
 auth_username_format = %{user | username | lower}
 mail_driver = maildir
 mail_path = ~/Maildir
 first_valid_uid = 8
-""" + INBOX + ldap24("uid = vmail", "gid = vmail", "home = @STORE@/%{user | username}"),
-        files=LDAP_FILES,
+""" + INBOX + ldap24("uid = vmail", "gid = vmail", "home = @STORE@/%{user | username}")},
+        files={**LDAP_FILES, "/etc/dovecot/ldap.conf": LDAP23 + "user_attrs = =uid=vmail,=gid=vmail,=home=@STORE@/%n\n"},
         run=[LDAP], users=("alice", "bob"), ask=(),
     ),
     # Large sites: LDAP, and each user has a uid of his own.
-    *v23(
+    *both(
         "LDAP, and a uid for each user",
         "no_location",
-        text=HEAD23 + "mail_location = mdbox:~/mdbox\nfirst_valid_uid = 1000\n" + INBOX + BOTH_LDAP,
-        files={**LDAP_FILES, "/etc/dovecot/ldap.conf": LDAP23 + "user_attrs = uidNumber=uid,gidNumber=gid,homeDirectory=home\n"},
-        run=[LDAP, "mkdir -p @STORE@/alice @STORE@/bob; chown 6001 @STORE@/alice; chown 6002 @STORE@/bob"], users=("alice", "bob"), ask=(), tmpfiles="",
-    ),
-    *v24(
-        "LDAP, and a uid for each user",
-        "no_location",
-        text=HEAD24 + """
+        text={"2.3": HEAD23 + "mail_location = mdbox:~/mdbox\nfirst_valid_uid = 1000\n" + INBOX + BOTH_LDAP, "2.4": HEAD24 + """
 mail_driver = mdbox
 mail_path = ~/mdbox
 first_valid_uid = 1000
-""" + INBOX + ldap24("uid = %{ldap:uidNumber}", "gid = %{ldap:gidNumber}", "home = %{ldap:homeDirectory}"),
-        files=LDAP_FILES,
+""" + INBOX + ldap24("uid = %{ldap:uidNumber}", "gid = %{ldap:gidNumber}", "home = %{ldap:homeDirectory}")},
+        files={**LDAP_FILES, "/etc/dovecot/ldap.conf": LDAP23 + "user_attrs = uidNumber=uid,gidNumber=gid,homeDirectory=home\n"},
         run=[LDAP, "mkdir -p @STORE@/alice @STORE@/bob; chown 6001 @STORE@/alice; chown 6002 @STORE@/bob"], users=("alice", "bob"), ask=(), tmpfiles="",
     ),
     # The NixOS mail server: one file, INDEX apart from the store, a group that is the mail user's own.
-    *v23(
+    *both(
         "one file, an INDEX apart, and the mail user's own group",
         "no_location",
-        text=HEAD23 + """
+        text={"2.3": HEAD23 + """
 mail_location = maildir:@STORE@/%d/%n/mail:LAYOUT=fs:INDEX=@STORE@/indices/%d/%n
 mail_access_groups = vmail
 first_valid_uid = 5000
@@ -560,14 +518,7 @@ protocol imap {
   mail_max_userip_connections = 100
   mail_plugins = imap_sieve
 }
-""" + INBOX,
-        files={"/etc/dovecot/users": "".join(f"{user}:{{PLAIN}}x::::::\n" for user in USERS)},
-        users=USERS, ask=(),
-    ),
-    *v24(
-        "one file, an INDEX apart, and the mail user's own group",
-        "no_location",
-        text=HEAD24 + """
+""" + INBOX, "2.4": HEAD24 + """
 mail_driver = maildir
 mail_path = @STORE@/%{user | domain}/%{user | username}/mail
 mail_index_path = @STORE@/indices/%{user | domain}/%{user | username}
@@ -591,29 +542,23 @@ protocol imap {
     imap_sieve = yes
   }
 }
-""" + INBOX,
+""" + INBOX},
         files={"/etc/dovecot/users": "".join(f"{user}:{{PLAIN}}x::::::\n" for user in USERS)},
         users=USERS, ask=(),
     ),
     # Postfixadmin's, with one query for a login.
-    *v23(
+    *both(
         "SQL with a prefetch",
         "prefetch",
-        text=HEAD23 + "mail_location = maildir:~/Maildir\nfirst_valid_uid = 5000\n" + INBOX
-        + BOTH_SQL.replace("userdb {", "userdb {\n  driver = prefetch\n}\nuserdb {", 1),
-        files={"/etc/dovecot/sql.conf": SQL23 + ITERATE
-               + f"password_query = SELECT name || '@' || domain AS user, password, 5000 AS userdb_uid, 5000 AS userdb_gid, '@STORE@/%u' AS userdb_home {FROM}\n"
-               + f"user_query = SELECT 5000 AS uid, 5000 AS gid, '@STORE@/%u' AS home {FROM}\n"},
-        run=[SQL], users=USERS, ask=(),
-    ),
-    *v24(
-        "SQL with a prefetch",
-        "prefetch",
-        text=HEAD24 + """
+        text={"2.3": HEAD23 + "mail_location = maildir:~/Maildir\nfirst_valid_uid = 5000\n" + INBOX
+        + BOTH_SQL.replace("userdb {", "userdb {\n  driver = prefetch\n}\nuserdb {", 1), "2.4": HEAD24 + """
 mail_driver = maildir
 mail_path = ~/Maildir
 first_valid_uid = 5000
-""" + INBOX + sql24("5000 AS uid, 5000 AS gid, '@STORE@/%{user}' AS home", ", 5000 AS userdb_uid, 5000 AS userdb_gid, '@STORE@/%{user}' AS userdb_home", "userdb prefetch {\n}\n"),
+""" + INBOX + sql24("5000 AS uid, 5000 AS gid, '@STORE@/%{user}' AS home", ", 5000 AS userdb_uid, 5000 AS userdb_gid, '@STORE@/%{user}' AS userdb_home", "userdb prefetch {\n}\n")},
+        files={"/etc/dovecot/sql.conf": SQL23 + ITERATE
+               + f"password_query = SELECT name || '@' || domain AS user, password, 5000 AS userdb_uid, 5000 AS userdb_gid, '@STORE@/%u' AS userdb_home {FROM}\n"
+               + f"user_query = SELECT 5000 AS uid, 5000 AS gid, '@STORE@/%u' AS home {FROM}\n"},
         run=[SQL], users=USERS, ask=(),
     ),
     # ISPConfig's and others': each row of a passwd-file has its own location.
@@ -714,16 +659,13 @@ service pop3-login {
         start="chown -R vmail /run/dovecot; touch /var/log/dovecot.log; chown vmail /var/log/dovecot.log; exec setpriv --reuid 5000 --regid 5000 --clear-groups dovecot",
     ),
     # Directory services: users are the system's, but not in /etc/passwd, and their groups not in /etc/group.
-    *v23(
+    *both(
         "users and groups of a directory service",
         "groups",
-        edit=[(STATIC23, STATIC23.replace("static", "passwd").replace("args = uid=vmail gid=vmail", "override_fields =")), ("  user = vmail\n", "")],
-        run=[NSS], users=("alice", "bob"), ask=("alice",), tmpfiles=EVERYBODY,
-    ),
-    *v24(
-        "users and groups of a directory service",
-        "groups",
-        edit=[("userdb static", "userdb passwd"), ("    uid = vmail\n    gid = vmail\n", ""), ("  user = vmail\n", "")],
+        edit={
+            "2.3": [(STATIC23, STATIC23.replace("static", "passwd").replace("args = uid=vmail gid=vmail", "override_fields =")), ("  user = vmail\n", "")],
+            "2.4": [("userdb static", "userdb passwd"), ("    uid = vmail\n    gid = vmail\n", ""), ("  user = vmail\n", "")],
+        },
         run=[NSS], users=("alice", "bob"), ask=("alice",), tmpfiles=EVERYBODY,
     ),
 ]
