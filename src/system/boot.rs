@@ -3,6 +3,8 @@
 use std::io::Read as _;
 use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
+
 /// What no other run of the kernel has: the first half of /proc/sys/kernel/random/boot_id; 0 where
 /// that cannot be read.
 pub fn identity() -> u64 {
@@ -19,11 +21,6 @@ pub fn identity() -> u64 {
 
 /// Time since the boot, which nobody sets.
 pub fn time() -> Duration {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: there is room for the answer, and every kernel has this clock (clock_gettime(2)).
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+    // Every kernel has this clock (clock_gettime(2)).
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }

@@ -4,6 +4,8 @@ use std::os::fd::RawFd;
 
 use libc::{c_int, c_long};
 use nix::errno::Errno;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, setsid};
 
 /// Which of the two processes this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,22 +26,18 @@ pub enum Side {
 pub fn detach() -> nix::Result<Side> {
     match fork()? {
         0 => {
-            // SAFETY: it touches no memory.
-            unsafe { libc::setsid() };
+            let _ = setsid();
             match fork() {
                 Ok(0) => Ok(Side::Detached),
                 Ok(_) => super::start::exit(0),
                 Err(errno) => super::start::exit(errno as c_int),
             }
         }
-        child => {
-            let status = wait_for(child)?;
-            if libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0 {
-                Ok(Side::Parent)
-            } else {
-                Err(Errno::from_raw(libc::WEXITSTATUS(status)))
-            }
-        }
+        child => match wait_for(Pid::from_raw(child))? {
+            WaitStatus::Exited(_, 0) => Ok(Side::Parent),
+            WaitStatus::Exited(_, errno) => Err(Errno::from_raw(errno)),
+            _ => Err(Errno::ECHILD),
+        },
     }
 }
 
@@ -54,13 +52,12 @@ fn fork() -> nix::Result<c_int> {
     Errno::result(result).map(|pid| pid as c_int)
 }
 
-fn wait_for(child: c_int) -> nix::Result<c_int> {
-    let mut status = 0;
+/// Without __WALL only children with a signal count.
+fn wait_for(child: Pid) -> nix::Result<WaitStatus> {
     loop {
-        // SAFETY: there is room for the status. Without __WALL only children with a signal count.
-        match Errno::result(unsafe { libc::waitpid(child, &raw mut status, libc::__WALL) }) {
+        match waitpid(child, Some(WaitPidFlag::__WALL)) {
             Err(Errno::EINTR) => {}
-            result => return result.map(|_| status),
+            result => return result,
         }
     }
 }

@@ -4,8 +4,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use libc::c_int;
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 
-use crate::system::signals::ignore_for_good;
+use crate::system::signals::ignore;
 use crate::system::statx::Attributes;
 
 /// Not in the libc crate for musl; the number of every architecture that Rust runs Linux on
@@ -41,15 +42,15 @@ pub struct Leases(());
 impl Leases {
     /// Ignores SIGIO for good.
     pub fn prepare() -> Self {
-        ignore_for_good(libc::SIGIO);
+        let _ = ignore(Signal::SIGIO);
         Self(())
     }
 
     /// Ignores for good what would stop this process from a terminal, too, so that nobody waits for a
     /// lease that it keeps.
     pub fn prepare_to_keep() -> Self {
-        for signal in [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {
-            ignore_for_good(signal);
+        for signal in [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU] {
+            let _ = ignore(signal);
         }
         Self::prepare()
     }

@@ -2,18 +2,17 @@
 //! the descriptor has the lock, and asking who has one takes none.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
 
 use libc::{c_int, c_short};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 
 /// Takes the lock on the byte at `place` unless somebody has it exclusively.
 ///
 /// # Errors
 /// EAGAIN if somebody has.
 pub fn try_shared(file: &File, place: u64) -> nix::Result<()> {
-    let mut lock = description(libc::F_RDLCK, place, 1)?;
-    control(file, libc::F_OFD_SETLK, &mut lock)
+    set(file, libc::F_RDLCK, place, 1)
 }
 
 /// Takes the lock on `length` bytes from `place` on, all that follow if that is 0.
@@ -21,14 +20,12 @@ pub fn try_shared(file: &File, place: u64) -> nix::Result<()> {
 /// # Errors
 /// EAGAIN if somebody has it on one of them.
 pub fn try_exclusive(file: &File, place: u64, length: u64) -> nix::Result<()> {
-    let mut lock = description(libc::F_WRLCK, place, length)?;
-    control(file, libc::F_OFD_SETLK, &mut lock)
+    set(file, libc::F_WRLCK, place, length)
 }
 
 /// Gives back the lock on the byte at `place`.
 pub fn unlock(file: &File, place: u64) -> nix::Result<()> {
-    let mut lock = description(libc::F_UNLCK, place, 1)?;
-    control(file, libc::F_OFD_SETLK, &mut lock)
+    set(file, libc::F_UNLCK, place, 1)
 }
 
 /// Whether anybody else has a lock on one of `length` bytes from `place` on.
@@ -37,8 +34,13 @@ pub fn unlock(file: &File, place: u64) -> nix::Result<()> {
 /// If the file system has no such locks.
 pub fn is_held(file: &File, place: u64, length: u64) -> nix::Result<bool> {
     let mut lock = description(libc::F_WRLCK, place, length)?;
-    control(file, libc::F_OFD_GETLK, &mut lock)?;
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
     Ok(c_int::from(lock.l_type) != libc::F_UNLCK)
+}
+
+fn set(file: &File, kind: c_int, place: u64, length: u64) -> nix::Result<()> {
+    let lock = description(kind, place, length)?;
+    fcntl(file, FcntlArg::F_OFD_SETLK(&lock)).map(drop)
 }
 
 fn description(kind: c_int, place: u64, length: u64) -> nix::Result<libc::flock> {
@@ -49,10 +51,4 @@ fn description(kind: c_int, place: u64, length: u64) -> nix::Result<libc::flock>
     lock.l_start = place.try_into().map_err(|_| Errno::EINVAL)?;
     lock.l_len = length.try_into().map_err(|_| Errno::EINVAL)?;
     Ok(lock)
-}
-
-fn control(file: &File, command: c_int, lock: &mut libc::flock) -> nix::Result<()> {
-    // SAFETY: these commands read and write one struct flock.
-    Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), command, std::ptr::from_mut(lock)) })
-        .map(drop)
 }

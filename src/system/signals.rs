@@ -1,10 +1,9 @@
 //! Signals that a write can raise, kept from ending the login.
 
-use std::mem::MaybeUninit;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use libc::c_int;
-use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 /// While this lives, SIGPIPE and SIGXFSZ are ignored; afterwards their dispositions are
 /// exactly those from before.
@@ -13,14 +12,14 @@ use nix::errno::Errno;
 /// to kill the process (setrlimit(2), pipe(7)). The failing write is reported as EFBIG or EPIPE.
 #[derive(Debug)]
 pub struct WriteSignalsIgnored {
-    previous: [(c_int, libc::sigaction); 2],
+    previous: [(Signal, nix::Result<SigAction>); 2],
 }
 
 impl WriteSignalsIgnored {
     /// Starts ignoring both signals.
     pub fn new() -> Self {
         Self {
-            previous: [ignore(libc::SIGPIPE), ignore(libc::SIGXFSZ)],
+            previous: [Signal::SIGPIPE, Signal::SIGXFSZ].map(|signal| (signal, ignore(signal))),
         }
     }
 }
@@ -34,27 +33,19 @@ impl Default for WriteSignalsIgnored {
 impl Drop for WriteSignalsIgnored {
     fn drop(&mut self) {
         for (signal, action) in &self.previous {
-            // SAFETY: `action` is what sigaction itself returned for this signal.
-            unsafe { libc::sigaction(*signal, action, std::ptr::null_mut()) };
+            if let Ok(action) = action {
+                // SAFETY: `action` is what sigaction itself returned for this signal.
+                let _ = unsafe { sigaction(*signal, action) };
+            }
         }
     }
 }
 
-/// Ignores a signal until the process ends.
-pub(crate) fn ignore_for_good(signal: c_int) {
-    ignore(signal);
-}
-
-fn ignore(signal: c_int) -> (c_int, libc::sigaction) {
-    let mut previous = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: zero is a valid struct sigaction (no flags, empty mask), both pointers are to
-    // structures of the right type, and ignoring a signal runs no code of ours.
-    unsafe {
-        let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
-        action.sa_sigaction = libc::SIG_IGN;
-        libc::sigaction(signal, &action, previous.as_mut_ptr());
-        (signal, previous.assume_init())
-    }
+/// Ignores a signal; returns what was done on it before.
+pub(crate) fn ignore(signal: Signal) -> nix::Result<SigAction> {
+    let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { sigaction(signal, &action) }
 }
 
 /// Blocks every signal of this process for good; those that ask a process to end can be read from
@@ -63,18 +54,8 @@ fn ignore(signal: c_int) -> (c_int, libc::sigaction) {
 /// # Errors
 /// If no descriptor is left.
 pub fn requests_to_end() -> nix::Result<OwnedFd> {
-    let mut signals = MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: the set is filled before it is read, and emptied before signals are added to it; the
-    // descriptor is new, and nobody else has it.
-    unsafe {
-        libc::sigfillset(signals.as_mut_ptr());
-        libc::sigprocmask(libc::SIG_SETMASK, signals.as_ptr(), std::ptr::null_mut());
-        libc::sigemptyset(signals.as_mut_ptr());
-        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-            libc::sigaddset(signals.as_mut_ptr(), signal);
-        }
-        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
-        let descriptor = Errno::result(libc::signalfd(-1, signals.as_ptr(), flags))?;
-        Ok(OwnedFd::from_raw_fd(descriptor))
-    }
+    SigSet::all().thread_set_mask()?;
+    let requests = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    SignalFd::with_flags(&requests, flags).map(OwnedFd::from)
 }
