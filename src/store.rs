@@ -1,5 +1,5 @@
-//! What shows that a directory holds mail, or the indexes beside it. The list index there may be the only
-//! map from the names of folders to their directories (LAYOUT=index), and nobody else's cache.
+//! Signs that a directory holds mail or its indexes. A list index there may be no cache but the only map from
+//! folder names to directories (LAYOUT=index).
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -51,7 +51,7 @@ pub fn sign_of_map(directory: impl AsFd) -> nix::Result<Option<CString>> {
     Search(MOST_DIRECTORIES).through(&listing, DEEPEST)
 }
 
-/// So many directories are looked into, so deep. What nobody has time to look at may be anything.
+/// How many directories are searched, and how deep. What is not searched may be anything.
 const MOST_DIRECTORIES: usize = 4096;
 const DEEPEST: usize = 16;
 

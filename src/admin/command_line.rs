@@ -30,9 +30,9 @@ pub enum Command {
     Locate(Locate),
     /// Find mistakes in the configuration, and show what to write
     Check(Check),
-    /// Show where a user is, and whether this backend is in step
+    /// Show who claimed a user last, and whether this backend is in step
     Status(Status),
-    /// Delete list indexes that nobody uses, or distrust them all
+    /// Delete unused list indexes, or start new ones for all
     #[command(subcommand)]
     Usercache(Usercache),
 }
@@ -112,7 +112,7 @@ pub enum Usercache {
     Clean(Clean),
     /// Delete the list indexes of all users below a directory
     Sweep(Sweep),
-    /// Empty all records: each user starts a new list index
+    /// Make every user's next login start a new list index
     Forget(Forget),
 }
 

@@ -1,11 +1,11 @@
-//! What is wrong in a tree of users' directories. One user may have spoiled thousands of them: a few
-//! are named, and they do not decide how the command ends.
+//! What is wrong in a tree of users' directories. One user can spoil thousands of them, so only a few
+//! are named, and they do not decide the exit status.
 
 use crate::usercache::clean::CleanError;
 
 use super::output::{Exit, complain};
 
-/// So many of one kind are named.
+/// How many of one kind are named.
 const MOST_NAMED: u64 = 20;
 
 /// Of one kind.
@@ -22,7 +22,7 @@ impl Complaints {
         number: 0,
     };
 
-    /// Counts one; whether it is to be named.
+    /// Counts one, and returns whether to name it.
     pub fn add(&mut self, exit: Exit) -> bool {
         self.worst = self.worst.max(exit);
         self.number += 1;
@@ -52,7 +52,7 @@ impl OfTree {
         spoiled: Complaints::NONE,
     };
 
-    /// Counts one; whether it is to be named.
+    /// Counts one, and returns whether to name it.
     pub fn add(&mut self, error: &CleanError) -> bool {
         let kind = match error {
             CleanError::Spoiled(_) => &mut self.spoiled,
@@ -61,8 +61,8 @@ impl OfTree {
         kind.add(Exit::from(error))
     }
 
-    /// Says how many were not named, and how the command ends. What owners did to their own directories
-    /// counts only where there is no other: then it may be the wrong root.
+    /// Says how many were not named, and returns the exit status. What owners did to their own directories
+    /// counts only if there are no others, because then this may be the wrong root.
     pub fn finish(&self, has_others: bool) -> Exit {
         let spoiled = self.spoiled.finish("that their owners have spoiled");
         let failed = self.failed.finish("that failed");

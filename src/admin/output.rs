@@ -1,4 +1,4 @@
-//! What the command says: lines for people, and numbers of sysexits(3) for programs.
+//! What the command prints, and the exit statuses of sysexits(3).
 
 use std::fmt;
 use std::io::{self, Write};
@@ -260,13 +260,13 @@ pub fn printable(bytes: &[u8]) -> String {
     text
 }
 
-/// So many of them: "1 user", "2 users".
+/// A number with its noun: "1 user", "2 users".
 pub fn counted(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
 }
 
-/// Those of the numbers that are not 0, each with what it is of, after the rest of a line.
+/// The end of a line: the numbers that are not 0, each with its noun.
 pub fn and_of_these(numbers: &[(u64, &str)]) -> String {
     let mut line = String::new();
     for (number, what) in numbers.iter().filter(|(number, _)| *number > 0) {

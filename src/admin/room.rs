@@ -1,5 +1,5 @@
-//! Alarms about the file system of list indexes, before it is full: what happens then, no program
-//! outside the session can see.
+//! Alarms about the file system of list indexes before it is full, because only the session itself can
+//! see what happens then.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::local::room::Room;
 use crate::system::file_system::FileSystem;
 use crate::usercache::tree::Tree;
 
-/// What is to be said about the file system that `tree` is on, whose root is `root`: one line each.
+/// Alarms about the file system of `tree`, whose root is `root`: one line each.
 pub fn alarms(root: &Path, tree: &Tree) -> Vec<String> {
     match tree.room() {
         Ok((file_system, room)) => {
@@ -35,8 +35,8 @@ fn alarms_about(
     let root = root.display();
     if room.is_short() {
         lines.push(format!(
-            "{root} is nearly full: {room}. No list index is begun any more. Make it larger; if it \
-             was full, run \"nfs-hostchange usercache forget {root}\""
+            "{root} is nearly full: {room}. No new list index is started. Make it larger; if it was \
+             full, run \"nfs-hostchange usercache forget {root}\""
         ));
     } else if room.is_getting_short() {
         lines.push(format!("{root} is getting full: {room}. Make it larger"));

@@ -1,7 +1,7 @@
 //! Where a setting is written down: Dovecot's configuration files, read line by line.
 //!
-//! doveconf tells values and not places. Nothing here decides what a value is; it only finds the line that an
-//! administrator has to look at.
+//! doveconf prints values, but not where they are set. This only finds the line to look at, and never decides
+//! what a value is.
 
 use std::fmt;
 use std::fs;
@@ -48,7 +48,7 @@ pub struct Files {
     entries: Vec<Entry>,
 }
 
-/// So deep may files include each other.
+/// How deeply files may include each other.
 const DEPTH: usize = 16;
 
 impl Files {
