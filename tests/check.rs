@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use common::dovecot::{Dovecot, Location, Version};
 use common::scratch::{Run, Scratch, is_root};
-use common::{close, copy_program};
+use common::{close, copy_program, mount_tmpfs};
 
 const BASE: &str = "/dev/shm/dovecot-listindex";
 const LIST_INDEX: &str = "/dev/shm/dovecot-listindex/@HASH@/@USER@/dovecot.list.index";
@@ -173,9 +173,9 @@ impl Backend {
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect(
             "/ is a mount point; in a chroot that is none, run tests/lib/own-root.sh cargo test",
         );
-        mount_tmpfs("/etc", "mode=0755");
-        mount_tmpfs("/run", "mode=0755");
-        mount_tmpfs("/dev/shm", "size=1g,mode=0755");
+        mount_tmpfs(Path::new("/etc"), "mode=0755");
+        mount_tmpfs(Path::new("/run"), "mode=0755");
+        mount_tmpfs(Path::new("/dev/shm"), "size=1g,mode=0755");
         sethostname("a.example.org").expect("the host name is this test's");
         write(
             "/etc/passwd",
@@ -327,11 +327,6 @@ fn write(path: impl AsRef<Path>, text: &str) {
     let mut file = File::create(path).expect("create");
     file.write_all(text.as_bytes()).expect("write");
     close(file);
-}
-
-fn mount_tmpfs(path: &str, options: &str) {
-    let none = MsFlags::empty();
-    mount(Some("tmpfs"), path, Some("tmpfs"), none, Some(options)).expect("a tmpfs");
 }
 
 fn mode(path: &str, mode: u32) {
@@ -754,8 +749,7 @@ fn a_configuration_that_dovecot_refuses_is_a_configuration_error() {
     let file = scratch.path().join("broken.conf");
     write(&file, "no such thing\n");
     let file = file.to_str().expect("UTF-8");
-    let run = scratch.run(["check", "--dovecot-config", file]);
-    assert_eq!(run.status, Some(78), "{run:?}");
+    let run = scratch.exits(78, ["check", "--dovecot-config", file]);
     assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
     let mut command = scratch.command(["check"]);
     let run = Run::of(command.env("PATH", "/nowhere"));

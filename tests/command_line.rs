@@ -8,133 +8,56 @@ use std::process::{Command, Stdio};
 use common::dovecot::{Dovecot, Location};
 use common::scratch::{ALICE, DAY, Run, Scratch, user_directory};
 
-/// Exit status, standard output and standard error.
-fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_nfs-hostchange"))
-        .args(arguments)
-        .current_dir("/")
-        .output()
-        .expect("the program starts");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    (
-        output.status.code(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+fn run(arguments: &[&str]) -> Run {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nfs-hostchange"));
+    Run::of(command.args(arguments).current_dir("/"))
 }
+
+/// Exit status, what is typed, and what is said.
+const MISTAKES: &str = "\
+64 | usercache clean | <MIN_AGE> <PATH>...
+64 | usercache clean 7days | <PATH>...
+64 | usercache clean 7 /x/y | '7' is not a time: the unit is missing (7days
+64 | usercache clean 1 week /x/y | '1' is not a time: the unit is missing
+64 | usercache clean 7dais /x/y | '7dais' is not a time: the unit must be
+64 | usercache clean -7days /x/y | '-7'
+64 | usercache clean 7days x/y | 'x/y' for '<PATH>...': the path must be absolute
+64 | usercache clean 7days /x/../y | must not contain '..'
+64 | usercache clean 7days / | this is the root of the file system
+66 | usercache clean 7days /nowhere/user | /nowhere does not exist
+65 | usercache clean 7days /etc/passwd | /etc/passwd: Not a directory
+64 | usercache clear 7days /x/y | 'clear'; a similar subcommand exists: 'clean'
+64 | usercache sweep 7days | <ROOT>
+64 | usercache sweep 7days / | '/' for '<ROOT>'
+64 | usercache sweep 7days /dev/shm | /dev/shm belongs to other programs too: name the directory in it
+66 | usercache sweep 7days /nowhere | /nowhere does not exist
+64 | usercache sweep 7days /x /y | unexpected argument '/y'
+64 | sweep 7days /x | unrecognized subcommand 'sweep'
+64 | status | <--user <USER>|--below <ROOT>|PATH>
+64 | status alice | 'alice' for '[PATH]': the path must be absolute
+64 | status -u alice /x/y | cannot be used with
+64 | status -u a* | one user's name, not a pattern
+64 | status --prometheus /x/y | cannot be used with '[PATH]'
+64 | status --below /dev/shm | /dev/shm belongs to other programs too
+78 | check --dovecot-config /nowhere | open(/nowhere) failed: No such file or directory
+64 | locate | --user <USER>
+65 | locate --user x --field home=/x | the userdb does not return the location of the mail
+64 | locate --user x --field home | NAME=VALUE
+78 | locate --user x --config /etc | /etc: must be a regular file";
 
 #[test]
 fn whoever_types_something_wrong_is_told_in_one_line() {
-    const USAGE: i32 = 64;
-    let mistakes: &[(&str, i32, &str)] = &[
-        ("usercache clean", USAGE, "<MIN_AGE> <PATH>..."),
-        ("usercache clean 7days", USAGE, "<PATH>..."),
-        (
-            "usercache clean 7 /x/y",
-            USAGE,
-            "'7' is not a time: the unit is missing (7days",
-        ),
-        (
-            "usercache clean 1 week /x/y",
-            USAGE,
-            "'1' is not a time: the unit is missing",
-        ),
-        (
-            "usercache clean 7dais /x/y",
-            USAGE,
-            "'7dais' is not a time: the unit must be",
-        ),
-        ("usercache clean -7days /x/y", USAGE, "'-7'"),
-        (
-            "usercache clean 7days x/y",
-            USAGE,
-            "'x/y' for '<PATH>...': the path must be absolute",
-        ),
-        (
-            "usercache clean 7days /x/../y",
-            USAGE,
-            "must not contain '..'",
-        ),
-        (
-            "usercache clean 7days /",
-            USAGE,
-            "this is the root of the file system",
-        ),
-        (
-            "usercache clean 7days /nowhere/user",
-            66,
-            "/nowhere does not exist",
-        ),
-        (
-            "usercache clean 7days /etc/passwd",
-            65,
-            "/etc/passwd: Not a directory",
-        ),
-        (
-            "usercache clear 7days /x/y",
-            USAGE,
-            "'clear'; a similar subcommand exists: 'clean'",
-        ),
-        ("usercache sweep 7days", USAGE, "<ROOT>"),
-        ("usercache sweep 7days /", USAGE, "'/' for '<ROOT>'"),
-        (
-            "usercache sweep 7days /dev/shm",
-            USAGE,
-            "/dev/shm belongs to other programs too: name the directory in it",
-        ),
-        (
-            "usercache sweep 7days /nowhere",
-            66,
-            "/nowhere does not exist",
-        ),
-        (
-            "usercache sweep 7days /x /y",
-            USAGE,
-            "unexpected argument '/y'",
-        ),
-        ("sweep 7days /x", USAGE, "unrecognized subcommand 'sweep'"),
-        ("status", USAGE, "<--user <USER>|--below <ROOT>|PATH>"),
-        (
-            "status alice",
-            USAGE,
-            "'alice' for '[PATH]': the path must be absolute",
-        ),
-        ("status -u alice /x/y", USAGE, "cannot be used with"),
-        ("status -u a*", USAGE, "one user's name, not a pattern"),
-        (
-            "status --prometheus /x/y",
-            USAGE,
-            "cannot be used with '[PATH]'",
-        ),
-        (
-            "status --below /dev/shm",
-            USAGE,
-            "/dev/shm belongs to other programs too",
-        ),
-        (
-            "check --dovecot-config /nowhere",
-            78,
-            "open(/nowhere) failed: No such file or directory",
-        ),
-        ("locate", USAGE, "--user <USER>"),
-        (
-            "locate --user x --field home=/x",
-            65,
-            "the userdb does not return the location of the mail",
-        ),
-        ("locate --user x --field home", USAGE, "NAME=VALUE"),
-        (
-            "locate --user x --config /etc",
-            78,
-            "/etc: must be a regular file",
-        ),
-    ];
-    for (line, status, reason) in mistakes {
+    for mistake in MISTAKES.lines() {
+        let row: Vec<_> = mistake.split(" | ").collect();
+        let [status, line, reason] = row[..] else {
+            panic!("{mistake}")
+        };
         let arguments: Vec<_> = line.split(' ').collect();
-        let (code, stdout, stderr) = run(&arguments);
+        let run = run(&arguments);
+        let (stdout, stderr) = (run.stdout, run.stderr);
         assert_eq!(
-            (code, stdout.as_str()),
-            (Some(*status), ""),
+            (run.status, stdout.as_str()),
+            (status.parse().ok(), ""),
             "{line}: {stderr}"
         );
         assert_eq!(stderr.lines().count(), 1, "{line}: {stderr}");
@@ -160,8 +83,9 @@ fn help_fits_on_a_terminal_of_80_columns() {
                 .filter(|word| !word.is_empty())
                 .chain([help])
                 .collect();
-            let (code, stdout, stderr) = run(&arguments);
-            assert_eq!((code, stderr.as_str()), (Some(0), ""));
+            let run = run(&arguments);
+            let (stdout, stderr) = (run.stdout, run.stderr);
+            assert_eq!((run.status, stderr.as_str()), (Some(0), ""));
             for line in stdout.lines() {
                 assert!(line.chars().count() <= 80, "{command}: {line}");
             }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::trace::{Call, Traced};
 use common::{
-    GID, HERE, Lab, Login, OTHER_UID, PREFIX, Session, THERE, UID, UNFINISHED_CLAIM, fill,
+    GID, HERE, Lab, Login, OTHER_UID, PREFIX, STARTS, Session, THERE, UID, UNFINISHED_CLAIM, fill,
     list_index_names, mount_tmpfs, names_in, remount, set_owner_and_mode, wait_until,
 };
 use nix::errno::Errno;
@@ -22,9 +22,9 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-/// A login started by script-login as root, and one started as the mail user.
+/// A login by root, and one by the mail user.
 fn both(lab: &Lab) -> [Login<'_>; 2] {
-    [lab.login(), lab.login().by_user()]
+    STARTS.map(|started| started(lab))
 }
 
 /// A user with a list index here who has been on another backend since: a claim must be made.
@@ -32,16 +32,6 @@ fn moved_user() -> Lab {
     let lab = Lab::with_settled_user();
     lab.login_at(THERE).run().assert_vouched();
     lab
-}
-
-/// Nobody vouched for the session, one error names all of `parts`, and nothing that a later login
-/// would trust is left.
-#[track_caller]
-fn assert_refused(lab: &Lab, session: &Session<'_>, parts: &[&str]) {
-    session
-        .assert_not_vouched()
-        .assert_logged(&[&["user=alice: session without list index: "], parts].concat());
-    assert_eq!(lab.record(HERE), None, "{}", session.told());
 }
 
 /// What is wrong was mended.
@@ -64,14 +54,14 @@ fn assert_right_again(lab: &Lab) {
 fn a_missing_index_is_not_made_and_nothing_local_is_trusted_after_it() {
     let lab = Lab::new();
     let (index, elsewhere) = (lab.index(), lab.path("elsewhere"));
-    for login in [0, 1] {
+    for started in STARTS {
         lab.login().run().assert_vouched();
         lab.plant_list_index(HERE);
         // NFS is not mounted.
         fs::rename(&index, &elsewhere).expect("it is there");
-        let session = both(&lab).into_iter().nth(login).expect("two").run();
+        let session = started(&lab).run();
         let path = index.display().to_string();
-        assert_refused(&lab, &session, &[&path, "does not exist"]);
+        session.assert_forgotten(&[&path, "does not exist"]);
         assert!(!index.exists());
         fs::rename(&elsewhere, &index).expect("it is there");
         assert_right_again(&lab);
@@ -83,20 +73,19 @@ fn an_empty_mount_point_is_not_the_user_s_index() {
     // The parents of INDEX are missing as well.
     let lab = Lab::with_settled_user();
     fs::rename(lab.home(), lab.path("elsewhere")).expect("it is there");
-    let session = lab.login().run();
-    assert_refused(&lab, &session, &["does not exist"]);
+    lab.login().run().assert_forgotten(&["does not exist"]);
     assert!(!lab.home().exists());
 }
 
 #[test]
 fn an_index_that_the_user_may_not_look_at_is_refused_to_root_as_well() {
-    for login in [0, 1] {
+    for started in STARTS {
         let lab = Lab::with_settled_user();
         // As root would be by root_squash, were it not the user who looks.
         set_owner_and_mode(&lab.home(), 0, 0o700);
-        let session = both(&lab).into_iter().nth(login).expect("two").run();
+        let session = started(&lab).run();
         let index = lab.index().display().to_string();
-        assert_refused(&lab, &session, &[&index, "Permission denied"]);
+        session.assert_forgotten(&[&index, "Permission denied"]);
         set_owner_and_mode(&lab.home(), UID, 0o700);
         assert_right_again(&lab);
     }
@@ -108,10 +97,7 @@ fn a_claim_that_the_user_may_not_look_at_is_an_error() {
     set_owner_and_mode(&lab.index(), UID, 0o600);
     let session = lab.login().run();
     let claim = lab.claim_file().display().to_string();
-    session
-        .assert_not_vouched()
-        .assert_logged(&["session without list index: ", &claim]);
-    assert_eq!(lab.record(HERE), None);
+    session.assert_forgotten(&[&claim]);
 }
 
 #[test]
@@ -121,7 +107,7 @@ fn an_index_that_is_a_file_is_an_error() {
     lab.write(&lab.index(), "a file");
     let session = lab.login().run();
     let index = lab.index().display().to_string();
-    assert_refused(&lab, &session, &[&index, "Not a directory"]);
+    session.assert_forgotten(&[&index, "Not a directory"]);
 }
 
 #[test]
@@ -153,8 +139,9 @@ fn an_input_output_error_of_the_look_is_an_error() {
         login.run_to(look).expect("it looks");
         login.fail_call(Errno::EIO);
         let index = lab.index().display().to_string();
-        let session = login.finish();
-        assert_refused(&lab, &session, &[&index, Errno::EIO.desc()]);
+        login
+            .finish()
+            .assert_forgotten(&[&index, Errno::EIO.desc()]);
         assert_right_again(&lab);
     }
 }
@@ -174,8 +161,7 @@ fn a_stale_file_handle_is_tried_again_once() {
         login.fail_call(Errno::ESTALE);
         login.run_to(look).expect("it looks again");
         login.fail_call(Errno::ESTALE);
-        let session = login.finish();
-        assert_refused(&lab, &session, &[Errno::ESTALE.desc()]);
+        login.finish().assert_forgotten(&[Errno::ESTALE.desc()]);
     }
 }
 
@@ -183,17 +169,13 @@ fn a_stale_file_handle_is_tried_again_once() {
 
 #[test]
 fn a_read_only_index_matters_only_when_there_is_something_to_claim() {
-    for login in [0, 1] {
+    for started in STARTS {
         let lab = moved_user();
         remount(&lab.index(), MsFlags::MS_RDONLY);
         let claim = lab.claim();
-        let session = both(&lab).into_iter().nth(login).expect("two").run();
+        let session = started(&lab).run();
         let path = lab.claim_file().display().to_string();
-        assert_refused(
-            &lab,
-            &session,
-            &["cannot write", &path, "Read-only file system"],
-        );
+        session.assert_forgotten(&["cannot write", &path, "Read-only file system"]);
         assert_eq!(lab.claim(), claim);
         // The other backend has nothing to claim.
         lab.login_at(THERE).run().assert_vouched().assert_silent();
@@ -213,11 +195,7 @@ fn a_full_file_server_is_an_error() {
     fill(&filler);
     let session = lab.login().run();
     let path = lab.claim_file().display().to_string();
-    assert_refused(
-        &lab,
-        &session,
-        &["cannot write", &path, "No space left on device"],
-    );
+    session.assert_forgotten(&["cannot write", &path, "No space left on device"]);
     // No litter, only what says that somebody wanted to claim.
     assert_eq!(names_in(&lab.index()), [".lasthost-void", "mail"]);
     fs::remove_file(filler).expect("it is there");
@@ -228,8 +206,9 @@ fn a_full_file_server_is_an_error() {
 fn an_index_in_which_the_user_may_not_write_is_an_error() {
     let lab = moved_user();
     set_owner_and_mode(&lab.index(), UID, 0o500);
-    let session = lab.login().run();
-    assert_refused(&lab, &session, &["cannot write", "Permission denied"]);
+    lab.login()
+        .run()
+        .assert_forgotten(&["cannot write", "Permission denied"]);
     set_owner_and_mode(&lab.index(), UID, 0o700);
     assert_right_again(&lab);
 }
@@ -248,8 +227,9 @@ fn a_claim_that_fails_at_any_step_is_no_claim_and_leaves_no_litter() {
             login.run_to_call(number);
         }
         login.fail_call(errno);
-        let session = login.finish();
-        assert_refused(&lab, &session, &["cannot write", errno.desc()]);
+        login
+            .finish()
+            .assert_forgotten(&["cannot write", errno.desc()]);
         assert_eq!(names_in(&lab.index()), [".lasthost"]);
         assert_right_again(&lab);
     }
@@ -307,7 +287,7 @@ fn a_claim_s_name_that_is_taken_by_something_else_is_an_error() {
         put(&lab, &lab.claim_file());
         let session = lab.login().run();
         let path = lab.claim_file().display().to_string();
-        assert_refused(&lab, &session, &[&path, "not a regular file"]);
+        session.assert_forgotten(&[&path, "not a regular file"]);
         assert_targets_untouched(&lab);
     }
 }
@@ -322,7 +302,7 @@ fn what_a_crash_left_at_the_temporary_name_is_cleared_away() {
         let session = lab.login().run();
         if what == "directory" {
             let path = lab.claim_file().display().to_string();
-            assert_refused(&lab, &session, &["cannot write", &path]);
+            session.assert_forgotten(&["cannot write", &path]);
         } else {
             session.assert_vouched();
             assert_eq!(names_in(&lab.index()), [".lasthost"]);
@@ -381,10 +361,10 @@ fn a_record_that_is_not_one_counts_as_none() {
         let length = "2 0000".len() + rest.len() + 1 + line.len() + 1;
         format!("2 {length:04}{rest}\n{line}\n").into_bytes()
     };
-    assert_eq!(
-        of(&head, &format!("{claim} {time} {index} - {name}")),
-        record.as_bytes()
-    );
+    let right = format!("{claim} {time} {index} - {name}");
+    let head_is = |first: &str| of(first, &right);
+    let line = |line: &str| of(&head, line);
+    assert_eq!(line(&right), record.as_bytes());
     let garbled: Vec<Vec<u8>> = vec![
         b"".to_vec(),
         b"\n".to_vec(),
@@ -401,49 +381,25 @@ fn a_record_that_is_not_one_counts_as_none() {
         format!(" {record}").into(),
         record.replacen(length, "9999", 1).into(),
         // Another file, another backend, another INDEX, another list index.
-        of(
-            &format!("2 {length} {own}0 {born} {host}"),
-            &format!("{claim} {time} {index} - {name}"),
-        ),
-        of(
-            &format!("2 {length} {own} 1{born} {host}"),
-            &format!("{claim} {time} {index} - {name}"),
-        ),
-        of(
-            &format!("2 {length} {own} {born} {THERE}"),
-            &format!("{claim} {time} {index} - {name}"),
-        ),
-        of(&head, &format!("{claim} {time} {index}0 - {name}")),
-        of(&head, &format!("{claim} {time} {index} - {name}2")),
+        head_is(&format!("2 {length} {own}0 {born} {host}")),
+        head_is(&format!("2 {length} {own} 1{born} {host}")),
+        head_is(&format!("2 {length} {own} {born} {THERE}")),
+        line(&format!("{claim} {time} {index}0 - {name}")),
+        line(&format!("{claim} {time} {index} - {name}2")),
         // No records.
-        of(
-            &format!("{head} more"),
-            &format!("{claim} {time} {index} - {name}"),
-        ),
-        of(&head, &format!("{claim} {time} {index} -")),
-        of(&head, &format!("{claim} {time} {index} - ")),
-        of(&head, &format!("+{claim} {time} {index} - {name}")),
-        of(&head, &format!("{claim} {time} +{index} - {name}")),
-        of(&head, &format!("0x{claim} {time} {index} - {name}")),
-        of(
-            &head,
-            &format!("{claim} {} {index} - {name}", time.replace('.', ",")),
-        ),
-        of(&head, &format!("{claim} {time}0 {index} - {name}")),
-        of(
-            &head,
-            &format!("{claim} {} {index} - {name}", &time[..time.len() - 1]),
-        ),
-        of(
-            &head,
-            &format!("99999999999999999999999 {time} {index} - {name}"),
-        ),
-        of(&head, &format!("{claim}  {time} {index} - {name}")),
-        of(&head, &format!("{claim} {time} {index} - {name}\r")),
-        of(
-            &head,
-            &format!("{claim} {time} {index} - {}", "x".repeat(5000)),
-        ),
+        head_is(&format!("{head} more")),
+        line(&format!("{claim} {time} {index} -")),
+        line(&format!("{claim} {time} {index} - ")),
+        line(&format!("+{claim} {time} {index} - {name}")),
+        line(&format!("{claim} {time} +{index} - {name}")),
+        line(&format!("0x{claim} {time} {index} - {name}")),
+        line(&right.replace(time, &time.replace('.', ","))),
+        line(&format!("{claim} {time}0 {index} - {name}")),
+        line(&right.replace(time, &time[..time.len() - 1])),
+        line(&format!("99999999999999999999999 {time} {index} - {name}")),
+        line(&format!("{claim}  {time} {index} - {name}")),
+        line(&format!("{claim} {time} {index} - {name}\r")),
+        line(&format!("{claim} {time} {index} - {}", "x".repeat(5000))),
     ];
     for content in garbled {
         let what = content.escape_ascii().to_string();
@@ -462,7 +418,7 @@ fn a_record_that_is_not_one_counts_as_none() {
 
 #[test]
 fn a_full_tmpfs_is_an_error() {
-    for login in [0, 1] {
+    for started in STARTS {
         let lab = Lab::with_settled_user();
         // With nothing to delete there is no room for the record.
         fs::write(lab.record_file(HERE), "").expect("it is there");
@@ -470,7 +426,7 @@ fn a_full_tmpfs_is_an_error() {
             fs::remove_file(lab.list_index(HERE).join(name)).expect("it is there");
         }
         let filler = fill_tmpfs();
-        let session = both(&lab).into_iter().nth(login).expect("two").run();
+        let session = started(&lab).run();
         session.assert_not_vouched();
         let path = lab.list_index(HERE).display().to_string();
         let refused = "session without list index: no list index is begun in ";
@@ -496,8 +452,7 @@ fn with_little_room_no_list_index_is_begun_and_those_that_are_in_step_stay() {
     // The user was elsewhere: what is here is worth nothing, and makes room.
     lab.login_at(THERE).run();
     let session = lab.login().run();
-    session.assert_not_vouched();
-    session.assert_logged(&["no list index is begun in ", "KiB"]);
+    session.assert_refused(&["no list index is begun in ", "KiB"]);
     assert!(session.log[0].is_error());
     assert_eq!(lab.planted(HERE), [""; 0]);
     assert_eq!(lab.record(HERE), None);
@@ -507,44 +462,26 @@ fn with_little_room_no_list_index_is_begun_and_those_that_are_in_step_stay() {
 
 #[test]
 fn a_tmpfs_without_room_for_the_directory_is_an_error() {
-    for login in [0, 1] {
+    for started in STARTS {
         let lab = Lab::new();
-        let flags = MsFlags::MS_REMOUNT;
-        mount(
-            None::<&str>,
-            "/dev/shm",
-            None::<&str>,
-            flags,
-            Some("nr_inodes=2"),
-        )
-        .expect("a tmpfs");
+        remount_shm("nr_inodes=2");
         fs::write("/dev/shm/last", "").expect("the last one");
-        let session = both(&lab).into_iter().nth(login).expect("two").run();
+        let session = started(&lab).run();
         let path = lab.list_index(HERE).display().to_string();
-        session.assert_not_vouched();
-        session.assert_logged(&["cannot make directory", &path, "No space left on device"]);
-        mount(
-            None::<&str>,
-            "/dev/shm",
-            None::<&str>,
-            flags,
-            Some("nr_inodes=100"),
-        )
-        .expect("a tmpfs");
+        session.assert_refused(&["cannot make directory", &path, "No space left on device"]);
+        remount_shm("nr_inodes=100");
         assert_right_again(&lab);
     }
 }
 
-fn fill_tmpfs() -> PathBuf {
+fn remount_shm(options: &str) {
     let flags = MsFlags::MS_REMOUNT;
-    mount(
-        None::<&str>,
-        "/dev/shm",
-        None::<&str>,
-        flags,
-        Some("size=1m"),
-    )
-    .expect("a tmpfs");
+    let none = None::<&str>;
+    mount(none, "/dev/shm", none, flags, Some(options)).expect("a tmpfs");
+}
+
+fn fill_tmpfs() -> PathBuf {
+    remount_shm("size=1m");
     let path = PathBuf::from("/dev/shm/filler");
     fill(&path);
     path
@@ -564,18 +501,17 @@ fn hold_lock(lab: &Lab) -> Flock<File> {
 
 #[test]
 fn a_lock_that_is_not_had_in_time_is_taken_out_of_the_way() {
-    for login in [0, 1] {
+    for started in STARTS {
         let lab = Lab::with_settled_user();
         lab.configure("lock_timeout = '1 s'\n");
         let held = hold_lock(&lab);
         let record = lab.record(HERE).expect("there is one");
         let began = Instant::now();
-        let session = both(&lab).into_iter().nth(login).expect("two").run();
+        let session = started(&lab).run();
         let waited = began.elapsed();
         assert!(waited >= Duration::from_millis(700), "{waited:?}");
         let path = lab.record_file(HERE).display().to_string();
-        session.assert_not_vouched();
-        session.assert_logged(&["session without list index: ", "timed out", &path]);
+        session.assert_refused(&["timed out", &path]);
         // Whatever the holder records is lost.
         assert_eq!(lab.record(HERE), None);
         (&*held).write_all(record.as_bytes()).expect("it is open");
@@ -628,7 +564,7 @@ fn logins_that_give_up_on_the_lock_together_all_leave_the_sign_of_their_sessions
             session.assert_not_vouched();
         }
         let beside = lab.login().run();
-        beside.assert_not_vouched().assert_logged(&["still open"]);
+        beside.assert_refused(&["still open"]);
         sessions.into_iter().for_each(common::close);
         assert_right_again(&lab);
     }
@@ -699,8 +635,7 @@ fn whatever_a_user_writes_into_the_sign_holds_up_nobody() {
     fs::write(&path, note.repeat(100)).expect("it is there");
     hold_byte(&sign, libc::F_WRLCK, 0);
     let began = Instant::now();
-    let session = lab.login().run();
-    session.assert_not_vouched().assert_logged(&["still open"]);
+    lab.login().run().assert_refused(&["still open"]);
     let took = began.elapsed();
     assert!(took < Duration::from_secs(4), "{took:?}");
 }
@@ -731,7 +666,7 @@ fn a_login_that_was_given_up_on_leaves_the_sign_of_its_session_too() {
     let slow = slow.finish();
     slow.assert_not_vouched();
     let beside = lab.login().run();
-    beside.assert_not_vouched().assert_logged(&["still open"]);
+    beside.assert_refused(&["still open"]);
     common::close(slow);
     assert_right_again(&lab);
 }
@@ -808,7 +743,7 @@ fn a_list_index_directory_that_cannot_be_used_is_refused() {
         }),
     ];
     for (reason, make) in cases {
-        for login in [0, 1] {
+        for started in STARTS {
             let lab = Lab::new();
             let parent = lab
                 .list_index(HERE)
@@ -819,9 +754,9 @@ fn a_list_index_directory_that_cannot_be_used_is_refused() {
             let directory = lab.list_index(HERE);
             make(&directory);
             let before = everything_in(&parent);
-            let session = both(&lab).into_iter().nth(login).expect("two").run();
-            session.assert_not_vouched();
-            session.assert_logged(&[reason, &directory.display().to_string()]);
+            started(&lab)
+                .run()
+                .assert_refused(&[reason, &directory.display().to_string()]);
             assert_eq!(everything_in(&parent), before);
         }
     }
@@ -847,9 +782,10 @@ fn a_parent_of_it_that_cannot_be_passed_is_refused() {
     let directory = parent.join("alice");
     let refused = |reason: &str| {
         for login in both(&lab) {
-            let session = login.location(list_index_in(&lab, &directory)).run();
-            session.assert_not_vouched();
-            session.assert_logged(&[reason, &directory.display().to_string()]);
+            login
+                .location(list_index_in(&lab, &directory))
+                .run()
+                .assert_refused(&[reason, &directory.display().to_string()]);
         }
     };
     // A hook that made it under script-login's umask.
@@ -865,16 +801,16 @@ fn a_parent_of_it_that_cannot_be_passed_is_refused() {
 fn a_path_that_no_file_system_takes_is_refused() {
     let lab = Lab::new();
     let directory = Path::new("/dev/shm").join("x".repeat(300)).join("alice");
-    let session = lab.login().location(list_index_in(&lab, &directory)).run();
-    session
-        .assert_not_vouched()
-        .assert_logged(&["File name too long"]);
+    lab.login()
+        .location(list_index_in(&lab, &directory))
+        .run()
+        .assert_refused(&["File name too long"]);
     // Too long for a log line as well.
     let directory = Path::new("/dev/shm").join("x/".repeat(3000));
-    let session = lab.login().location(list_index_in(&lab, &directory)).run();
-    session
-        .assert_not_vouched()
-        .assert_logged(&["cannot open directory /dev/shm/x/x/"]);
+    lab.login()
+        .location(list_index_in(&lab, &directory))
+        .run()
+        .assert_refused(&["cannot open directory /dev/shm/x/x/"]);
 }
 
 #[test]
@@ -886,9 +822,9 @@ fn a_lock_file_that_is_not_one_is_refused_and_not_followed() {
         fs::remove_file(&path).expect("it is there");
         put(&lab, &path);
         for login in both(&lab) {
-            let session = login.run();
-            session.assert_not_vouched();
-            session.assert_logged(&[&path.display().to_string(), "not a regular file"]);
+            login
+                .run()
+                .assert_refused(&[&path.display().to_string(), "not a regular file"]);
         }
         assert_targets_untouched(&lab);
     }
@@ -902,9 +838,7 @@ fn a_valid_record_behind_a_link_is_not_believed() {
     let other = path.with_file_name("other");
     fs::hard_link(&path, &other).expect("it can be made");
     let session = lab.login().run();
-    session
-        .assert_not_vouched()
-        .assert_logged(&[&path.display().to_string()]);
+    session.assert_refused(&[&path.display().to_string()]);
     // Nothing may vouch for the list index once the second name is gone: in the meantime a
     // session has run without it.
     fs::remove_file(&other).expect("it is there");
@@ -928,9 +862,9 @@ fn a_lock_file_of_somebody_else_is_refused() {
     let path = lab.record_file(HERE);
     set_owner_and_mode(&path, OTHER_UID, 0o600);
     for login in both(&lab) {
-        let session = login.run();
-        session.assert_not_vouched();
-        session.assert_logged(&[&path.display().to_string(), "Permission denied"]);
+        login
+            .run()
+            .assert_refused(&[&path.display().to_string(), "Permission denied"]);
     }
     set_owner_and_mode(&path, UID, 0o600);
     lab.login().run().assert_vouched();
@@ -952,9 +886,7 @@ fn a_list_index_name_behind_which_anything_may_be_is_refused() {
                 session.assert_vouched();
                 assert!(path.is_dir());
             } else {
-                session.assert_not_vouched();
-                session.assert_logged(&[&path.display().to_string(), "not a regular file"]);
-                assert_eq!(lab.record(HERE), None);
+                session.assert_forgotten(&[&path.display().to_string(), "not a regular file"]);
             }
             assert_targets_untouched(&lab);
         }
@@ -980,11 +912,9 @@ fn a_list_index_that_cannot_be_deleted_is_refused() {
     };
     login.run_to(is_deleted).expect("it deletes");
     login.fail_call(Errno::EIO);
-    let session = login.finish();
-    session
-        .assert_not_vouched()
-        .assert_logged(&["cannot delete", PREFIX, Errno::EIO.desc()]);
-    assert_eq!(lab.record(HERE), None);
+    login
+        .finish()
+        .assert_forgotten(&["cannot delete", PREFIX, Errno::EIO.desc()]);
     assert_right_again(&lab);
 }
 
@@ -994,58 +924,38 @@ fn a_list_index_that_cannot_be_deleted_is_refused() {
 fn as_root_without_knowing_the_user_nothing_is_touched() {
     let lab = moved_user();
     let claim = lab.claim();
-    let cases = [
-        ("returns no uid", lab.login().without_field("UID")),
-        ("user = vmail", lab.login().without_field("GID")),
-        ("uid is 0", lab.login().set_field("UID", "0")),
+    let unset = [("returns no uid", "UID"), ("user = vmail", "GID")];
+    let unset = unset.map(|(reason, field)| (reason.to_owned(), lab.login().without_field(field)));
+    let root = [
+        ("uid is 0", "UID", "0"),
         // Which comes before the other.
-        ("uid is 0", lab.login().set_field("MAIL_UID", "0")),
+        ("uid is 0", "MAIL_UID", "0"),
         (
             "set/mail_gid, which counts only since Dovecot 2.4.2",
-            lab.login().set_field("SET/MAIL_GID", "5"),
-        ),
-        (
-            "uid='vmail' is not a number",
-            lab.login().set_field("UID", "vmail"),
-        ),
-        ("uid='' is not a number", lab.login().set_field("UID", "")),
-        (
-            "uid='-1' is not a number",
-            lab.login().set_field("UID", "-1"),
-        ),
-        (
-            "uid='+5' is not a number",
-            lab.login().set_field("UID", "+5"),
-        ),
-        (
-            "uid='0x10' is not a number",
-            lab.login().set_field("UID", "0x10"),
-        ),
-        (
-            "uid=' 1' is not a number",
-            lab.login().set_field("UID", " 1"),
-        ),
-        (
-            "uid='4294967295' is not a number",
-            lab.login().set_field("UID", "4294967295"),
-        ),
-        (
-            "uid='4294967296' is not a number",
-            lab.login().set_field("UID", "4294967296"),
-        ),
-        (
-            "gid='4294967295' is not a number",
-            lab.login().set_field("GID", "4294967295"),
-        ),
-        (
-            "gid='users' is not a number",
-            lab.login().set_field("GID", "users"),
+            "SET/MAIL_GID",
+            "5",
         ),
     ];
-    for (reason, login) in cases {
-        let session = login.run();
-        session.assert_not_vouched();
-        session.assert_logged(&["session without list index: ", reason]);
+    let root =
+        root.map(|(reason, field, value)| (reason.to_owned(), lab.login().set_field(field, value)));
+    let numbers = [
+        "vmail",
+        "",
+        "-1",
+        "+5",
+        "0x10",
+        " 1",
+        "4294967295",
+        "4294967296",
+    ];
+    let numbers = numbers.map(|uid| ("UID", uid)).into_iter();
+    let numbers = numbers.chain([("GID", "4294967295"), ("GID", "users")]);
+    let numbers = numbers.map(|(field, value)| {
+        let reason = format!("{}='{value}' is not a number", field.to_lowercase());
+        (reason, lab.login().set_field(field, value))
+    });
+    for (reason, login) in unset.into_iter().chain(root).chain(numbers) {
+        login.run().assert_refused(&[&reason]);
         assert_eq!(lab.claim(), claim, "{reason}");
         assert_eq!(lab.planted(HERE), list_index_names(), "{reason}");
     }
@@ -1128,9 +1038,9 @@ fn a_mistake_in_the_configuration_is_told_with_line_and_column() {
 fn a_broken_configuration_is_not_half_used() {
     let lab = Lab::new();
     lab.configure("hostname = 'elsewhere'\nmigration = maybe\n");
-    let session = lab.login().run();
-    session.assert_not_vouched();
-    session.assert_logged(&["the configuration cannot be used"]);
+    lab.login()
+        .run()
+        .assert_refused(&["the configuration cannot be used"]);
     assert_eq!(lab.claim().text, "backend-a\n");
 }
 
@@ -1198,10 +1108,7 @@ fn without_a_configuration_that_can_be_used_only_what_is_in_step_is_vouched_for(
     lab.login().run().assert_vouched();
     assert_eq!(lab.planted(HERE), list_index_names());
     lab.login_at(THERE).run().assert_not_vouched();
-    let session = lab.login().run();
-    session.assert_not_vouched();
-    session.assert_logged(&["session without list index: ", "cannot be used"]);
-    assert_eq!(lab.record(HERE), None);
+    lab.login().run().assert_forgotten(&["cannot be used"]);
     lab.configure("hostname = 'imap7'\n");
     lab.login().run().assert_vouched();
     assert_eq!(lab.claim().text, "imap7\n");
@@ -1262,11 +1169,11 @@ fn without_syslog_dovecot_s_log_is_told() {
         },
     ];
     for break_it in broken {
-        for login in [0, 1] {
+        for started in STARTS {
             let lab = Lab::new();
             fs::remove_dir(lab.index()).expect("it is empty");
             break_it(&lab);
-            let session = both(&lab).into_iter().nth(login).expect("two").run();
+            let session = started(&lab).run();
             assert_told_on_stderr(&session, &lab);
         }
     }
@@ -1294,11 +1201,11 @@ fn a_syslog_that_the_user_may_not_reach_is_replaced_by_standard_error() {
 /// With neither syslog nor a usable standard error the login goes on in silence.
 #[track_caller]
 fn assert_goes_on_without_any_log(standard_error: fn()) {
-    for login in [0, 1] {
+    for started in STARTS {
         let lab = Lab::new();
         fs::remove_dir(lab.index()).expect("it is empty");
         lab.stop_syslog(false);
-        let login = both(&lab).into_iter().nth(login).expect("two");
+        let login = started(&lab);
         let session = login.at_last(standard_error).run();
         let environment = session.report().all("environment");
         assert!(common::is_switched_off(&environment), "{environment:?}");
@@ -1365,71 +1272,37 @@ fn a_program_that_is_not_there_or_not_executable_is_told_on_stderr_and_in_syslog
     let orphan = lab.path("orphan");
     fs::write(&orphan, "#!/nowhere/sh\n").expect("the lab's own");
     fs::set_permissions(&orphan, fs::Permissions::from_mode(0o755)).expect("root may");
-    let path = |path: &Path| path.to_str().expect("ASCII").to_owned();
+    let path = |path: PathBuf| path.to_str().expect("ASCII").to_owned();
+    let [probe, text, garbage, orphan] = [lab.probe(), text, garbage, orphan].map(path);
+    let directory = path(lab.path("nfs"));
+    let none = "no program to execute";
+    let usage = "usage: ";
+    let relative = "absolute path";
+    let denied = "Permission denied";
+    let cannot = "cannot execute";
     for (command, code, parts) in [
-        (vec![], 64, ["no program to execute", "usage: "]),
-        (vec!["imap".to_owned()], 64, ["'imap'", "absolute path"]),
+        (&[][..], 64, [none, usage]),
+        (&["imap"], 64, ["'imap'", relative]),
+        (&["./imap", "x"], 64, ["'./imap'", relative]),
+        (&[""], 64, ["''", relative]),
+        (&["--"], 64, [none, usage]),
+        (&["--", "-x"], 64, ["'-x'", relative]),
+        (&["-x", &probe], 64, ["unknown option '-x'", usage]),
+        (&["--help"], 64, ["unknown option '--help'", usage]),
+        (&["--config=", &probe], 64, ["--config=FILE", usage]),
+        (&["--config", "x"], 64, ["unknown option", usage]),
         (
-            vec!["./imap".to_owned(), "x".to_owned()],
-            64,
-            ["'./imap'", "absolute path"],
-        ),
-        (vec![String::new()], 64, ["''", "absolute path"]),
-        (
-            vec!["--".to_owned()],
-            64,
-            ["no program to execute", "usage: "],
-        ),
-        (
-            vec!["--".to_owned(), "-x".to_owned()],
-            64,
-            ["'-x'", "absolute path"],
-        ),
-        (
-            vec!["-x".to_owned(), path(&lab.probe())],
-            64,
-            ["unknown option '-x'", "usage: "],
-        ),
-        (
-            vec!["--help".to_owned()],
-            64,
-            ["unknown option '--help'", "usage: "],
-        ),
-        (
-            vec!["--config=".to_owned(), path(&lab.probe())],
-            64,
-            ["--config=FILE", "usage: "],
-        ),
-        (
-            vec!["--config".to_owned(), "x".to_owned()],
-            64,
-            ["unknown option", "usage: "],
-        ),
-        (
-            vec!["/nowhere/imap".to_owned()],
+            &["/nowhere/imap"],
             72,
             ["cannot execute /nowhere/imap", "No such file"],
         ),
-        (
-            vec![path(&text)],
-            72,
-            ["cannot execute", "Permission denied"],
-        ),
-        (
-            vec![path(&lab.path("nfs"))],
-            72,
-            ["cannot execute", "Permission denied"],
-        ),
-        (
-            vec![path(&garbage)],
-            71,
-            ["cannot execute", "Exec format error"],
-        ),
-        (vec![path(&orphan)], 72, ["cannot execute", "No such file"]),
+        (&[&text], 72, [cannot, denied]),
+        (&[&directory], 72, [cannot, denied]),
+        (&[&garbage], 71, [cannot, "Exec format error"]),
+        (&[&orphan], 72, [cannot, "No such file"]),
     ] {
         for login in both(&lab) {
-            let words: Vec<&str> = command.iter().map(String::as_str).collect();
-            let session = login.executing(&words).run();
+            let session = login.executing(command).run();
             let told = session.told();
             assert_eq!(session.code(), Some(code), "{command:?} {told}");
             let line = session.stderr.strip_suffix('\n').expect("it ends its line");
@@ -1454,12 +1327,14 @@ fn a_program_that_is_not_there_or_not_executable_is_told_on_stderr_and_in_syslog
 
 #[test]
 fn a_file_size_limit_ends_no_login() {
-    for login in [0, 1] {
+    for started in STARTS {
         let lab = moved_user();
-        let login = both(&lab).into_iter().nth(login).expect("two");
+        let login = started(&lab);
         // SIGXFSZ has its default: to kill.
-        let session = login.at_last(|| limit(libc::RLIMIT_FSIZE, 0)).run();
-        assert_refused(&lab, &session, &["File too large"]);
+        login
+            .at_last(|| limit(libc::RLIMIT_FSIZE, 0))
+            .run()
+            .assert_forgotten(&["File too large"]);
         assert_right_again(&lab);
     }
 }
@@ -1471,10 +1346,7 @@ fn a_file_size_limit_does_not_end_a_login_that_gives_up_on_the_lock() {
     let _held = hold_lock(&lab);
     // SIGXFSZ has its default: to kill.
     let login = lab.login().at_last(|| limit(libc::RLIMIT_FSIZE, 0));
-    let session = login.run();
-    session.assert_not_vouched();
-    session.assert_logged(&["session without list index: ", "timed out"]);
-    assert_eq!(lab.record(HERE), None);
+    login.run().assert_forgotten(&["timed out"]);
 }
 
 #[test]

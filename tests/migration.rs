@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use common::trace::Call;
 use common::{
-    GID, HERE, Lab, OTHER_UID, PREFIX, Session, THERE, UID, fill, list_index_names, mount_tmpfs,
-    names_in, remount, set_owner_and_mode,
+    GID, HERE, Lab, OTHER_UID, PREFIX, STARTS, Session, THERE, UID, fill, list_index_names,
+    mount_tmpfs, names_in, remount, set_owner_and_mode,
 };
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -80,23 +80,17 @@ fn assert_migrated(lab: &Lab, session: &Session<'_>) {
 
 /// Nobody vouches, and there is no copy.
 #[track_caller]
-fn assert_refused(lab: &Lab, session: &Session<'_>, parts: &[&str]) {
-    session.assert_not_vouched();
-    session.assert_logged(&[&["session without list index: "], parts].concat());
+fn assert_not_migrated(lab: &Lab, session: &Session<'_>, parts: &[&str]) {
+    session.assert_refused(&[&["session without list index: "], parts].concat());
     assert_eq!(here(lab), ListIndex::new(), "{}", session.told());
     assert_eq!(lab.record(HERE), None, "{}", session.told());
 }
 
 #[test]
 fn a_list_index_in_index_is_moved_here_as_it_is() {
-    for as_user in [false, true] {
+    for started in STARTS {
         let lab = unmigrated_user();
-        let login = if as_user {
-            lab.login().by_user()
-        } else {
-            lab.login()
-        };
-        let session = login.run();
+        let session = started(&lab).run();
         assert_migrated(&lab, &session);
         let bytes: usize = original().values().map(Vec::len).sum();
         let size = format!("4 files ({bytes} bytes)");
@@ -170,10 +164,9 @@ fn with_a_configuration_that_cannot_be_used_nothing_is_trusted_beside_a_list_ind
     // Where there is none, and nothing else to be done, there is nothing to be unsure of.
     lab.login().run().assert_vouched();
     put_original(&lab);
-    let session = lab.login().run();
-    session.assert_not_vouched();
-    session.assert_logged(&["the configuration cannot be used"]);
-    assert_eq!(lab.record(HERE), None);
+    lab.login()
+        .run()
+        .assert_forgotten(&["the configuration cannot be used"]);
     assert_eq!(in_index(&lab), original());
 }
 
@@ -298,7 +291,7 @@ fn a_claim_that_had_to_go_was_one_all_the_same() {
     fill(&filler);
     for _ in 0..2 {
         let session = lab.login().run();
-        assert_refused(&lab, &session, &["cannot write"]);
+        assert_not_migrated(&lab, &session, &["cannot write"]);
         assert!(!lab.claim_file().exists());
         assert_eq!(in_index(&lab), original());
     }
@@ -325,8 +318,7 @@ fn a_list_index_that_later_sessions_did_not_write_to_is_not_taken_over() {
     lab.configure("migration = false\n");
     lab.login().run().assert_vouched();
     lab.configure("migration = true\n");
-    let session = lab.login_at(THERE).run();
-    session.assert_vouched();
+    lab.login_at(THERE).run().assert_vouched();
     assert_eq!(in_index(&lab), original());
     assert_eq!(
         list_index_in(&lab.list_index(THERE), PREFIX),
@@ -343,7 +335,7 @@ fn a_claim_that_cannot_be_read_is_one_all_the_same() {
     lab.configure("migration = true\n");
     set_owner_and_mode(&lab.index().join(".lasthost"), UID, 0o000);
     let session = lab.login_at(THERE).run();
-    session.assert_not_vouched().assert_logged(&["cannot read"]);
+    session.assert_refused(&["cannot read"]);
     // That session has claimed.
     lab.login_at(THERE).run().assert_vouched();
     assert_eq!(in_index(&lab), original());
@@ -373,7 +365,7 @@ fn a_user_who_makes_files_or_lets_them_grow_fills_nobody_s_memory() {
         lab.write(&lab.index().join(format!("{PREFIX}{part}")), "");
     }
     let parts = ["17 files in", &lab.index().display().to_string()];
-    assert_refused(&lab, &lab.login().run(), &parts);
+    assert_not_migrated(&lab, &lab.login().run(), &parts);
 
     let lab = unmigrated_user();
     let mut login = lab.login().trace();
@@ -386,24 +378,18 @@ fn a_user_who_makes_files_or_lets_them_grow_fills_nobody_s_memory() {
         file.and_then(|file| file.set_len(1 << 40))
             .expect("it is the lab's own");
     }
-    assert_refused(&lab, &login.finish(), &["it grew meanwhile"]);
+    assert_not_migrated(&lab, &login.finish(), &["it grew meanwhile"]);
 }
 
 #[test]
 fn what_an_interrupted_migration_left_is_deleted_and_nothing_else_follows_from_it() {
-    for as_user in [false, true] {
+    for started in STARTS {
         let lab = Lab::with_settled_user();
         say_migrating(&lab);
         let claim = lab.claim();
         let litter = lab.index().join(PREFIX);
         lab.write(&litter, "without its log");
-        let login = || {
-            if as_user {
-                lab.login().by_user()
-            } else {
-                lab.login()
-            }
-        };
+        let login = || started(&lab);
         login().run().assert_vouched().assert_silent();
         assert!(litter.exists(), "migration is off");
         lab.configure("migration = true\n");
@@ -539,7 +525,7 @@ fn originals_that_cannot_be_deleted_are_not_copied_over_newer_ones_again_and_aga
     let name = format!("{PREFIX}.log");
     let log = lab.index().join(&name).display().to_string();
     let session = with_undeletable(&lab, &name);
-    assert_refused(&lab, &session, &["cannot delete", &log]);
+    assert_not_migrated(&lab, &session, &["cannot delete", &log]);
     assert_eq!(in_index(&lab), original());
     // What has happened since is not in there.
     assert_left_alone(&lab);
@@ -567,7 +553,7 @@ fn of_originals_that_cannot_be_read_nothing_is_copied() {
         let unreadable = lab.index().join(name);
         set_owner_and_mode(&unreadable, UID, 0o000);
         let session = lab.login().run();
-        assert_refused(
+        assert_not_migrated(
             &lab,
             &session,
             &[
@@ -634,7 +620,7 @@ fn a_copy_that_fails_half_way_leaves_no_part_of_it() {
     }
     assert!(made > 0);
     let session = login.finish();
-    assert_refused(&lab, &session, &["cannot copy"]);
+    assert_not_migrated(&lab, &session, &["cannot copy"]);
     assert_eq!(in_index(&lab), ListIndex::new());
 }
 
@@ -643,7 +629,7 @@ fn a_file_server_that_takes_no_claim_keeps_its_list_index() {
     let lab = unmigrated_user();
     remount(&lab.index(), MsFlags::MS_RDONLY);
     let session = lab.login().run();
-    assert_refused(
+    assert_not_migrated(
         &lab,
         &session,
         &["cannot write", &lab.claim_file().display().to_string()],
@@ -663,7 +649,7 @@ fn a_list_index_that_a_session_without_a_claim_did_not_write_to_is_not_taken_ove
     let filler = lab.index().join("mail");
     fill(&filler);
     let session = lab.login().run();
-    assert_refused(&lab, &session, &["cannot write"]);
+    assert_not_migrated(&lab, &session, &["cannot write"]);
     // The session deletes mails and folders, which makes room, and no list index is told.
     fs::remove_file(filler).expect("it is there");
     lab.login().run().assert_vouched();
@@ -683,9 +669,7 @@ fn session_beside_originals(inodes: u32) -> (Lab, PathBuf) {
     fs::create_dir(&filler).expect("there is room for it");
     fs::write(filler.join("1"), "").expect("there is room for it");
     fill(&filler.join("2"));
-    let session = lab.login().run();
-    session.assert_not_vouched();
-    session.assert_logged(&["session without list index: ", "cannot write"]);
+    lab.login().run().assert_refused(&["cannot write"]);
     (lab, filler)
 }
 
@@ -774,7 +758,7 @@ fn a_log_that_changes_while_it_is_copied_is_somebody_s_who_uses_it() {
         change(&log);
         let after = in_index(&lab);
         let session = login.finish();
-        assert_refused(&lab, &session, &["another backend"]);
+        assert_not_migrated(&lab, &session, &["another backend"]);
         assert_eq!(in_index(&lab), after, "change {number}");
         lab.login().run().assert_vouched();
         assert_eq!(in_index(&lab), after, "change {number}");
@@ -797,7 +781,7 @@ fn a_backend_that_claims_while_the_list_index_is_copied_is_faster() {
     assert_eq!(list_index_in(&lab.list_index(THERE), PREFIX), original());
     let claim = lab.claim();
     let session = login.finish();
-    assert_refused(&lab, &session, &["another backend"]);
+    assert_not_migrated(&lab, &session, &["another backend"]);
     assert_eq!(lab.claim(), claim, "the other backend's record stays good");
     assert!(lab.is_recorded(THERE));
     assert_eq!(list_index_in(&lab.list_index(THERE), PREFIX), original());
@@ -857,8 +841,7 @@ fn killed_at_any_system_call_there_are_all_originals_or_a_complete_copy_with_a_r
             assert_eq!(here(&lab), original(), "call {calls}");
             assert!(lab.is_recorded(HERE), "call {calls}");
         }
-        let session = lab.login().run();
-        session.assert_vouched();
+        lab.login().run().assert_vouched();
         assert_eq!(here(&lab), original(), "call {calls}");
         assert!(lab.is_recorded(HERE), "call {calls}");
         let left: Vec<PathBuf> = in_index(&lab).into_keys().map(PathBuf::from).collect();

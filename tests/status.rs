@@ -195,8 +195,7 @@ fn everything_below_a_root_is_counted() {
     let _session = File::open(root.join("user5/dovecot.list.index.log")).expect("open");
     let below = ["status", "--below", text(&root)];
 
-    let run = scratch.run([&below[..], &["--json"]].concat());
-    assert_eq!(run.status, Some(0), "{run:?}");
+    let run = scratch.exits(0, [&below[..], &["--json"]].concat());
     let status = json(&run);
     assert_eq!(status["users"], 12);
     assert_eq!(status["files"], 24);
@@ -242,7 +241,6 @@ fn a_directory_tells_its_own_state() {
         (vec!["status", "user"], 64),
         (vec!["status", "--below", "/dev/shm"], 64),
     ] {
-        let run = scratch.run(&arguments);
-        assert_eq!(run.status, Some(expected), "{arguments:?}: {run:?}");
+        scratch.exits(expected, &arguments);
     }
 }

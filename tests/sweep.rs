@@ -31,6 +31,14 @@ fn sweep(scratch: &Scratch, root: &Path, options: &[&str]) -> (Run, Value) {
     (run, summary)
 }
 
+/// The summary of one that has nothing to complain about.
+#[track_caller]
+fn swept(scratch: &Scratch, root: &Path, options: &[&str]) -> Value {
+    let (run, summary) = sweep(scratch, root, options);
+    assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""));
+    summary
+}
+
 fn arguments<'a>(root: &'a Path, options: &[&'a str]) -> Vec<&'a str> {
     let root = root.to_str().expect("UTF-8");
     [&["usercache", "sweep", "7days", root, "--json"], options].concat()
@@ -74,9 +82,7 @@ fn users_up_to_eight_levels_below_the_root_are_cleaned_and_nothing_else_is() {
     set_age(&unknown.join("dovecot.list.index"), OLD);
     scratch.hash_directory("root/empty");
 
-    let (run, summary) = sweep(&scratch, &root, &[]);
-
-    assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""));
+    let summary = swept(&scratch, &root, &[]);
     let expected = [
         ("users", 8),
         ("cleaned", 4),
@@ -116,8 +122,7 @@ fn roots_that_belong_to_others_and_paths_that_lead_elsewhere_are_refused() {
         (link.to_str().expect("UTF-8"), 77),
     ];
     for (root, status) in refused {
-        let run = scratch.run(["usercache", "sweep", "7days", root]);
-        assert_eq!(run.status, Some(status), "{root}: {run:?}");
+        let run = scratch.exits(status, ["usercache", "sweep", "7days", root]);
         assert_eq!(run.stdout, "", "{root}");
         assert_eq!(run.stderr.lines().count(), 1, "{root}: {run:?}");
     }
@@ -308,8 +313,7 @@ fn what_owners_did_to_their_own_directories_is_counted_and_decides_nothing() {
         ),
         (arguments(&root, &[]), "\"failed\":0"),
     ] {
-        let run = scratch.run(&arguments);
-        assert_eq!(run.status, Some(0), "{arguments:?}: {run:?}");
+        let run = scratch.exits(0, &arguments);
         assert!(run.stdout.contains(failures), "{run:?}");
         assert!(!run.stdout.contains("failures{root=\"1"), "{run:?}");
         assert_eq!(run.stderr.lines().count(), 21, "{arguments:?}: {run:?}");
@@ -365,11 +369,23 @@ fn a_sign_that_is_all_that_is_left_is_cleaned() {
             give(&path, ALICE);
         }
         set_age(&user.join(".lasthost.without"), age);
-        let (run, summary) = sweep(&scratch, &root, &[]);
-        assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""));
+        let summary = swept(&scratch, &root, &[]);
         assert_eq!(summary["users"], 1, "{summary}");
         assert_eq!(is_cleaned(&user), age == OLD);
     }
+}
+
+/// A shell script that is given the program and `root`; it ends with 99 if nothing can be mounted.
+fn with_mounts_of_its_own(scratch: &Scratch, script: &str, root: &Path) -> Option<Run> {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private"]);
+    command.args(["sh", "-c", script, "sh"]);
+    let run = Run::of(command.arg(scratch.program()).arg(root));
+    if run.status == Some(99) || run.stderr.starts_with("unshare") {
+        eprintln!("skipped: nothing can be mounted here: {run:?}");
+        return None;
+    }
+    Some(run)
 }
 
 #[test]
@@ -391,15 +407,9 @@ fn where_there_is_no_inode_left_users_who_only_get_mail_are_cleaned_as_well() {
         "$1" usercache sweep 7days "$2" --json || exit 97
         find "$2" -mindepth 2
     "#;
-    let run = Run::of(
-        Command::new("unshare")
-            .args(["--mount", "--propagation", "private"])
-            .args(["sh", "-c", script, "sh"])
-            .args([scratch.program(), root]),
-    );
-    if run.status == Some(99) || run.stderr.starts_with("unshare") {
-        return eprintln!("skipped: nothing can be mounted here: {run:?}");
-    }
+    let Some(run) = with_mounts_of_its_own(&scratch, script, &root) else {
+        return;
+    };
     assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""), "{run:?}");
     assert_eq!(run.stdout.lines().count(), 1, "{run:?}");
     let summary: Value = serde_json::from_str(&run.stdout).expect("JSON");
@@ -483,14 +493,12 @@ fn whoever_only_gets_mail_is_aged_by_his_files_and_cleaned() {
     set_age(&rewritten.join("dovecot.list.index"), DAY);
     let before = snapshot(&root);
 
-    let (run, summary) = sweep(&scratch, &root, &["--dry-run"]);
-    assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""));
+    let summary = swept(&scratch, &root, &["--dry-run"]);
     assert_eq!(summary["users"], 10);
     assert_eq!(summary["cleaned"], 4);
     assert_eq!(before, snapshot(&root));
 
-    let (run, summary) = sweep(&scratch, &root, &[]);
-    assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""));
+    let summary = swept(&scratch, &root, &[]);
     let expected = [
         ("users", 10),
         ("cleaned", 4),
@@ -569,8 +577,7 @@ fn names_that_a_user_may_have_hide_nobody() {
     for name in names {
         user_directory(&domain.join(name), ALICE, OLD);
     }
-    let (run, summary) = sweep(&scratch, &root, &[]);
-    assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""));
+    let summary = swept(&scratch, &root, &[]);
     assert_eq!(summary["cleaned"], names.len());
     assert!(names.iter().all(|name| is_cleaned(&domain.join(name))));
 }
@@ -590,8 +597,7 @@ fn a_link_to_a_file_of_roots_hides_nobody() {
         fs::hard_link(&world_writable, hash.join(name)).expect("link");
     }
     let user = user_directory(&hash.join("user"), ALICE, OLD);
-    let (run, summary) = sweep(&scratch, &root, &[]);
-    assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""));
+    let summary = swept(&scratch, &root, &[]);
     assert_eq!(counted(&summary)[..2], [("users", 1), ("cleaned", 1)]);
     assert!(is_cleaned(&user));
     assert!(hash.join(".lasthost").exists());
@@ -626,16 +632,9 @@ fn whatever_a_user_mounts_holds_up_nobody() {
     // In a name space of this thread's own.
     unshare(CloneFlags::CLONE_NEWNS).expect("root may do that");
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
-        .or_else(|_| {
-            mount(
-                None::<&str>,
-                "/dev/shm",
-                None::<&str>,
-                private,
-                None::<&str>,
-            )
-        })
+    let none = None::<&str>;
+    mount(none, "/", none, private, none)
+        .or_else(|_| mount(none, "/dev/shm", none, private, none))
         .expect("a mount point");
     let mounted: Vec<_> = [
         "directory",
@@ -705,23 +704,9 @@ fn other_file_systems_are_not_entered() {
         "$1" usercache sweep 7days "$2" --json || exit 98
         ls -A "$2/00/mounted"
     "#;
-    let run = Run::of(
-        Command::new("unshare")
-            .args([
-                "--mount",
-                "--propagation",
-                "private",
-                "sh",
-                "-c",
-                script,
-                "sh",
-            ])
-            .args([scratch.program(), root]),
-    );
-    if run.status == Some(99) || run.stderr.starts_with("unshare") {
-        eprintln!("skipped: nothing can be mounted here: {run:?}");
+    let Some(run) = with_mounts_of_its_own(&scratch, script, &root) else {
         return;
-    }
+    };
     assert_eq!(run.status, Some(0), "{run:?}");
     let mut lines = run.stdout.lines();
     let summary = serde_json::from_str(lines.next().expect("a summary")).expect("JSON");

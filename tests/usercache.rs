@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::stat::Mode;
@@ -29,6 +29,24 @@ fn clean(path: &Path) -> [&std::ffi::OsStr; 4] {
         "7days".as_ref(),
         path.as_os_str(),
     ]
+}
+
+/// A user who has not been here for a week.
+fn one_user() -> (Scratch, PathBuf) {
+    let scratch = Scratch::new();
+    let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);
+    (scratch, user)
+}
+
+/// Cleaning ends with this exit status and one line, and nothing here has changed.
+#[track_caller]
+fn assert_left_alone(scratch: &Scratch, user: &Path, status: i32, words: &str) {
+    let parent = user.parent().expect("it has one");
+    let before = snapshot(parent);
+    let run = scratch.exits(status, clean(user));
+    assert!(run.stderr.contains(words), "{run:?}");
+    assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+    assert_eq!(before, snapshot(parent));
 }
 
 #[test]
@@ -77,50 +95,31 @@ fn whatever_was_used_later_keeps_everything() {
     let scratch = Scratch::new();
     let parent = scratch.hash_directory("00");
     type MakeYounger = fn(&Path);
-    let uses: [(&str, MakeYounger); 4] = [
-        ("a login", |user| {
-            set_times(&user.join(".lasthost"), 6 * DAY, WEEK_OLD)
-        }),
-        ("a new record", |user| {
-            set_times(&user.join(".lasthost"), WEEK_OLD, 6 * DAY)
-        }),
-        ("a session", |user| {
-            set_age(&user.join("dovecot.list.index"), 6 * DAY)
-        }),
-        ("a delivery", |user| {
-            set_times(&user.join("dovecot.list.index.log"), WEEK_OLD, 6 * DAY);
-        }),
+    let uses: [MakeYounger; 4] = [
+        // A login, a new record, a session, a delivery.
+        |user| set_times(&user.join(".lasthost"), 6 * DAY, WEEK_OLD),
+        |user| set_times(&user.join(".lasthost"), WEEK_OLD, 6 * DAY),
+        |user| set_age(&user.join("dovecot.list.index"), 6 * DAY),
+        |user| set_times(&user.join("dovecot.list.index.log"), WEEK_OLD, 6 * DAY),
     ];
-    for (number, (what, make_younger)) in uses.into_iter().enumerate() {
+    for (number, make_younger) in uses.into_iter().enumerate() {
         let user = user_directory(&parent.join(number.to_string()), ALICE, WEEK_OLD);
         make_younger(&user);
-        let before = snapshot(&parent);
-
-        let run = scratch.run(clean(&user));
-
-        assert_eq!(run.status, Some(0), "{what}: {run:?}");
-        assert!(
-            run.stderr.contains("left: last used 6 days ago"),
-            "{what}: {run:?}"
-        );
-        assert_eq!(before, snapshot(&parent), "{what}");
+        assert_left_alone(&scratch, &user, 0, "left: last used 6 days ago");
     }
 }
 
 #[test]
 fn a_reader_of_the_list_index_does_not_count_as_use() {
-    let scratch = Scratch::new();
-    let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);
+    let (scratch, user) = one_user();
     set_times(&user.join("dovecot.list.index"), Duration::ZERO, WEEK_OLD);
-    let run = scratch.run(clean(&user));
-    assert_eq!(run.status, Some(0), "{run:?}");
+    scratch.exits(0, clean(&user));
     assert!(is_cleaned(&user));
 }
 
 #[test]
 fn only_our_names_are_deleted() {
-    let scratch = Scratch::new();
-    let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);
+    let (scratch, user) = one_user();
     let ours = [
         "dovecot.list.index.log.2",
         "dovecot.list.index.migrating.log",
@@ -148,9 +147,7 @@ fn only_our_names_are_deleted() {
 
     let mut arguments = clean(&user).to_vec();
     arguments.push("-v".as_ref());
-    let run = scratch.run(arguments);
-
-    assert_eq!(run.status, Some(0), "{run:?}");
+    let run = scratch.exits(0, arguments);
     assert!(run.stdout.contains("deleted 4 files (73 bytes)"), "{run:?}");
     let mut left: Vec<_> = fs::read_dir(&user)
         .expect("readdir")
@@ -175,8 +172,7 @@ fn only_our_names_are_deleted() {
 
 #[test]
 fn list_indexes_are_cleaned_by_the_names_given_and_recorded_and_no_other() {
-    let scratch = Scratch::new();
-    let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);
+    let (scratch, user) = one_user();
     let record = user.join(".lasthost");
     let lines = ["bob", "al%20ice"].map(|name| record::line((4711, 1_700_000_000, 0), 4712, name));
     fs::write(
@@ -193,9 +189,7 @@ fn list_indexes_are_cleaned_by_the_names_given_and_recorded_and_no_other() {
 
     let mut arguments = clean(&user).to_vec();
     arguments.extend(["--prefix".as_ref(), std::ffi::OsStr::new("alice")]);
-    let run = scratch.run(arguments);
-
-    assert_eq!(run.status, Some(0), "{run:?}");
+    scratch.exits(0, arguments);
     let left: BTreeSet<_> = fs::read_dir(&user)
         .expect("readdir")
         .map(|entry| entry.expect("readdir").file_name())
@@ -203,15 +197,13 @@ fn list_indexes_are_cleaned_by_the_names_given_and_recorded_and_no_other() {
     let expected = ["al.log", "dovecot.list.index", "dovecot.list.index.log"];
     assert_eq!(left, expected.map(Into::into).into());
     for name in ["", ".", "..", "a/b", ".lasthost"] {
-        let run = scratch.run(["usercache", "clean", "7d", "/x", "--prefix", name]);
-        assert_eq!(run.status, Some(64), "{name:?}: {run:?}");
+        scratch.exits(64, ["usercache", "clean", "7d", "/x", "--prefix", name]);
     }
 }
 
 #[test]
 fn the_record_of_one_list_index_does_not_make_a_cache_of_a_map_beside_it() {
-    let scratch = Scratch::new();
-    let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);
+    let (scratch, user) = one_user();
     let record = user.join(".lasthost");
     let line = record::line((4711, 1_700_000_000, 0), 4712, "inbox.index");
     fs::write(&record, record::text(&record, "a.example.org", &line)).expect("write");
@@ -222,13 +214,7 @@ fn the_record_of_one_list_index_does_not_make_a_cache_of_a_map_beside_it() {
         give(path, ALICE);
     }
     set_age(&record, WEEK_OLD);
-    let before = snapshot(&user);
-
-    let run = scratch.run(clean(&user));
-
-    assert_eq!(run.status, Some(77), "{run:?}");
-    assert!(run.stderr.contains("is no LISTINDEX"), "{run:?}");
-    assert_eq!(before, snapshot(&user));
+    assert_left_alone(&scratch, &user, 77, "is no LISTINDEX");
 }
 
 #[test]
@@ -243,23 +229,16 @@ fn a_list_index_that_a_session_has_open_is_kept_whatever_its_age() {
         give(&log, ALICE);
         set_age(&log, 400 * DAY);
         let session = File::open(user.join(name)).expect("open");
-        let before = snapshot(&parent);
-
-        let run = scratch.run(clean(&user));
-
-        assert_eq!(run.status, Some(75), "{run:?}");
-        assert!(run.stderr.contains("left: a session is open"), "{run:?}");
-        assert_eq!(before, snapshot(&parent));
+        assert_left_alone(&scratch, &user, 75, "left: a session is open");
         close(session);
-        assert_eq!(scratch.run(clean(&user)).status, Some(0));
+        scratch.exits(0, clean(&user));
         assert!(is_cleaned(&user));
     }
 }
 
 #[test]
 fn the_sign_of_a_session_without_list_index_is_kept_while_that_is_open() {
-    let scratch = Scratch::new();
-    let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);
+    let (scratch, user) = one_user();
     let mut mail_process = std::process::Command::new("sleep")
         .arg("1000")
         .spawn()
@@ -271,22 +250,16 @@ fn the_sign_of_a_session_without_list_index_is_kept_while_that_is_open() {
     set_age(&sign, WEEK_OLD);
     // Reading it sets its access time, once a day.
     fs::read(&sign).expect("it is there");
-    let before = snapshot(&user);
-
-    let run = scratch.run(clean(&user));
-
-    assert_eq!(run.status, Some(75), "{run:?}");
-    assert_eq!(before, snapshot(&user));
+    assert_left_alone(&scratch, &user, 75, "");
     mail_process.kill().expect("a child of this test");
     mail_process.wait().expect("a child of this test");
-    assert_eq!(scratch.run(clean(&user)).status, Some(0));
+    scratch.exits(0, clean(&user));
     assert!(is_cleaned(&user));
 }
 
 #[test]
 fn a_time_far_in_the_future_keeps_no_list_index() {
-    let scratch = Scratch::new();
-    let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);
+    let (scratch, user) = one_user();
     let far = std::time::SystemTime::now() + Duration::from_secs(1_000_000_000);
     for name in [".lasthost", "dovecot.list.index.log"] {
         let file = File::options().append(true).open(user.join(name));
@@ -294,7 +267,7 @@ fn a_time_far_in_the_future_keeps_no_list_index() {
         file.and_then(|file| file.set_times(times))
             .expect("root may");
     }
-    assert_eq!(scratch.run(clean(&user)).status, Some(0));
+    scratch.exits(0, clean(&user));
     assert!(is_cleaned(&user));
 }
 
@@ -309,15 +282,9 @@ fn whoever_holds_a_lease_holds_up_nobody() {
             .open(user.join(name))
             .expect("open");
         take_lease(&file);
-        let before = snapshot(&parent);
-
-        let run = scratch.run(clean(&user));
-
-        assert_eq!(run.status, Some(75), "{name}: {run:?}");
-        assert_eq!(run.stderr.lines().count(), 1, "{name}: {run:?}");
-        assert_eq!(before, snapshot(&parent));
+        assert_left_alone(&scratch, &user, 75, "");
         close(file);
-        assert_eq!(scratch.run(clean(&user)).status, Some(0));
+        scratch.exits(0, clean(&user));
     }
 }
 
@@ -335,38 +302,21 @@ fn take_lease(file: &File) {
 
 #[test]
 fn an_index_directory_is_not_taken_for_the_local_one() {
-    let scratch = Scratch::new();
-    let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);
+    let (scratch, user) = one_user();
     for claim in ["backend-a\n", "backend-a\nmigrating 4711/1.000000000/20\n"] {
         fs::write(user.join(".lasthost"), claim).expect("write");
         set_age(&user.join(".lasthost"), WEEK_OLD);
-        let before = snapshot(&user);
-
-        let run = scratch.run(clean(&user));
-
-        assert_eq!(run.status, Some(77), "{run:?}");
-        assert!(run.stderr.contains("is an INDEX directory"), "{run:?}");
-        assert_eq!(before, snapshot(&user));
+        assert_left_alone(&scratch, &user, 77, "is an INDEX directory");
     }
 }
 
 #[test]
 fn a_user_who_is_logging_in_is_left_alone() {
-    let scratch = Scratch::new();
-    let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);
+    let (scratch, user) = one_user();
     let login = lock(&user);
-    let before = snapshot(&user);
-
-    let run = scratch.run(clean(&user));
-
-    assert_eq!(run.status, Some(75), "{run:?}");
-    assert!(
-        run.stderr.contains("left: the user is logging in"),
-        "{run:?}"
-    );
-    assert_eq!(before, snapshot(&user));
+    assert_left_alone(&scratch, &user, 75, "left: the user is logging in");
     close(login);
-    assert_eq!(scratch.run(clean(&user)).status, Some(0));
+    scratch.exits(0, clean(&user));
 }
 
 #[test]
@@ -378,9 +328,7 @@ fn a_dry_run_changes_nothing_and_says_what_it_would_delete() {
     let mut arguments = clean(&user).to_vec();
     arguments.push("--dry-run".as_ref());
 
-    let run = scratch.run(arguments);
-
-    assert_eq!(run.status, Some(0), "{run:?}");
+    let run = scratch.exits(0, arguments);
     assert!(
         run.stdout
             .ends_with("/user: would delete 2 files (17 bytes)\n"),
@@ -391,21 +339,14 @@ fn a_dry_run_changes_nothing_and_says_what_it_would_delete() {
 
 #[test]
 fn a_list_index_without_a_record_is_aged_by_its_files() {
-    let scratch = Scratch::new();
-    let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);
+    let (scratch, user) = one_user();
     fs::remove_file(user.join(".lasthost")).expect("unlink");
     set_age(&user.join("dovecot.list.index"), 6 * DAY);
-    let before = snapshot(&user);
-    let run = scratch.run(clean(&user));
-    assert_eq!(run.status, Some(0), "{run:?}");
-    assert!(run.stderr.contains("left: last used 6 days"), "{run:?}");
-    assert_eq!(before, snapshot(&user));
+    assert_left_alone(&scratch, &user, 0, "left: last used 6 days");
 
     set_age(&user.join("dovecot.list.index"), WEEK_OLD);
     let delivery = File::open(user.join("dovecot.list.index.log")).expect("open");
-    let before = snapshot(&user);
-    assert_eq!(scratch.run(clean(&user)).status, Some(75));
-    assert_eq!(before, snapshot(&user));
+    assert_left_alone(&scratch, &user, 75, "");
     close(delivery);
 
     let run = scratch.run(clean(&user));
@@ -415,20 +356,12 @@ fn a_list_index_without_a_record_is_aged_by_its_files() {
 
 #[test]
 fn a_directory_without_a_list_index_is_never_touched() {
-    let scratch = Scratch::new();
-    let user = user_directory(&scratch.hash_directory("00").join("user"), ALICE, WEEK_OLD);
+    let (scratch, user) = one_user();
     for name in [".lasthost", "dovecot.list.index", "dovecot.list.index.log"] {
         fs::remove_file(user.join(name)).expect("unlink");
     }
     fs::write(user.join("other"), "other").expect("write");
-    let before = snapshot(&user);
-    let run = scratch.run(clean(&user));
-    assert_eq!(run.status, Some(66), "{run:?}");
-    assert!(
-        run.stderr.contains("there is no list index here"),
-        "{run:?}"
-    );
-    assert_eq!(before, snapshot(&user));
+    assert_left_alone(&scratch, &user, 66, "there is no list index here");
 }
 
 #[test]
@@ -442,9 +375,7 @@ fn several_paths_are_all_tried_and_the_greatest_status_counts() {
 
     let mut arguments = clean(&missing).to_vec();
     arguments.extend([busy.as_os_str(), old.as_os_str()]);
-    let run = scratch.run(arguments);
-
-    assert_eq!(run.status, Some(75), "{run:?}");
+    let run = scratch.exits(75, arguments);
     assert_eq!(run.stderr.lines().count(), 2, "{run:?}");
     assert!(run.stderr.contains("missing does not exist"), "{run:?}");
     assert!(is_cleaned(&old));
@@ -508,8 +439,7 @@ fn a_symbolic_link_in_the_directorys_place_is_not_followed() {
     let user = user_directory(&parent.join("user"), ALICE, WEEK_OLD);
     symlink(&user, parent.join("link")).expect("symlink");
     let before = snapshot(&parent);
-    let run = scratch.run(clean(&parent.join("link")));
-    assert_eq!(run.status, Some(77), "{run:?}");
+    scratch.exits(77, clean(&parent.join("link")));
     assert_eq!(before, snapshot(&parent));
 }
 
@@ -530,16 +460,13 @@ fn root_cleans_with_the_rights_of_the_owner() {
     fs::remove_file(user.join("dovecot.list.index.log")).expect("unlink");
     fs::hard_link(&canary, user.join("dovecot.list.index.log")).expect("link");
 
-    let run = scratch.run(clean(&user));
-
-    assert_eq!(run.status, Some(77), "{run:?}");
+    let run = scratch.exits(77, clean(&user));
     assert!(run.stderr.contains("Permission denied"), "{run:?}");
     assert!(user.join(".lasthost").exists());
 
     // A file in his directory that he may not even see the age of as root's is no reason either.
     let roots = user_directory(&parent.join("roots"), 0, WEEK_OLD);
-    let run = scratch.run(clean(&roots));
-    assert_eq!(run.status, Some(77), "{run:?}");
+    scratch.exits(77, clean(&roots));
     assert!(roots.join("dovecot.list.index").exists());
 }
 
@@ -575,8 +502,7 @@ fn a_directory_is_removed_only_where_its_owner_alone_can_make_it_again() {
     fs::set_permissions(&parent, Permissions::from_mode(0o700)).expect("chmod");
     user_directory(&user, ALICE, WEEK_OLD);
     fs::write(user.join("other"), "other").expect("write");
-    let run = scratch.run(clean(&user));
-    assert_eq!(run.status, Some(0), "{run:?}");
+    let run = scratch.exits(0, clean(&user));
     let complaint = "the directory is left: there are other files in it";
     assert!(run.stderr.contains(complaint), "{run:?}");
 }
@@ -640,8 +566,7 @@ fn a_user_cleans_his_own_directory_and_nobody_elses() {
 fn paths_that_lead_elsewhere_are_refused() {
     let scratch = Scratch::new();
     for path in ["user", "./user", "/", "//", "/dev/shm/x/../y", "/.."] {
-        let run = scratch.run(["usercache", "clean", "7days", path]);
-        assert_eq!(run.status, Some(64), "{path}: {run:?}");
+        let run = scratch.exits(64, ["usercache", "clean", "7days", path]);
         assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
     }
 }

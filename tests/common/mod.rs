@@ -57,6 +57,9 @@ pub const PREFIX: &str = "dovecot.list.index";
 /// No login takes longer, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A login started by script-login as root, and one started as the mail user.
+pub const STARTS: [fn(&Lab) -> Login<'_>; 2] = [|lab| lab.login(), |lab| lab.login().by_user()];
+
 /// One user's place on the file server, and backends.
 pub struct Lab {
     directory: PathBuf,
@@ -642,7 +645,7 @@ impl<'a> Login<'a> {
             .take()
             .unwrap_or_else(|| vec![bytes(&self.lab.probe()), bytes(&report)]);
         command.append(&mut self.arguments);
-        let escaped_command = command.iter().map(|word| escaped(word)).collect();
+        let escaped_command = all_escaped(&command);
         words.append(&mut command);
         let words: Vec<CString> = words.into_iter().map(c_string).collect();
         let environment: Vec<CString> = self.environment.iter().cloned().map(c_string).collect();
@@ -821,33 +824,23 @@ impl Session<'_> {
 
     /// Whether the session may use the local list index.
     pub fn is_vouched(&self) -> bool {
-        let given: Vec<String> = self.given.iter().map(|entry| escaped(entry)).collect();
-        self.report().all("environment") == given
+        self.report().all("environment") == all_escaped(&self.given)
     }
 
     /// The session may use the local list index: the environment came through untouched.
     #[track_caller]
     pub fn assert_vouched(&self) -> &Self {
-        let expected: Vec<String> = self.given.iter().map(|entry| escaped(entry)).collect();
-        assert_eq!(
-            self.report().all("environment"),
-            expected,
-            "{}",
-            self.told()
-        );
+        let environment = self.report().all("environment");
+        assert_eq!(environment, all_escaped(&self.given), "{}", self.told());
         self
     }
 
     /// The session must not use it: the fields that switch it off, and nothing else, came to it.
     #[track_caller]
     pub fn assert_not_vouched(&self) -> &Self {
-        let expected: Vec<String> = without_list_index(&self.given);
-        assert_eq!(
-            self.report().all("environment"),
-            expected,
-            "{}",
-            self.told()
-        );
+        let environment = self.report().all("environment");
+        let expected = without_list_index(&self.given);
+        assert_eq!(environment, expected, "{}", self.told());
         let reason = "session without list index: ";
         let told = |line: &LogLine| line.text.contains(reason);
         assert!(
@@ -855,6 +848,21 @@ impl Session<'_> {
             "nobody was told why: {}",
             self.told()
         );
+        self
+    }
+
+    /// The session must not use it, and the line that says so has all of `parts` in it.
+    #[track_caller]
+    pub fn assert_refused(&self, parts: &[&str]) -> &Self {
+        let line = [&["session without list index: "], parts].concat();
+        self.assert_not_vouched().assert_logged(&line)
+    }
+
+    /// The same, and nothing that a later login at [`HERE`] would trust is left.
+    #[track_caller]
+    pub fn assert_forgotten(&self, parts: &[&str]) -> &Self {
+        self.assert_refused(&[&["user=alice: "], parts].concat());
+        assert_eq!(self.lab.record(HERE), None, "{}", self.told());
         self
     }
 
@@ -906,7 +914,7 @@ fn without_list_index(given: &[Vec<u8>]) -> Vec<String> {
     const OWN: &str = "NAMESPACE/INBOX/LOCATION";
     const OWN_PREFIX: &str = "NAMESPACE/INBOX/MAILBOX_LIST_INDEX_PREFIX";
     const PREFIX: &str = "MAILBOX_LIST_INDEX_PREFIX";
-    let given: Vec<String> = given.iter().map(|entry| escaped(entry)).collect();
+    let given = all_escaped(given);
     let value = |key: &str| {
         let mut values = given.iter().filter_map(|entry| entry.strip_prefix(key));
         values.find_map(|rest| rest.strip_prefix('='))
@@ -1051,6 +1059,10 @@ pub fn escaped(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }
 
+fn all_escaped(all: &[Vec<u8>]) -> Vec<String> {
+    all.iter().map(|bytes| escaped(bytes)).collect()
+}
+
 fn bytes(path: &Path) -> Vec<u8> {
     path.as_os_str().as_bytes().to_vec()
 }
@@ -1091,27 +1103,15 @@ fn namespace(kind: &str) -> OwnedFd {
 
 /// Mounts a tmpfs that nobody else sees.
 pub fn mount_tmpfs(path: &Path, options: &str) {
-    mount(
-        Some("tmpfs"),
-        path,
-        Some("tmpfs"),
-        MsFlags::empty(),
-        Some(options),
-    )
-    .expect("a tmpfs can be mounted");
+    let none = MsFlags::empty();
+    mount(Some("tmpfs"), path, Some("tmpfs"), none, Some(options)).expect("a tmpfs can be mounted");
 }
 
 /// Lets `path` (a file, made here) be `source`.
 fn bind(source: &Path, path: &Path) {
     File::create(path).expect("a mount point can be made");
-    mount(
-        Some(source),
-        path,
-        None::<&str>,
-        MsFlags::MS_BIND,
-        None::<&str>,
-    )
-    .expect("a file can be mounted");
+    let (bind, none) = (MsFlags::MS_BIND, None::<&str>);
+    mount(Some(source), path, none, bind, none).expect("a file can be mounted");
 }
 
 /// Mounts `path` once more upon itself, with other flags.
@@ -1139,8 +1139,7 @@ pub fn release_wrapper() -> &'static Path {
         if let Some(path) = std::env::var_os("NFS_HOSTCHANGE_LOGIN") {
             return executable_by_all(path.into());
         }
-        let script = "source tests/lib/common.sh && source tests/lib/build.sh && \
-                      build_release >&2 && echo \"$WRAPPER\"";
+        let script = "source tests/lib/common.sh && build_release >&2 && echo \"$WRAPPER\"";
         let output = Command::new("bash")
             .args(["-c", script])
             .current_dir(env!("CARGO_MANIFEST_DIR"))

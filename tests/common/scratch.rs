@@ -96,6 +96,19 @@ impl Scratch {
         Run::of(&mut self.command(arguments))
     }
 
+    /// A run that ends with this exit status.
+    #[track_caller]
+    pub fn exits<S: AsRef<OsStr>>(
+        &self,
+        status: i32,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Run {
+        let mut command = self.command(arguments);
+        let run = Run::of(&mut command);
+        assert_eq!(run.status, Some(status), "{command:?}: {run:?}");
+        run
+    }
+
     pub fn run_as<S: AsRef<OsStr>>(&self, uid: u32, arguments: impl IntoIterator<Item = S>) -> Run {
         let mut command = self.command(arguments);
         if geteuid().is_root() {

@@ -51,27 +51,28 @@ fn moved(world: &World) {
     world.settle(THERE);
 }
 
+const USUAL: Situation = Situation {
+    name: "",
+    prepare: nothing,
+    mend: nothing,
+    migrates: false,
+    has_mail: true,
+};
+
 const SITUATIONS: [Situation; 9] = [
     Situation {
         name: "first login",
-        prepare: nothing,
-        mend: nothing,
-        migrates: false,
-        has_mail: true,
+        ..USUAL
     },
     Situation {
         name: "settled user",
         prepare: |world| world.settle(HERE),
-        mend: nothing,
-        migrates: false,
-        has_mail: true,
+        ..USUAL
     },
     Situation {
         name: "moved user",
         prepare: moved,
-        mend: nothing,
-        migrates: false,
-        has_mail: true,
+        ..USUAL
     },
     Situation {
         name: "moved user, migration on",
@@ -79,9 +80,7 @@ const SITUATIONS: [Situation; 9] = [
             migration_on(world);
             moved(world);
         },
-        mend: nothing,
-        migrates: false,
-        has_mail: true,
+        ..USUAL
     },
     Situation {
         name: "migration",
@@ -89,9 +88,8 @@ const SITUATIONS: [Situation; 9] = [
             migration_on(world);
             world.put_originals();
         },
-        mend: nothing,
         migrates: true,
-        has_mail: true,
+        ..USUAL
     },
     Situation {
         name: "somebody else's list index in INDEX",
@@ -100,9 +98,7 @@ const SITUATIONS: [Situation; 9] = [
             world.settle(HERE);
             world.put_originals();
         },
-        mend: nothing,
-        migrates: false,
-        has_mail: true,
+        ..USUAL
     },
     Situation {
         name: "interrupted migration's litter",
@@ -113,9 +109,7 @@ const SITUATIONS: [Situation; 9] = [
             let litter = world.lab.index().join(PREFIX);
             world.lab.write(&litter, "old");
         },
-        mend: nothing,
-        migrates: false,
-        has_mail: true,
+        ..USUAL
     },
     Situation {
         name: "garbled record",
@@ -125,9 +119,7 @@ const SITUATIONS: [Situation; 9] = [
             world.lab.write(&record, "2 0071 23 4");
             world.change(None);
         },
-        mend: nothing,
-        migrates: false,
-        has_mail: true,
+        ..USUAL
     },
     Situation {
         name: "INDEX missing",
@@ -140,8 +132,8 @@ const SITUATIONS: [Situation; 9] = [
             let (index, away) = (world.lab.index(), world.lab.path("away"));
             fs::rename(away, index).expect("it is there");
         },
-        migrates: false,
         has_mail: false,
+        ..USUAL
     },
 ];
 
