@@ -10,7 +10,7 @@ source "$(dirname "$0")/../lib/common.sh"
 source "$REPO/tests/nfs/cache.sh"
 
 PACKAGES=(
-    busybox-static debootstrap dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd
+    busybox-static debootstrap dovecot-core dovecot-imapd dovecot-lmtpd
     e2fsprogs iproute2 kmod nfs-common nfs-kernel-server python3 python3-venv qemu-system-x86 rpcbind util-linux
 )
 

@@ -136,18 +136,6 @@ class Backend:
         wait_until(lambda: not KINDS[kind].plugin or "imap" not in children(master), "the mail process ends")
         return results
 
-    def open_session(self, kind, user):
-        """Logs in and stays, until close_session."""
-        self._need(KINDS[kind])
-        self.client = imap.Imap(KINDS[kind].port, user)
-
-    def close_session(self):
-        self.client.logout()
-
-    def pop3(self, kind, user):
-        self._need(KINDS[kind])
-        return imap.pop3(KINDS[kind].port + 1, user)
-
     def deliver(self, kind, user, text):
         self._need(KINDS[kind])
         imap.lmtp(KINDS[kind].socket, user, text)

@@ -18,7 +18,7 @@ class Kind:
     """One way to set Dovecot up."""
 
     name: str
-    port: int  # IMAP's; POP3 has the next one
+    port: int
     script: str = ""  # the post-login script with its arguments
     user: str = "root"  # who the post-login script runs as
     root: str = "mdbox:~/mdbox"
@@ -70,15 +70,15 @@ class Kind:
     def config(self, dovecot):
         """dovecot.conf."""
         services = ""
-        for service in ("imap", "pop3") if self.script else ():
-            services += f"""
-service {service} {{
-  executable = {service} {service}-postlogin
+        if self.script:
+            services = f"""
+service imap {{
+  executable = imap imap-postlogin
 }}
-service {service}-postlogin {{
+service imap-postlogin {{
   executable = script-login {self.script}
   user = {self.user}
-  unix_listener {service}-postlogin {{
+  unix_listener imap-postlogin {{
   }}
 }}
 """
@@ -88,7 +88,7 @@ service {service}-postlogin {{
 base_dir = /run/{self.name}/base
 state_dir = /run/{self.name}/state
 log_path = {LOG}
-protocols = imap pop3 lmtp
+protocols = imap lmtp
 listen = 127.0.0.1
 ssl = no
 auth_mechanisms = plain
@@ -102,14 +102,6 @@ service imap-login {{
     port = {self.port}
   }}
   inet_listener imaps {{
-    port = 0
-  }}
-}}
-service pop3-login {{
-  inet_listener pop3 {{
-    port = {self.port + 1}
-  }}
-  inet_listener pop3s {{
     port = 0
   }}
 }}
