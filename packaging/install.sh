@@ -52,6 +52,9 @@ put 0644 "$here/systemd/nfs-hostchange-sweep.timer" "$UNITDIR/nfs-hostchange-swe
 # A mount unit is called like its place, as systemd-escape(1) writes it.
 put 0644 "$here/systemd/list-indexes.mount" "$UNITDIR/dev-shm-dovecot\\x2dlistindex.mount"
 
+# Packages run it; who installs by hand can do so, too.
+put 0755 "$here/before-removal" /usr/share/dovecot-nfs-hostchange/before-removal
+
 put 0644 "$here/man/nfs-hostchange-login.8" /usr/share/man/man8/nfs-hostchange-login.8
 put 0644 "$here/man/nfs-hostchange.toml.5" /usr/share/man/man5/nfs-hostchange.toml.5
 for page in "$DIST/generated"/*.8; do

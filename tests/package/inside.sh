@@ -47,6 +47,8 @@ it_installs_and_changes_nothing() {
     install_deb "$DEB"
     doveconf -n | diff "$WORK/doveconf" - || die "Dovecot's configuration changed"
     doveadm service status imap-login >/dev/null || die "Dovecot went down"
+    # Nothing that Dovecot reads is newer than what it has read.
+    /usr/share/$NAME/before-removal "$NAME" >/dev/null || die "it could not be removed again"
     doveadm stop
     everything >"$WORK/installed"
 }
@@ -327,10 +329,19 @@ removal_is_refused_while_the_configuration_is_broken() {
     sed -i '$d' /etc/dovecot/local.conf
 }
 
-it_goes_when_nothing_needs_it() {
+# What runs still executes the wrapper.
+removal_is_refused_until_dovecot_has_read_its_configuration() {
     # Numbers 3 and 4 of the example, and the list index's place.
     sed -i '/^# 3\./,$d; s/:LISTINDEX=.*//; /mailbox_list_index_prefix/d' /etc/dovecot/conf.d/95-nfs-hostchange.conf
+    ! apt-get -q -y remove "$NAME" >"$WORK/apt" 2>&1 || die "removed"
+    grep -F 'Restart Dovecot, then remove this package' "$WORK/apt" || die "it does not say what to do: $(<"$WORK/apt")"
+    imap alice names >/dev/null
+}
+
+it_goes_when_nothing_needs_it() {
     doveadm reload
+    wait_until 20 "Dovecot has read its configuration" \
+        test /run/dovecot/config -nt /etc/dovecot/conf.d/95-nfs-hostchange.conf
     imap alice names >/dev/null
     apt-get -q -y remove "$NAME" >"$WORK/apt"
     says_how_to_come_back "$WORK/apt"
@@ -386,7 +397,7 @@ rpm_installs_what_it_lists() {
 rpm_goes_only_when_nothing_needs_it() {
     printf 'service imap-postlogin {\n  executable = script-login nfs-hostchange-login\n}\n' >/etc/dovecot/local.conf
     ! rpm --erase "$NAME" 2>"$WORK/rpm" || die "erased"
-    grep -q 'Take it out' "$WORK/rpm" || die "it does not say what to do: $(<"$WORK/rpm")"
+    grep -q 'Take nfs-hostchange-login out' "$WORK/rpm" || die "it does not say what to do: $(<"$WORK/rpm")"
     says_how_to_come_back "$WORK/rpm"
     [ -x /usr/libexec/dovecot/nfs-hostchange-login ] || die "half erased"
     rm /etc/dovecot/local.conf
@@ -438,6 +449,8 @@ scenario - "The smoke tests pass with the installed programs" smoke_tests_pass
 scenario - "An upgrade during 200 logins loses none" upgrade_loses_no_login
 scenario - "Removal is refused while Dovecot's configuration names the wrapper" removal_is_refused_while_dovecot_needs_it
 scenario - "Removal is refused while Dovecot's configuration is broken" removal_is_refused_while_the_configuration_is_broken
+scenario - "Removal is refused until Dovecot has read its configuration" \
+    removal_is_refused_until_dovecot_has_read_its_configuration
 scenario - "It goes when nothing needs it, and logins go on" it_goes_when_nothing_needs_it
 scenario - "Purging leaves nothing" purge_leaves_nothing
 scenario - "The RPM installs what it lists" rpm_installs_what_it_lists
