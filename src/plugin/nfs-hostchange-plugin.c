@@ -301,15 +301,36 @@ static int hostchange_rename_box(struct mailbox *src, struct mailbox *dest)
 		hbox->module_ctx.super.rename_box(src, dest)));
 }
 
+static bool is_mdbox(struct mailbox *box)
+{
+	return strcmp(box->storage->name, MDBOX_STORAGE_NAME) == 0;
+}
+
 /* A mere reader may find damage, which is mended with the next sync or when
    the mailbox is closed. */
 static bool is_damaged(struct mailbox *box)
 {
-	if (strcmp(box->storage->name, MDBOX_STORAGE_NAME) == 0)
+	if (is_mdbox(box))
 		return MDBOX_IS_DAMAGED((struct mdbox_storage *)box->storage);
 	if (strcmp(box->storage->name, SDBOX_STORAGE_NAME) == 0)
 		return ((struct sdbox_mailbox *)box)->corrupted_rebuild_count != 0;
 	return FALSE;
+}
+
+static int hostchange_open(struct mailbox *box)
+{
+	struct hostchange_box *hbox = BOX_CONTEXT_REQUIRE(box);
+
+	if (hbox->module_ctx.super.open(box) < 0)
+		return -1;
+	/* A mailbox of mdbox whose index was lost or spoiled is empty from now
+	   on. */
+	if (is_mdbox(box) && !box->creating && !MAILBOX_IS_NEVER_IN_INDEX(box) &&
+	    mail_index_get_header(box->view)->uid_validity == 0) {
+		hostchange_before_change(box->list);
+		hostchange_after_change(box->list);
+	}
+	return 0;
 }
 
 static void hostchange_close(struct mailbox *box)
@@ -369,6 +390,7 @@ static void hostchange_mailbox_allocated(struct mailbox *box)
 	v->delete_box = hostchange_delete_box;
 	v->rename_box = hostchange_rename_box;
 	v->transaction_commit = hostchange_transaction_commit;
+	v->open = hostchange_open;
 	v->close = hostchange_close;
 	v->sync_init = hostchange_sync_init;
 	v->sync_deinit = hostchange_sync_deinit;

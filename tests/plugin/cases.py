@@ -602,29 +602,55 @@ def _(context):
             expect_look(site.a, user, what)
 
 
-def of_damage(driver, files):
+def read_twice(b, user):
+    """The first time, Dovecot may fail, and only note the damage."""
+    for _ in range(2):
+        b.doveadm("fetch", "-u", user, "uid", "mailbox", "work", check=False)
+
+
+READS_OF_DAMAGE = {
+    "fetch": lambda b, user: b.doveadm("fetch", "-u", user, "text", "mailbox", "work", check=False),
+    "IMAP fetch": lambda b, user: b.alone(user, "SELECT work", "FETCH 1 BODY[]", "NOOP", "CLOSE"),
+    "fetch twice": read_twice,
+}
+
+
+def of_damage(driver, lost, spoiled, *reads):
+    """The files LOST are deleted, and those SPOILED have nonsense in them, when one of READS comes."""
+
     def run(context):
-        for read in ("fetch", "IMAP fetch"):
+        for read in reads:
             with context.site(driver=driver) as site:
                 user = site.new_user()
                 operations.prepare(site, user)
-                for path in site.home(user).glob(files):
+                lost_files, spoiled_files = (list(site.home(user).glob(f"{driver}/{files}")) for files in (lost, spoiled))
+                expect(bool(lost_files), True, "files to lose")
+                for path in lost_files:
                     path.unlink()
-                if read == "fetch":
-                    site.b.doveadm("fetch", "-u", user, "text", "mailbox", "work", check=False)
-                else:
-                    site.b.alone(user, "SELECT work", "FETCH 1 BODY[]", "NOOP", "CLOSE")
-                expect("work 0" in site.truth(user), True, "it was mended")
+                for path in spoiled_files:
+                    with open(path, "r+b") as file:
+                        file.seek(path.stat().st_size // 2)
+                        file.write(b"nonsense" * 100)
+                READS_OF_DAMAGE[read](site.b, user)
+                expect("work 0" in site.truth(user), True, f"{read}: it was mended")
                 expect_look(site.a, user, read)
                 expect_no_crash(site.b)
 
     return run
 
 
-for driver, files in (("mdbox", "mdbox/storage/m.*"), ("sdbox", "sdbox/mailboxes/w*/dbox-Mails/u.*")):
+MAILS = {"mdbox": "storage/m.*", "sdbox": "mailboxes/work/dbox-Mails/u.*"}
+INDEX = "mailboxes/work/dbox-Mails/dovecot.index*"
+for driver, mails in MAILS.items():
     case(f"what Dovecot mends when somebody reads a damaged mailbox is seen on the other backend ({driver})")(
-        of_damage(driver, files)
+        of_damage(driver, mails, "none", "fetch", "IMAP fetch")
     )
+case("that Dovecot makes a mailbox anew whose index is spoiled is seen on the other backend")(
+    of_damage("mdbox", MAILS["mdbox"], "mailboxes/work/dbox-Mails/dovecot.index.log", "fetch twice")
+)
+case("that Dovecot makes a mailbox anew whose index is lost is seen on the other backend")(
+    of_damage("mdbox", INDEX, "none", "fetch twice")
+)
 
 
 @case("what a session changed is seen on the other backend although it was killed, if it went on for a while")
