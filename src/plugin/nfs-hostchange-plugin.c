@@ -9,6 +9,7 @@
 #include "hash.h"
 #include "ioloop.h"
 #include "mail-index-private.h"
+#include "mail-index-alloc-cache.h"
 #include "mail-index-transaction-private.h"
 #include "mail-index-view-private.h"
 #include "mail-storage-hooks.h"
@@ -321,6 +322,10 @@ static int hostchange_open(struct mailbox *box)
 {
 	struct hostchange_box *hbox = BOX_CONTEXT_REQUIRE(box);
 
+	/* Dovecot keeps indexes open for a while. But an NFS client sees what
+	   another backend has written when it opens a file, and what is
+	   counted here is what every session believes. */
+	mail_index_alloc_cache_destroy_unrefed();
 	if (hbox->module_ctx.super.open(box) < 0)
 		return -1;
 	/* A mailbox of mdbox whose index was lost or spoiled is empty from now

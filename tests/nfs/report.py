@@ -16,11 +16,12 @@ TITLES = {
     "migration": "Migration",
     "faults": "Faults",
     "together": "Several backends at once",
+    "stay": "Sessions that stay open",
     "phantom": "Phantom folders",
     "command": "The administrator's command",
 }
 # What the page calls the laboratory's Dovecots.
-USERS = {"root": "root", "vmail": "vmail", "migrate": "root", "migrate-vmail": "vmail", "maildir": "root", "nothing": "-", "nothing-mixed": "-", "plain-stat": "vmail", "2.4": "root", "mixed": "root", "migrate-mixed": "root", "plugin": "plugin", "plugin-mixed": "plugin", "migrate-plugin": "plugin"}
+USERS = {"root": "root", "vmail": "vmail", "migrate": "root", "migrate-vmail": "vmail", "maildir": "root", "nothing": "-", "nothing-mixed": "-", "plain-stat": "vmail", "2.4": "root", "mixed": "root", "migrate-mixed": "root", "plugin": "plugin", "plugin-2.4": "plugin", "plugin-mixed": "plugin", "migrate-plugin": "plugin"}
 
 
 def results(directory):

@@ -42,6 +42,7 @@ class Backend:
         self.name = name
         self.number = number
         self.dovecots = {}
+        self.clients = []
 
     # -- the host itself
 
@@ -135,6 +136,19 @@ class Backend:
         master = self.dovecots[kind].pid
         wait_until(lambda: not KINDS[kind].plugin or "imap" not in children(master), "the mail process ends")
         return results
+
+    def open_session(self, kind, user):
+        """Logs in and stays, until close_sessions; returns what in_session calls it."""
+        self._need(KINDS[kind])
+        self.clients.append(imap.Imap(KINDS[kind].port, user))
+        return len(self.clients) - 1
+
+    def in_session(self, number, command, *arguments):
+        return getattr(self.clients[number], command)(*arguments)
+
+    def close_sessions(self):
+        while self.clients:
+            self.clients.pop().logout()
 
     def deliver(self, kind, user, text):
         self._need(KINDS[kind])

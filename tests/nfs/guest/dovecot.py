@@ -97,6 +97,9 @@ mail_fsync = always
 mailbox_list_index = yes
 mailbox_list_index_very_dirty_syncs = yes
 first_valid_uid = {VMAIL}
+recipient_delimiter = +
+lmtp_save_to_detail_mailbox = yes
+lda_mailbox_autocreate = yes
 service imap-login {{
   inet_listener imap {{
     port = {self.port}
@@ -191,6 +194,7 @@ KINDS = {
         Kind("migrate-mixed", 1530, _wrapped("migrate-mixed"), dovecots=("2.4", "2.3", "2.3")),
         # The plugin.
         Kind("plugin", 1550, plugin=True),
+        Kind("plugin-2.4", 1580, plugin=True, dovecots=("2.4", "2.4", "2.4")),
         Kind("plugin-mixed", 1560, plugin=True, dovecots=("2.3", "2.4", "2.3")),
         Kind("migrate-plugin", 1570, plugin=True, dovecots=("2.3", "2.3", "2.3")),
         # Maildir++ with its index files beside the mails.

@@ -48,7 +48,7 @@ def is_in_sample(version, options, user, case):
     """What a run takes that is not full: the oldest and the newest version, one identity. What a case asks of the client
     differs more between those two than between any others. The plugin asks the same: the newest, and no faults."""
     if KINDS[user].plugin:
-        return user == "plugin" and version == ALL[-1] and options != NOCTO and case.group != "faults"
+        return user in ("plugin", "plugin-2.4") and version == ALL[-1] and options != NOCTO and case.group != "faults"
     return case.always or (user == case.users[0] and version in (ALL[0], ALL[-1]) and options != NOCTO)
 
 

@@ -16,10 +16,11 @@ import lab
 import migration
 import moves
 import phantom
+import stay
 import together
 import way
 
-GROUPS = (moves, cost, migration, faults, way, together, phantom, command)
+GROUPS = (moves, cost, migration, faults, way, together, stay, phantom, command)
 
 
 def pieces(versions, only, full, with_command):
