@@ -113,6 +113,23 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     parse_age(text.as_bytes()).map_err(serde::de::Error::custom)
 }
 
+/// Migration in Dovecot's own way of writing yes and no.
+#[must_use]
+pub fn migration_of_dovecot(text: &[u8]) -> Option<Migration> {
+    match text.to_ascii_lowercase().as_slice() {
+        b"yes" | b"y" | b"true" | b"1" => Some(Migration::On),
+        b"no" | b"n" | b"false" | b"0" => Some(Migration::Off),
+        _ => None,
+    }
+}
+
+/// Seconds, or a time as Dovecot writes it.
+#[must_use]
+pub fn recheck_of_dovecot(text: &str) -> Option<Duration> {
+    let seconds = text.parse().ok().map(u32::into).map(Duration::from_secs);
+    seconds.or_else(|| parse_age(text.as_bytes()).ok())
+}
+
 /// Why the built-in defaults are used instead of the file.
 #[derive(Debug)]
 pub enum ConfigurationError {

@@ -14,11 +14,12 @@ use super::files::{Files, Place};
 const DEFAULT_FILE: &str = "/etc/dovecot/dovecot.conf";
 
 /// The settings whose defaults matter.
-const GLOBAL: [&str; 25] = [
+const GLOBAL: [&str; 26] = [
     "base_dir",
     "default_internal_user",
     "default_login_user",
     "default_process_limit",
+    "default_vsz_limit",
     "first_valid_gid",
     "first_valid_uid",
     "imap_hibernate_timeout",
@@ -41,12 +42,13 @@ const GLOBAL: [&str; 25] = [
     "protocols",
     "valid_chroot_dirs",
 ];
-const OF_SERVICE: [&str; 5] = [
+const OF_SERVICE: [&str; 6] = [
     "chroot",
     "executable",
     "process_limit",
     "restart_request_count",
     "user",
+    "vsz_limit",
 ];
 const SERVICES: [&str; 4] = ["imap", "pop3", "submission", "managesieve"];
 
@@ -129,6 +131,18 @@ impl Settings {
         };
         settings.fill(&doveconf(file, &["-f", &filter, "-n"])?, &["-f", &filter])?;
         Ok(settings)
+    }
+
+    /// Why Dovecot would not start with this configuration: its master process asks for more than doveconf shows.
+    pub fn refusal(&self) -> Option<String> {
+        let all: &[&str] = match self.generation {
+            Generation::V2_3 => &["-e", "/bin/true"],
+            Generation::V2_4 => &["-F"],
+        };
+        match doveconf(self.file.as_deref(), all) {
+            Err(SettingsError::Refused(reason)) => Some(reason),
+            _ => None,
+        }
     }
 
     fn fill(&mut self, changed: &str, filter: &[&str]) -> Result<(), SettingsError> {

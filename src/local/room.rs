@@ -24,9 +24,12 @@ pub struct Share {
 }
 
 impl Share {
+    fn reserve(self, most: u64) -> u64 {
+        (self.total / RESERVED).min(most)
+    }
+
     fn is_below(self, times: u64, most: u64) -> bool {
-        let reserve = (self.total / RESERVED).min(most);
-        self.free < reserve.saturating_mul(times)
+        self.free < self.reserve(most).saturating_mul(times)
     }
 }
 
@@ -68,6 +71,14 @@ impl Room {
     /// Whether it will be soon.
     pub fn is_getting_short(&self) -> bool {
         self.is_below(2)
+    }
+
+    /// How many bytes and files there are besides the reserve.
+    pub fn without_reserve(&self) -> (u64, u64) {
+        (
+            self.bytes.total - self.bytes.reserve(MOST_BYTES),
+            self.files.total - self.files.reserve(MOST_FILES),
+        )
     }
 
     fn is_below(&self, times: u64) -> bool {

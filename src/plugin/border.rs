@@ -10,8 +10,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use nfs_hostchange::config::Configuration;
-use nfs_hostchange::dovecot::age::parse_age;
+use nfs_hostchange::config::{Configuration, migration_of_dovecot, recheck_of_dovecot};
 use nfs_hostchange::dovecot::location::{Layout, Tracked};
 use nfs_hostchange::event::{Events, Level};
 use nfs_hostchange::log::one_line;
@@ -129,43 +128,34 @@ fn configuration(events: &dyn Events) -> &'static Configuration {
     configuration
 }
 
-/// Dovecot's own way of writing yes and no.
 fn migration(setting: Option<&CStr>, configured: Migration, events: &dyn Events) -> Migration {
     let Some(setting) = setting else {
         return configured;
     };
-    match setting.to_bytes().to_ascii_lowercase().as_slice() {
-        b"yes" | b"y" | b"true" | b"1" => Migration::On,
-        b"no" | b"n" | b"false" | b"0" => Migration::Off,
-        _ => {
-            let value = setting.to_string_lossy();
-            events.event(
-                Level::Error,
-                &format_args!("nfs_hostchange_migration = {value}: write yes or no"),
-            );
-            Migration::Unknown
-        }
-    }
+    migration_of_dovecot(setting.to_bytes()).unwrap_or_else(|| {
+        let value = setting.to_string_lossy();
+        events.event(
+            Level::Error,
+            &format_args!("nfs_hostchange_migration = {value}: write yes or no"),
+        );
+        Migration::Unknown
+    })
 }
 
-/// Seconds, or a time as Dovecot writes it.
 fn recheck(setting: Option<&CStr>, configured: Duration, events: &dyn Events) -> Duration {
     let Some(setting) = setting else {
         return configured;
     };
     let text = setting.to_string_lossy();
-    let seconds = text.parse().ok().map(u32::into).map(Duration::from_secs);
-    seconds
-        .or_else(|| parse_age(setting.to_bytes()).ok())
-        .unwrap_or_else(|| {
-            events.event(
-                Level::Error,
-                &format_args!(
-                    "nfs_hostchange_recheck = {text}: write a number of seconds, or 0 for never"
-                ),
-            );
-            configured
-        })
+    recheck_of_dovecot(&text).unwrap_or_else(|| {
+        events.event(
+            Level::Error,
+            &format_args!(
+                "nfs_hostchange_recheck = {text}: write a number of seconds, or 0 for never"
+            ),
+        );
+        configured
+    })
 }
 
 /// # Safety

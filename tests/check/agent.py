@@ -70,10 +70,10 @@ def begin(files, commands):
         pass
     while mounts() > MOUNTS[0]:
         subprocess.run(["umount", "--lazy", "/dev/shm"], check=True)
-    subprocess.run(["mount", "-o", "remount,rw,size=1g,mode=0755", "/dev/shm"], check=True)
+    subprocess.run(["mount", "-o", "remount,rw,size=1g,nr_inodes=1m,mode=0755", "/dev/shm"], check=True)
     for file in KEPT:
         shutil.copy(file + ".kept", file)
-    shell("rm -rf /dev/shm/* /etc/fstab* /etc/dovecot /etc/tmpfiles.d /etc/systemd/system/dovecot.service.d /usr/local/lib/chain; mkdir -p /etc/dovecot /etc/tmpfiles.d /usr/local/lib/chain")
+    shell("rm -rf /dev/shm/* /etc/fstab* /etc/dovecot /etc/tmpfiles.d /etc/systemd/system/dovecot.service.d /usr/local/lib/chain; rm -rf /run/systemd/system /etc/systemd/logind.conf.d /usr/local/bin/systemctl; mkdir -p /etc/dovecot /etc/tmpfiles.d /usr/local/lib/chain")
     shell("rm -f /usr/lib/dovecot/modules/lib90_nfs_hostchange_plugin.so; install -m 0755 nfs-hostchange-login /usr/lib/dovecot/")
     with open("/etc/cron.d/sweep", "w") as file:
         file.write("0 3 * * * root nfs-hostchange usercache sweep 7days /x\n")

@@ -79,6 +79,10 @@ service imap-login {
 }
 """
 TMPFILES = "d /dev/shm/dovecot-listindex 0700 vmail - -\n"
+# For users with uids of their own.
+EVERYBODY = TMPFILES.replace("0700 vmail -", "0711 root root") + "".join(
+    f"d /dev/shm/dovecot-listindex/{number:02x} 1733 root root -\n" for number in range(256)
+)
 HASH23 = "/dev/shm/dovecot-listindex/%2.256Nu/%u/dovecot.list.index"
 HASH24 = "/dev/shm/dovecot-listindex/%{user | md5 | substr(0, 8) % 256 | hex(2)}/%{user}/dovecot.list.index"
 WRAPPER = "script-login nfs-hostchange-login"
@@ -119,13 +123,14 @@ class Case:
     text is Dovecot's whole configuration, if it is not one that works; files are other files; these, edit and add may be
     dictionaries of what each version has; by_hand is what an
     administrator does about findings that name no line or command; local says whether list indexes are in /dev/shm in the end.
+    fails says that logins fail, and lost that they work, but do not find any mail.
     """
 
     def __init__(self, name, finds, only=None, text=None, files=None, edit=(), add="", own="", run=(), users=("alice", "bob@example.org"), ask=None,
-                 after=(), fails=False, starts=True, tmpfiles=TMPFILES, only_found=False, by_hand=None, start="dovecot", local=True):
+                 after=(), fails=False, lost=False, starts=True, tmpfiles=TMPFILES, only_found=False, by_hand=None, start="dovecot", local=True):
         self.name, self.finds, self.only, self.own, self.run = name, finds, only, own, run
         self.text, self.others, self.start, self.local = text, files or {}, start, local
-        self.edit, self.add, self.users, self.fails, self.starts = edit, add, users, fails, starts
+        self.edit, self.add, self.users, self.fails, self.lost, self.starts = edit, add, users, fails, lost, starts
         self.tmpfiles, self.after, self.only_found, self.by_hand = tmpfiles, after, only_found, by_hand or {}
         self.ask = users if ask is None else ask
 

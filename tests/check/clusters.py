@@ -2,13 +2,9 @@
 to one in which users move rightly. Their shape is real, their text is not.
 """
 
-from case import HASH23, HEAD23, HEAD24, INBOX, STATIC23, TMPFILES, both, v23, v24
+from case import EVERYBODY, HASH23, HEAD23, HEAD24, INBOX, STATIC23, TMPFILES, both, v23, v24
 
 USERS = ("alice@example.org", "bob@example.net")
-EVERYBODY = TMPFILES.replace("0700 vmail -", "0711 root root") + "".join(
-    f"d /dev/shm/dovecot-listindex/{number:02x} 1733 root root -\n" for number in range(256)
-)
-
 # SQLite.
 SQL = """sqlite3 /etc/dovecot/users.sqlite "CREATE TABLE users (name, domain, password, uid, active);
 INSERT INTO users VALUES ('alice', 'example.org', 'x', 5000, 1), ('bob', 'example.net', 'x', 5000, 1), ('gone', 'example.net', 'x', 5000, 0)"

@@ -107,6 +107,11 @@ def run(case, number, version, store, a, b):
             return "logins do not fail although this is critical"
         except (imaplib.IMAP4.error, OSError):
             pass
+    if case.lost:
+        # It is where it would be if the location were right.
+        a.look(case.users[0], f"c{number}")
+        if a.ask("shell", f"ls -d {mails}/{case.users[0]}/mdbox")[0] == 0:
+            return "mail is found although this is critical"
     for command in case.after:
         a.ask("shell", command)
     seen, ask = [], list(case.ask)
@@ -123,7 +128,7 @@ def run(case, number, version, store, a, b):
             ids = {found["id"] for found in answer["findings"]}
             if case.finds is None or case.finds not in ids and case not in CLUSTERS:
                 return f"expected {case.finds}: {json.dumps(findings, indent=1)}"
-            if (case.fails or not case.starts) != any(found["severity"] == "critical" for found in findings):
+            if (case.fails or case.lost or not case.starts) != any(found["severity"] == "critical" for found in findings):
                 return f"wrong severity: {findings}"
             if case.only_found:
                 return ""

@@ -16,7 +16,7 @@ pub enum Severity {
     Warning,
     /// Users see old folders, have no list index, deliveries fail, or somebody gets in.
     Error,
-    /// Nobody can log in, or Dovecot does not start.
+    /// Nobody can log in or find any mail, or Dovecot does not start.
     Critical,
 }
 
@@ -112,6 +112,20 @@ impl Findings {
         }
     }
 
+    /// How many there are.
+    pub fn number(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether something is wrong with this line that keeps everybody from logging in.
+    pub fn is_critical_at(&self, place: Option<&Place>) -> bool {
+        self.0.iter().any(|finding| {
+            finding.kind.severity() == Severity::Critical
+                && place.is_some()
+                && finding.place.as_ref() == place
+        })
+    }
+
     /// All of them, the worst first.
     pub fn sorted(mut self) -> Vec<Finding> {
         self.0
@@ -187,6 +201,10 @@ kinds! {
         "{setting} is '{owner}', which does not exist: Dovecot does not start";
     ServiceUser { service: String, user: String, mail_user: String } = "service_user" Error
         "service {service} runs as {user}, but mail belongs to {mail_user}: sessions have no list index, and deliveries may crash";
+    ShellWords { service: String, executable: String } = "shell_words" Critical
+        "service {service} executes '{executable}', which is written for a shell, and no shell reads it: every login fails";
+    AddressSpace { service: String, limit: String, setting: String } = "vsz_limit" Critical
+        "service {service} may have {limit} of address space ({setting}), in which script-login cannot start: every login fails";
     ServiceChroot { service: String, directory: String } = "service_chroot" Critical
         "service {service} has chroot = {directory}, where the programs that it executes are not: every login fails";
     ServiceCount { service: String, count: String, setting: &'static str } = "service_count" Critical
@@ -221,6 +239,8 @@ kinds! {
     // What runs.
     NotRunning { reason: String } = "not_running" Hint
         "users cannot be looked up ({reason}): run this again while Dovecot runs";
+    Refused { reason: String } = "refused" Critical
+        "Dovecot refuses its configuration: {reason}. It does not start, or goes on with what it has read before";
     NotReloaded { file: String } = "not_reloaded" Warning
         "Dovecot has been running since before {file} was changed: what is said here about services applies only after a restart, and users cannot be looked up until then";
     NoUser = "no_user" Warning
@@ -229,6 +249,22 @@ kinds! {
         "{user}: {reason}, so every login fails: 'doveadm log errors' has auth's reason";
     UnknownUser { user: String, reason: String } = "unknown_user" Error
         "{user}: {reason}";
+
+    // How locations are spelled.
+    LocationSpelling { setting: String, location: String } = "spelling" Critical
+        "{setting} has the location '{location}', in which Dovecot does not find what is meant: it refuses every login, or uses another directory, without any mail";
+    OldSpelling { setting: String, value: String } = "spelling" Critical
+        "{setting} is '{value}', a location as Dovecot 2.3 writes it: Dovecot 2.4 takes all of it for a path, where no mail is";
+    OldVariable { setting: String, variable: String } = "spelling" Error
+        "{variable} in {setting} is a variable of Dovecot 2.3, which Dovecot 2.4 takes for text: all users have the same directory";
+    NoCopy { setting: String, value: String } = "spelling" Critical
+        "{setting} is '{value}', which copies no setting: Dovecot takes it for a path or a driver, and no mail is there";
+    RelativePath { setting: String, value: String } = "spelling" Critical
+        "{setting} is '{value}', a path that begins with neither / nor ~/: users have no mailboxes";
+    NoValue { setting: String, location: String } = "spelling" Error
+        "{setting} has the location '{location}', in which LISTINDEX has no value: nobody has a list index";
+    DirectoryPrefix { value: String } = "file_name" Error
+        "mailbox_list_index_prefix is {value}, without a file name such as dovecot.list.index at its end: nobody has a list index";
 
     // Where the list index is.
     NoLocation { user: String } = "no_location" Error
@@ -363,8 +399,8 @@ kinds! {
         "{directory} is meant to be a file system of its own, which is not mounted: list indexes share theirs with other programs, which can fill it";
     CommonFileSystem { directory: String, mount_point: String } = "common_file_system" Hint
         "{directory} is on {mount_point}, which every program of this host can fill: users then have no list index. A file system of its own is safer (in a container: --tmpfs {directory}); restart Dovecot once it is mounted";
-    Space { mount_point: String, size: u64, files: u64, free: u64, free_files: u64 } = "space" Warning
-        "{mount_point} has room for {size} MiB and {files} files, {free} MiB and {free_files} files of it free: users beyond that have no list index (a container gets more with --shm-size)";
+    Space { mount_point: String, size: u64, files: u64, free: u64, free_files: u64, users: u64 } = "space" Warning
+        "{mount_point} has room for {size} MiB and {files} files, {free} MiB and {free_files} files of it free: about {users} users fit, and others have no list index (a container gets more with --shm-size)";
     Unlimited { mount_point: String } = "unlimited" Warning
         "{mount_point} has no size limit: list indexes can take all memory of this host (the kernel limits it only when it is mounted anew, as at the next boot)";
     MemoryLimit { mount_point: String, size: u64, limit: u64 } = "memory_limit" Warning
@@ -377,6 +413,12 @@ kinds! {
         "nothing sweeps here every night: list indexes of users who left stay in memory";
 
     // The plugin.
+    PluginSetting { setting: String } = "plugin_setting" Warning
+        "the plugin has no setting {setting}: it is ignored. What is not migration or recheck belongs into nfs-hostchange.toml";
+    PluginValue { setting: String, value: String, wanted: &'static str } = "plugin_setting" Warning
+        "{setting} = {value} is ignored: it must be {wanted}";
+    PluginSettingOfWrapper { setting: String, own: String } = "plugin_setting" Warning
+        "nothing reads {setting}, because mail_plugins does not have nfs_hostchange: for the wrapper, write {own} into nfs-hostchange.toml";
     PluginProtocols { protocol: String } = "plugin_protocols" Error
         "mail_plugins has nfs_hostchange, but not for {protocol}: what is changed there is not noticed by other backends";
     PluginAbi { file: String, own: String, dovecot: String } = "plugin_abi" Critical
@@ -411,6 +453,14 @@ mod tests {
     use super::{Kind, Severity};
 
     /// The rows `| id | severity | ... |` of docs/json.md.
+    #[test]
+    fn each_finding_has_a_case_on_real_dovecot() {
+        let cases = include_str!("../../../tests/check/mistakes.py");
+        for (id, _) in Kind::all() {
+            assert!(cases.contains(&format!(", \"{id}\"")), "{id}");
+        }
+    }
+
     #[test]
     fn the_documents_have_exactly_these_findings() {
         let document = include_str!("../../../docs/json.md");

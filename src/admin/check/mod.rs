@@ -5,7 +5,8 @@
 //! [`post_login`] which programs it passes, [`wording`] what the configuration says of list indexes.
 //!
 //! Then one module for each thing that can be wrong: the [`services`], the wrapper's own [`configuration`],
-//! the [`plugin`], the userdb's [`fields`], the [`location`] of list indexes, other [`namespaces`], the
+//! the [`plugin`], the userdb's [`fields`], the [`spelling`] of locations, the
+//! [`location`] of list indexes, other [`namespaces`], the
 //! [`directories`] that must be there, the [`room`] for them, and the [`host`] itself. [`finding`] has the words of all that can be
 //! found.
 
@@ -24,6 +25,7 @@ pub mod print;
 mod room;
 mod running;
 mod services;
+mod spelling;
 mod wording;
 
 use std::path::Path;
@@ -47,6 +49,8 @@ struct Backend {
     template: String,
     people: Vec<Person>,
     users: MailUsers,
+    /// How many users Dovecot knows; 0 if it cannot list them.
+    known: usize,
 }
 
 impl Backend {
@@ -54,9 +58,12 @@ impl Backend {
         let master = Master::find(Path::new(settings.get("base_dir")));
         let template = wording::template(settings);
         let mut people = Vec::new();
+        let mut known = 0;
         if running::check(settings, master, findings) {
             let base = Above::of_template(&template).map(|above| above.base);
-            for name in people::users(settings, named, base.as_deref(), findings) {
+            let (names, all) = people::users(settings, named, base.as_deref(), findings);
+            known = all;
+            for name in names {
                 match person::ask(settings, &name) {
                     Ok(person) => people.push(person),
                     Err(error) => {
@@ -98,6 +105,7 @@ impl Backend {
             template,
             people,
             users,
+            known,
         }
     }
 
@@ -178,21 +186,24 @@ pub fn check(settings: &Settings, named: &[String]) -> Vec<Finding> {
         &mut findings,
     );
     fields::check(settings, has_wrapper, &mut findings);
+    let is_understood = spelling::check(settings, &mut findings);
     let Backend {
         people,
         users,
         post_logins,
         ..
     } = &mut backend;
-    location::check(
-        settings,
-        people,
-        users,
-        post_logins,
-        &wrapper,
-        has_wrapper,
-        &mut findings,
-    );
+    if is_understood {
+        location::check(
+            settings,
+            people,
+            users,
+            post_logins,
+            &wrapper,
+            has_wrapper,
+            &mut findings,
+        );
+    }
     namespaces::check(
         settings,
         &backend.people,
@@ -214,9 +225,10 @@ pub fn check(settings: &Settings, named: &[String]) -> Vec<Finding> {
             backend.master,
             &mut findings,
         );
-        room::check(&plan, backend.master, &mut findings);
+        room::check(&plan, backend.known, backend.master, &mut findings);
         host::check(&plan, &mut findings);
     }
+    running::refusal(settings, &mut findings);
     findings.sorted()
 }
 

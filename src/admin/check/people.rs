@@ -178,24 +178,25 @@ pub fn is_named(settings: &Settings, account: &Account) -> bool {
     })
 }
 
-/// The users to ask about: those named, or some that Dovecot or this backend knows.
+/// The users to ask about: those named, or some that Dovecot or this backend knows; and how many Dovecot knows.
 pub fn users(
     settings: &Settings,
     named: &[String],
     base: Option<&Path>,
     findings: &mut Findings,
-) -> Vec<String> {
+) -> (Vec<String>, usize) {
     if !named.is_empty() {
-        return named.to_vec();
+        return (named.to_vec(), 0);
     }
     let mut users = doveadm::all_users(settings.given_file()).unwrap_or_default();
+    let known = users.len();
     if users.is_empty() {
         users = base.map(local_users).unwrap_or_default();
     }
     if users.is_empty() {
         findings.add(Kind::NoUser, None);
     }
-    of_each_domain(users)
+    (of_each_domain(users), known)
 }
 
 /// One of each domain first, then the others, but not too many.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::finding::{Findings, Kind, Remedy, write};
 use super::post_login::PostLogin;
+use super::spelling::distance;
+use crate::config::{migration_of_dovecot, recheck_of_dovecot};
 use crate::dovecot::settings::{Generation, Settings};
 
 const PLUGIN: &str = "nfs_hostchange";
@@ -22,6 +24,7 @@ pub fn is_loaded(settings: &Settings, protocol: &str) -> bool {
 /// Looks at the plugin; returns whether it is in use at all.
 pub fn check(settings: &Settings, post_logins: &[PostLogin], findings: &mut Findings) -> bool {
     mistyped(settings, findings);
+    plugin_settings(settings, findings);
     if !settings.mentions("mail_plugins", PLUGIN) {
         return false;
     }
@@ -94,6 +97,58 @@ fn mistyped(settings: &Settings, findings: &mut Findings) {
         };
         let place = in_block.or_else(|| settings.place("mail_plugins"));
         findings.add_at(Kind::MistypedPlugin { word }, place, remedy);
+    }
+}
+
+/// Settings of Dovecot 2.3 for the plugin; Dovecot 2.4 refuses them.
+fn plugin_settings(settings: &Settings, findings: &mut Findings) {
+    const SETTINGS: [&str; 2] = ["migration", "recheck"];
+    let is_in_use = settings.mentions("mail_plugins", PLUGIN);
+    for (name, value) in settings.below("plugin") {
+        let letters = name.replace('-', "_").to_ascii_lowercase();
+        let Some(own) = letters.strip_prefix(PLUGIN) else {
+            continue;
+        };
+        let own = own.trim_start_matches('_');
+        let meant = SETTINGS
+            .into_iter()
+            .find(|setting| distance(setting, own) <= 2);
+        let setting = name.to_owned();
+        let place = settings.place(&format!("plugin/{name}"));
+        let (kind, line) = match meant {
+            _ if !is_in_use => {
+                let own = meant.unwrap_or(own).to_owned();
+                (Kind::PluginSettingOfWrapper { setting, own }, String::new())
+            }
+            Some(meant) if name != format!("{PLUGIN}_{meant}") => (
+                Kind::PluginSetting { setting },
+                format!("  {PLUGIN}_{meant} = {value}"),
+            ),
+            None => (Kind::PluginSetting { setting }, String::new()),
+            Some(meant) => {
+                let (wanted, default) = match meant {
+                    "migration" if migration_of_dovecot(value.as_bytes()).is_none() => {
+                        ("yes or no", "no")
+                    }
+                    "recheck" if recheck_of_dovecot(value).is_none() => {
+                        ("a number of seconds", "1")
+                    }
+                    _ => continue,
+                };
+                let line = format!("  {name} = {default}");
+                let value = value.to_owned();
+                (
+                    Kind::PluginValue {
+                        setting,
+                        value,
+                        wanted,
+                    },
+                    line,
+                )
+            }
+        };
+        let remedy = place.clone().map(|place| Remedy::Replace(place, line));
+        findings.add_at(kind, place, remedy);
     }
 }
 

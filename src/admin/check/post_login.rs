@@ -114,13 +114,12 @@ impl Service<'_> {
     pub fn chain(&self, findings: &mut Findings) -> Option<PostLogin> {
         let (settings, service) = (self.settings, self.service);
         let key = format!("service/{service}/executable");
-        let executable = settings.get(&key);
-        // The socket's name is the only argument.
-        let mut words = executable.split_whitespace();
+        let words = self.words(service, findings);
         let is_chain = words
-            .next()
+            .first()
             .is_some_and(|word| is_called(word, SCRIPT_LOGIN) || is_called(word, WRAPPER));
-        let socket = words.next().filter(|_| !is_chain);
+        // The socket's name is the only argument.
+        let socket = words.get(1).filter(|_| !is_chain);
         let Some(socket) = socket.map(|socket| settings.socket_name(socket)) else {
             let limit = settings.process_limit(service);
             let lines = format!(
@@ -131,7 +130,7 @@ impl Service<'_> {
             let service = service.to_owned();
             let (kind, place) = match is_chain {
                 true => {
-                    let executable = executable.to_owned();
+                    let executable = words.join(" ");
                     let kind = Kind::ChainInService {
                         service,
                         executable,
@@ -146,16 +145,16 @@ impl Service<'_> {
         let name = self.listener(socket, findings)?;
         let key = |setting: &str| format!("service/{name}/{setting}");
         let place = settings.place(&key("executable"));
-        let command = settings.get(&key("executable"));
-        let mut words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+        let mut words = self.words(&name, findings);
         if words
             .first()
             .is_none_or(|word| !is_called(word, SCRIPT_LOGIN))
         {
+            let executable = words.join(" ");
             words.insert(0, SCRIPT_LOGIN.to_owned());
             let kind = Kind::NoScriptLogin {
                 service: name.clone(),
-                executable: command.to_owned(),
+                executable,
             };
             findings.add_at(kind, place, write_executable(settings, &name, &words));
             return None;
@@ -189,6 +188,34 @@ impl Service<'_> {
             name,
             service: service.to_owned(),
         })
+    }
+
+    /// The words of a service's executable, without what only a shell would understand.
+    fn words(&self, service: &str, findings: &mut Findings) -> Vec<String> {
+        let key = format!("service/{service}/executable");
+        let executable = self.settings.get(&key);
+        let is_for_shell = |word: &str| {
+            let name = word.strip_prefix('$').unwrap_or_default();
+            matches!(name.trim_matches(['{', '}']), "@" | "*")
+        };
+        let words: Vec<String> = executable
+            .split_whitespace()
+            .map(|word| word.trim_matches(['"', '\'']))
+            .filter(|word| !word.is_empty() && !is_for_shell(word))
+            .map(str::to_owned)
+            .collect();
+        if !executable.split_whitespace().eq(words.iter()) {
+            let place = self.settings.place(&key);
+            // Dovecot 2.3 does not start while the line is there.
+            let line = format!("  executable = {}", words.join(" "));
+            let remedy = place.clone().map(|place| Remedy::Replace(place, line));
+            let kind = Kind::ShellWords {
+                service: service.to_owned(),
+                executable: executable.to_owned(),
+            };
+            findings.add_at(kind, place, remedy);
+        }
+        words
     }
 
     /// The service that listens on a socket. If none does, all logins fail that ask for it.

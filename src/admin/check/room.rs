@@ -21,7 +21,9 @@ const FSTAB: &str = "/etc/fstab";
 const OWN_OPTIONS: &str = "size=25%,nr_inodes=1m,mode=0711,noexec,nodev,nosuid";
 
 /// Looks at the file system that the base directory is on.
-pub fn check(plan: &Plan<'_>, master: Option<Master>, findings: &mut Findings) {
+///
+/// `users` is how many Dovecot knows, or 0.
+pub fn check(plan: &Plan<'_>, users: usize, master: Option<Master>, findings: &mut Findings) {
     let Ok(directory) = open_without_links(&plan.base) else {
         return;
     };
@@ -33,6 +35,14 @@ pub fn check(plan: &Plan<'_>, master: Option<Master>, findings: &mut Findings) {
     is_for_all(plan, &mounted, findings);
     /// What container engines give /dev/shm unless told otherwise.
     const CONTAINER: u64 = 64 << 20;
+    /// Where there are more, it shows soon enough if they run out.
+    const FEW_FILES: u64 = 64 << 10;
+    /// A directory, the record, the list index and its log.
+    const FILES_OF_USER: u64 = 4;
+    /// As docs/sizing.md calculates.
+    const BYTES_OF_USER: u64 = 64 << 10;
+    /// So many of whom nobody knows.
+    const SOME: u64 = 4096;
     let size = room.bytes.total;
     let mount_point = mounted.mount_point.display().to_string();
     if size == 0 {
@@ -41,15 +51,26 @@ pub fn check(plan: &Plan<'_>, master: Option<Master>, findings: &mut Findings) {
         let kind = Kind::Unlimited { mount_point };
         return findings.add(kind, Remedy::Append(PathBuf::from(FSTAB), line));
     }
-    if size <= CONTAINER || room.is_getting_short() {
+    let (bytes, files) = room.without_reserve();
+    let by_files = files / FILES_OF_USER;
+    let has_few_files = (1..=FEW_FILES).contains(&room.files.total)
+        && by_files < if users == 0 { SOME } else { users as u64 };
+    let is_small = size <= CONTAINER || room.is_getting_short();
+    if is_small || has_few_files {
+        let by_bytes = bytes / BYTES_OF_USER;
         let kind = Kind::Space {
             mount_point: mount_point.clone(),
             size: size >> 20,
             files: room.files.total,
             free: room.bytes.free >> 20,
             free_files: room.files.free,
+            users: match room.files.total {
+                0 => by_bytes,
+                _ => by_bytes.min(by_files),
+            },
         };
-        findings.add(kind, mounted.resized(((2 * size) >> 20).max(1024)));
+        let size = if is_small { 2 * size } else { size };
+        findings.add(kind, mounted.resized((size >> 20).max(1024)));
     }
     if let Some(limit) = memory_limit(master).filter(|limit| *limit < size) {
         let kind = Kind::MemoryLimit {

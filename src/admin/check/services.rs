@@ -3,6 +3,7 @@
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 
@@ -32,6 +33,7 @@ pub fn check(settings: &Settings, users: &MailUsers, findings: &mut Findings) {
             owners(settings, &post_login, findings);
             service.count(&post_login, users, findings);
             service.programs(&post_login, users, findings);
+            service.address_space(&post_login, findings);
         }
     }
 }
@@ -192,6 +194,32 @@ impl Service<'_> {
         findings.add_at(kind, self.settings.place(&key), write(self.settings, lines));
     }
 
+    /// script-login and its libraries need more address space than a small program.
+    fn address_space(&self, post_login: &PostLogin, findings: &mut Findings) {
+        let settings = self.settings;
+        let own = format!("service/{}/vsz_limit", post_login.name);
+        // As Dovecot 2.3 shows that there is none.
+        const NOT_SET: [&str; 3] = ["", "unlimited", "18446744073709551615 B"];
+        let is_set = |setting: &&str| !NOT_SET.contains(&settings.get(setting));
+        let Some(setting) = [own.as_str(), "default_vsz_limit"].into_iter().find(is_set) else {
+            return;
+        };
+        let limit = settings.get(setting).replace(' ', "");
+        let program = settings.program(&post_login.executable[0]);
+        if kibibytes(&limit).is_some_and(|limit| cannot_start(&program, limit)) {
+            let service = post_login.name.clone();
+            let lines = format!("service {service} {{\n  vsz_limit = 256M\n}}");
+            let place = settings.place(setting);
+            let setting = setting.to_owned();
+            let kind = Kind::AddressSpace {
+                service,
+                limit,
+                setting,
+            };
+            findings.add_at(kind, place, write(settings, lines));
+        }
+    }
+
     /// Each program of the chain can be executed.
     fn programs(&self, post_login: &PostLogin, users: &MailUsers, findings: &mut Findings) {
         let words = &post_login.executable;
@@ -241,6 +269,39 @@ impl Service<'_> {
             is_first = false;
         }
     }
+}
+
+/// A size as Dovecot writes it; `None` if it is 0, which is no limit.
+fn kibibytes(size: &str) -> Option<u64> {
+    let end = size.find(|c: char| !c.is_ascii_digit());
+    let (number, unit) = size.split_at(end.unwrap_or(size.len()));
+    let shift = match unit.bytes().next().map(|byte| byte.to_ascii_lowercase()) {
+        None | Some(b'b') => 0,
+        Some(b'k') => 10,
+        Some(b'm') => 20,
+        Some(b'g') => 30,
+        Some(b't') => 40,
+        Some(_) => return None,
+    };
+    let bytes = number.parse::<u64>().ok()?.checked_mul(1 << shift)?;
+    (bytes > 0).then_some(bytes >> 10)
+}
+
+/// Whether a program of Dovecot's does not even begin with so much address space. One that begins complains that it has
+/// no environment.
+fn cannot_start(program: &Path, kibibytes: u64) -> bool {
+    const NOT_LOADED: i32 = 127;
+    let status = Command::new("/bin/sh")
+        .args(["-c", "ulimit -v \"$1\" && exec \"$0\""])
+        .arg(program)
+        .arg(kibibytes.to_string())
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    program.exists()
+        && status.is_ok_and(|status| status.code().is_none_or(|code| code == NOT_LOADED))
 }
 
 /// Why a program cannot be executed, and what fixes that.
