@@ -71,6 +71,7 @@ def begin(files, commands):
     while mounts() > MOUNTS[0]:
         subprocess.run(["umount", "--lazy", "/dev/shm"], check=True)
     subprocess.run(["mount", "-o", "remount,rw,size=1g,nr_inodes=1m,mode=0755", "/dev/shm"], check=True)
+    os.chmod("/dev/shm", 0o755)
     for file in KEPT:
         shutil.copy(file + ".kept", file)
     shell("rm -rf /dev/shm/* /etc/fstab* /etc/dovecot /etc/tmpfiles.d /etc/systemd/system/dovecot.service.d /usr/local/lib/chain; rm -rf /run/systemd/system /etc/systemd/logind.conf.d /usr/local/bin/systemctl; mkdir -p /etc/dovecot /etc/tmpfiles.d /usr/local/lib/chain")

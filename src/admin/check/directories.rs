@@ -319,8 +319,27 @@ pub fn check(
         Ok(FileSystem::Memory) => are_made_at_boot(plan, findings),
         Err(_) => {}
     }
+    can_be_reached(plan, findings);
     are_safe(plan, findings);
     users_own(plan, people, findings);
+}
+
+/// Mail users pass every directory above.
+fn can_be_reached(plan: &Plan<'_>, findings: &mut Findings) {
+    let is_closed = |directory: &&Path| {
+        directory.metadata().is_ok_and(|status| {
+            let bits = match &plan.users {
+                MailUsers::One(user) => user.bits_of(status.uid(), status.gid()),
+                _ => 0o007,
+            };
+            status.mode() & bits & 0o111 == 0
+        })
+    };
+    if let Some(closed) = plan.base.ancestors().skip(1).find(is_closed) {
+        let directory = closed.display().to_string();
+        let remedy = Remedy::Run(format!("chmod a+x {}", quoted(&directory)));
+        findings.add(Kind::ClosedAbove { directory }, remedy);
+    }
 }
 
 /// The file system that a directory is on.

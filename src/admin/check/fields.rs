@@ -43,17 +43,41 @@ pub fn check(settings: &Settings, has_wrapper: bool, findings: &mut Findings) {
         findings.add_at(kind, place, write(settings, "mailbox_list_index = yes"));
     }
     for (key, value) in settings.ending_with("mailbox_list_index") {
-        let protocol = key
-            .strip_prefix("protocol/")
-            .and_then(|rest| rest.split_once('/'));
-        if let (Some((protocol, "mailbox_list_index")), "no") = (protocol, value) {
+        let block = key.strip_suffix("/mailbox_list_index").unwrap_or(key);
+        let is_of_inbox = block.strip_prefix("namespace/") == inbox(settings);
+        let is_of_all = is_of_inbox || block.starts_with("protocol/") && !block[9..].contains('/');
+        if value == "no" && is_of_all {
             let kind = Kind::ListIndexOff {
-                user: format!("everybody who uses protocol {protocol}"),
+                user: format!("everybody, in the block {},", block.replacen('/', " ", 1)),
             };
             let place = settings.place(key);
             findings.add_at(kind, place.clone(), place.map(removed));
         }
     }
+    no_inbox(settings, findings);
+}
+
+/// Where namespaces are configured, one must be the inbox's.
+fn no_inbox(settings: &Settings, findings: &mut Findings) {
+    let namespaces = settings.names("namespace");
+    if namespaces.is_empty() || inbox(settings).is_some() {
+        return;
+    }
+    let is_own = |name: &&str| {
+        let get = |setting: &str| settings.get(&format!("namespace/{name}/{setting}"));
+        matches!(get("type"), "" | "private") && get("disabled") != "yes"
+    };
+    let mut own = namespaces.into_iter().filter(is_own);
+    let first = own.clone().next();
+    let place = own
+        .find(|name| *name == "inbox")
+        .or(first)
+        .and_then(|name| settings.place(&format!("namespace/{name}")));
+    let remedy = match place.clone() {
+        Some(place) => Remedy::After(place, "  inbox = yes".to_owned()),
+        None => write(settings, "namespace inbox {\n  inbox = yes\n}"),
+    };
+    findings.add_at(Kind::NoInbox, place, remedy);
 }
 
 /// What auth does not know when it expands fields.

@@ -1,12 +1,14 @@
 //! Where list indexes are: what a login is told about real users, and what the mail processes will use.
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::configuration::Wrapper;
-use super::finding::{Findings, Kind, Remedy, write};
-use super::people::MailUsers;
+use super::finding::{Findings, Kind, Remedy, quoted, write};
+use super::people::{Account, MailUsers};
 use super::person::{Person, environment};
 use super::post_login::{PostLogin, in_use};
 use super::wording::{
@@ -479,6 +481,47 @@ fn same_directories(settings: &Settings, people: &[Person], findings: &mut Findi
             let kind = Kind::OneDirectory { directory };
             findings.add_of_user(kind, None, one_each(settings));
         }
+    }
+}
+
+/// Users can make and change their INDEX.
+pub fn index_is_open(people: &[Person], users: &MailUsers, findings: &mut Findings) {
+    for person in people {
+        let (Some(tracked), Some(uid)) = (&person.tracked, person.uid()) else {
+            continue;
+        };
+        let index = tracked.index_dir();
+        if index.to_string_lossy().contains('%') {
+            // Nobody could be asked.
+            continue;
+        }
+        let home = person.final_fields.get("home");
+        let home = home.map(|home| Path::new(OsStr::from_bytes(home)));
+        let Some(there) = index.ancestors().find(|path| path.is_dir()) else {
+            continue;
+        };
+        let account = Account::of_uid(uid);
+        let is_closed = there.metadata().is_ok_and(|status| {
+            status.mode() & account.bits_of(status.uid(), status.gid()) & 0o222 == 0
+        });
+        // Who has groups of his own may write where this does not show.
+        if !is_closed || person.fields.contains_key("system_groups_user") {
+            continue;
+        }
+        let user = person.name.clone();
+        let store = home.and_then(Path::parent).filter(|_| there != index);
+        if let Some(store) = store.filter(|store| *store != there && store.starts_with(there)) {
+            let directory = store.display().to_string();
+            findings.add_of_user(Kind::NoStore { user, directory }, None, None);
+            continue;
+        }
+        let directory = there.display().to_string();
+        let is_all = matches!(users, MailUsers::One(_)) || there == index;
+        let remedy = is_all.then(|| {
+            let owner = quoted(&account.name);
+            Remedy::Run(format!("chown {owner} {}", quoted(&directory)))
+        });
+        findings.add_of_user(Kind::ClosedIndex { user, directory }, None, remedy);
     }
 }
 

@@ -211,6 +211,7 @@ pub fn check(settings: &Settings, named: &[String]) -> Vec<Finding> {
         has_plugin,
         &mut findings,
     );
+    location::index_is_open(&backend.people, &backend.users, &mut findings);
     location::index_is_shared(&backend.people, &mut findings);
     let is_chrooted = |person: &Person| person.is_chrooted(settings);
     let above = backend

@@ -90,7 +90,13 @@ fn owners(settings: &Settings, post_login: &PostLogin, findings: &mut Findings) 
     };
     let is_user = |name: &str| Account::of(name).is_some();
     let is_group = |name: &str| gid_of(name).is_some();
-    add("group", &is_group, "  group =".to_owned());
+    let are_groups = |names: &str| {
+        let mut names = names.split([' ', ',']).filter(|name| !name.is_empty());
+        names.all(|name| gid_of(name).is_some())
+    };
+    for setting in ["group", "privileged_group", "extra_groups"] {
+        add(setting, &are_groups, format!("  {setting} ="));
+    }
     for socket in settings.names(&format!("{service}/unix_listener")) {
         let name = socket.replace("\\s", "/");
         let lines = |setting| format!("  unix_listener {name} {{\n    {setting} =\n  }}");
@@ -356,9 +362,22 @@ fn fault(program: &Path, executor: Option<&Account>) -> Option<(String, Option<R
         )),
         Some(line) => {
             let interpreter = line.split_whitespace().next().unwrap_or_default();
-            let is_missing = !Path::new(interpreter).is_file();
-            let why = format!("is a script for {interpreter}, which does not exist");
-            is_missing.then_some((why, None))
+            if !Path::new(interpreter).is_file() {
+                let why = format!("is a script for {interpreter}, which does not exist");
+                return Some((why, None));
+            }
+            // A shell script that never names the rest of the chain does not execute it.
+            let text = String::from_utf8_lossy(&text);
+            let goes_on = ["$@", "$*", "${@", "${*", "$1"]
+                .iter()
+                .any(|arguments| text.contains(arguments));
+            let is_shell = line.trim_end().ends_with("sh") || interpreter.ends_with("sh");
+            (is_shell && !goes_on).then(|| {
+                let why = "does not end with 'exec \"$@\"', which executes the rest".to_owned();
+                let line = quoted("exec \"$@\"");
+                let append = Remedy::Run(format!("echo {line} >>{word}"));
+                (why, Some(append).filter(|_| !text.contains("exit")))
+            })
         }
         // Others may be scripts that a shell executes even so.
         None if is_wrapper && !text.starts_with(b"\x7fELF") => {

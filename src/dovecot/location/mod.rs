@@ -528,7 +528,7 @@ impl LocationError {
     }
 
     fn relative_home(home: &[u8]) -> Self {
-        Self::unknown(format!(
+        Self::refused(format!(
             "the home directory is a relative path: {}",
             Shown(home)
         ))
