@@ -421,6 +421,24 @@ fn of_two_names_for_one_mailbox_one_has_a_list_index() {
 }
 
 #[test]
+fn a_session_by_another_name_counts_although_its_lock_file_was_taken_away() {
+    let lab = Lab::with_settled_user();
+    let other = lab.list_index(HERE).with_file_name("alice@example.org");
+    let location = format!(
+        "mdbox:~/mdbox:INDEX={}:LISTINDEX={}/{PREFIX}",
+        lab.index().display(),
+        other.display()
+    );
+    let session = File::open(lab.list_index(HERE).join("dovecot.list.index.log"));
+    let session = session.expect("it is there");
+    fs::remove_file(lab.record_file(HERE)).expect("it is there");
+    lab.login().location(&location).run().assert_not_vouched();
+    common::close(session);
+    common::wait_until("over", || lab.helpers().is_empty());
+    lab.login().location(&location).run().assert_vouched();
+}
+
+#[test]
 fn a_directory_by_another_path_is_the_same_one() {
     let lab = Lab::new();
     let directory = lab.list_index(HERE).display().to_string();

@@ -13,12 +13,12 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::Value;
 
-use common::close;
 use common::record;
 use common::scratch::{
     self, ALICE, DAY, MALLORY, Scratch, give, is_cleaned, is_root, lock, set_age, set_times,
     snapshot, user_directory,
 };
+use common::{HERE, Lab, close, list_index_names, names_in};
 
 const WEEK_OLD: Duration = Duration::from_secs(7 * 86_400 + 60);
 
@@ -107,6 +107,37 @@ fn whatever_was_used_later_keeps_everything() {
         make_younger(&user);
         assert_left_alone(&scratch, &user, 0, "left: last used 6 days ago");
     }
+}
+
+#[test]
+fn a_login_that_makes_the_lock_file_after_a_cleaner_missed_it_keeps_its_list_index() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::with_settled_user();
+    let command = lab.install(Path::new(env!("CARGO_BIN_EXE_nfs-hostchange")), "command");
+    let path = lab.list_index(HERE);
+    // As of a user who only got mail here.
+    fs::remove_file(lab.record_file(HERE)).expect("unlink");
+    let mut cleaner = lab
+        .login()
+        .with_program(command)
+        .executing(&["usercache", "clean", "0", path.to_str().expect("UTF-8")])
+        .trace();
+    let missed = cleaner.run_to(|cleaner, call| {
+        let opened = cleaner.opened(call);
+        opened.is_some_and(|(name, _)| name == ".lasthost")
+    });
+    assert!(missed.is_some(), "it looks for the lock file");
+    cleaner.complete_call();
+    lab.login().run().assert_vouched();
+    // Its session has come and gone.
+    lab.plant_list_index(HERE);
+    let cleaned = cleaner.finish();
+    assert_eq!(cleaned.code(), Some(75), "{}", cleaned.told());
+    assert!(cleaned.stderr.contains("logging in"), "{}", cleaned.told());
+    assert_eq!(lab.planted(HERE), list_index_names());
+    assert!(lab.is_recorded(HERE));
 }
 
 #[test]
@@ -254,7 +285,8 @@ fn the_sign_of_a_session_without_list_index_is_kept_while_that_is_open() {
     mail_process.kill().expect("a child of this test");
     mail_process.wait().expect("a child of this test");
     scratch.exits(0, clean(&user));
-    assert!(is_cleaned(&user));
+    // Nobody has claimed for it.
+    assert_eq!(names_in(&user), [".lasthost.without"]);
 }
 
 #[test]

@@ -8,11 +8,13 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use common::scratch::Run;
 use common::{
-    HERE, Lab, Login, Session, THERE, UID, close, list_index_names, names_in, set_owner_and_mode,
-    wait_until,
+    GID, HERE, Lab, Login, Session, THERE, UID, USER, close, list_index_names, names_in,
+    set_owner_and_mode, wait_until,
 };
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
@@ -210,6 +212,101 @@ fn what_a_killed_helper_could_not_claim_for_does_not_migrate() {
     );
 }
 
+/// What `nfs-hostchange` says, as root on the backend.
+fn command(lab: &Lab, arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nfs-hostchange"));
+    command.args(arguments).env("PATH", lab.path("bin"));
+    let run = Run::of(&mut command);
+    assert_eq!(run.status, Some(0), "{run:?}");
+    assert_eq!(run.stderr, "", "{run:?}");
+    run.stdout
+}
+
+/// What `status` says of the user.
+fn status(lab: &Lab) -> String {
+    let doveadm = format!(
+        "#!/bin/sh\ncase $* in *' nfs namespaces '*) exit 64 ;; esac\necho 'userdb: {USER}\n  uid : {UID}\n  gid : {GID}\n  home : {}\n  mail_location: {}'\n",
+        lab.home().display(),
+        lab.location(HERE)
+    );
+    let path = lab.path("bin/doveadm");
+    let is_started = common::starting();
+    fs::write(&path, doveadm).expect("the lab's own");
+    set_owner_and_mode(&path, 0, 0o755);
+    drop(is_started);
+    command(lab, &["status", "--user", USER])
+}
+
+#[test]
+fn what_a_killed_helper_owes_is_not_forgotten_by_cleaning() {
+    let lab = Lab::new();
+    lab.configure("migration = true\nhostname = \"backend-a\"\n");
+    for name in list_index_names() {
+        lab.write(&lab.index().join(name), name);
+    }
+    fs::rename(lab.index(), lab.path("elsewhere")).expect("it is there");
+    let session = lab.login().staying_open().run();
+    session.assert_not_vouched();
+    kill(helper(&lab), Signal::SIGKILL).expect("it runs");
+    wait_until("gone", || lab.helpers().is_empty());
+    fs::rename(lab.path("elsewhere"), lab.index()).expect("it is there");
+    close(session);
+    let directory = lab.list_index(HERE);
+    let clean = || {
+        let path = directory.to_str().expect("UTF-8");
+        command(&lab, &["usercache", "clean", "0", path]);
+        let swept = command(&lab, &["usercache", "sweep", "0", "/dev/shm/backend-a"]);
+        (names_in(&directory), swept)
+    };
+    let (left, swept) = clean();
+    assert_eq!(left, [".lasthost.without"]);
+    assert!(swept.contains(": 0 users, 0 cleaned"), "{swept}");
+    let foreseen = status(&lab);
+    assert!(
+        foreseen.contains("no: the next login deletes the list index that is in INDEX"),
+        "{foreseen}"
+    );
+    let next = lab.login().run();
+    next.assert_vouched().assert_logged(&[
+        "deleted 4 files",
+        "of the list index in",
+        "keep it up to date",
+    ]);
+    assert_eq!(names_in(&lab.index()), [".lasthost"]);
+    assert_eq!(lab.planted(HERE), [""; 0], "out of date");
+    // Now that the user is claimed, nothing is owed.
+    assert_eq!(clean().0, [""; 0]);
+}
+
+#[test]
+fn status_says_what_keeps_a_user_without_list_index() {
+    let lab = Lab::new();
+    lab.configure("hostname = \"backend-a\"\n");
+    let session = session_of_a_new_user(&lab);
+    make_index(&lab);
+    let without = "in step     no: a login now would go on without list index: an earlier session \
+                   without list index is still open";
+    assert!(
+        status(&lab).contains(&format!("{without}\n")),
+        "{}",
+        status(&lab)
+    );
+    close(session);
+    wait_until("over", || lab.helpers().is_empty());
+    let begins =
+        "in step     no: there is no record here: the next login begins a new list index\n";
+    assert!(status(&lab).contains(begins), "{}", status(&lab));
+    let yesterday = now() - 7_210;
+    claim_naming(
+        &lab,
+        &format!("without backend-a in a new way @{yesterday}\n"),
+    );
+    let line = format!(
+        "{without}: the claim says \"without backend-a in a new way @{yesterday}\", for 2 hours\n"
+    );
+    assert!(status(&lab).contains(&line), "{}", status(&lab));
+}
+
 #[test]
 fn what_is_not_claimed_for_yet_does_not_migrate() {
     let lab = Lab::new();
@@ -373,6 +470,23 @@ fn a_session_whose_sign_has_no_place_here_is_named_by_the_claim() {
 }
 
 #[test]
+fn a_session_that_a_claim_named_which_was_set_aside_is_not_overlooked() {
+    let lab = Lab::with_settled_user();
+    let session = session_without_a_place(&lab);
+    // Nobody leaves its sign later, and nobody holds it.
+    kill(helper(&lab), Signal::SIGKILL).expect("it runs");
+    // As another session did for want of room.
+    let void = lab.index().join(".lasthost-void");
+    fs::rename(lab.claim_file(), void).expect("it is there");
+    let beside = lab.login().run();
+    beside.assert_not_vouched().assert_logged(&["still open"]);
+    assert!(claim_says(&lab, "\nwithout backend-a "));
+    close(session);
+    lab.login().run().assert_vouched();
+    assert!(!claim_says(&lab, "without"));
+}
+
+#[test]
 fn a_session_whose_sign_had_no_place_leaves_it_as_soon_as_there_is_one() {
     let lab = Lab::with_settled_user();
     let session = session_without_a_place(&lab);
@@ -409,6 +523,77 @@ fn a_session_that_another_version_wrote_ends_with_the_boot_of_its_host() {
     claim_naming(&lab, "without backend-a 1f in a new way\n");
     lab.login().run().assert_vouched();
     assert!(!claim_says(&lab, "without"));
+}
+
+/// In seconds since the epoch.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.expect("after 1970").as_secs()
+}
+
+#[test]
+fn a_line_of_which_nobody_can_tell_whether_it_is_over_counts_for_a_day() {
+    let lab = Lab::with_settled_user();
+    // Another version that writes it differently, and one on a host that hides its boot.
+    for who in ["in a new way", "0 - -"] {
+        claim_naming(&lab, &format!("without backend-a {who}\n"));
+        let began = now();
+        let beside = lab.login().run();
+        beside
+            .assert_not_vouched()
+            .assert_logged(&["still open", who]);
+        // Its time begins when it is first seen here.
+        let said = (began..=now())
+            .any(|time| claim_says(&lab, &format!("\nwithout backend-a {who} @{time}\n")));
+        assert!(said, "{:?}", fs::read_to_string(lab.claim_file()));
+        claim_naming(
+            &lab,
+            &format!("without backend-a {who} @{}\n", now() - 86_300),
+        );
+        lab.login().run().assert_not_vouched();
+        claim_naming(
+            &lab,
+            &format!("without backend-a {who} @{}\n", now() - 86_401),
+        );
+        lab.login().run().assert_vouched();
+        assert!(!claim_says(&lab, "without"));
+    }
+}
+
+#[test]
+fn of_more_sessions_than_a_claim_names_one_line_stands_for_the_others() {
+    let lab = Lab::with_settled_user();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("it is mounted");
+    let boot = &boot.replace('-', "")[..16];
+    // All of them are this process's.
+    let pid = std::process::id();
+    let named = |number| {
+        format!(
+            "without backend-a {boot} {pid}.0 unix:0:{number:x}:1 @{}\n",
+            now()
+        )
+    };
+    let lines: String = (1..=192).map(named).collect();
+    claim_naming(&lab, &lines);
+    for _ in 0..2 {
+        let session = without_a_place(&lab, || lab.login().run());
+        session.assert_not_vouched();
+        wait_until("over", || lab.helpers().is_empty());
+    }
+    let text = fs::read_to_string(lab.claim_file()).expect("the user is claimed");
+    let many = format!("without backend-a {boot} - - @");
+    let (first, rest) = text.split_once("without ").expect("it names some");
+    let said: Vec<_> = rest.split("without ").collect();
+    assert_eq!(said.len(), 193, "{first}{rest}");
+    assert_eq!(text.matches(&many).count(), 1, "{text}");
+    // The others are over, and nobody knows about these.
+    claim_naming(&lab, &format!("{many}{}\n", now() - 3_600));
+    let beside = lab.login().run();
+    beside
+        .assert_not_vouched()
+        .assert_logged(&["still open", &many]);
+    claim_naming(&lab, &format!("{many}{}\n", now() - 86_401));
+    lab.login().run().assert_vouched();
 }
 
 #[test]

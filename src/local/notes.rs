@@ -91,6 +91,15 @@ pub struct OpenSession {
     pub is_only_lingering: bool,
 }
 
+/// What the notes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Said {
+    /// A session is open.
+    pub open: Option<OpenSession>,
+    /// There is a note, of a session that is open or of one whose note was not taken back.
+    pub is_any: bool,
+}
+
 /// Leaves a note that `session` goes without the list index whose place is `place`. Says in which slot
 /// it is, `None` if there is no room for one, or others write theirs for longer than `patience`.
 pub fn leave(file: &File, place: u64, session: Session, patience: Duration) -> Option<u64> {
@@ -126,13 +135,14 @@ pub fn take_back(file: &File, slot: u64, place: u64, session: Session, patience:
     }
 }
 
-/// Whether the notes say that a session goes without the list index whose place is `place`, or without
-/// any if that is `None`.
+/// What the notes say of sessions that go without the list index whose place is `place`, or without any if
+/// that is `None`.
 ///
 /// # Errors
 /// If they cannot be read.
-pub fn open_session(file: &File, place: Option<u64>) -> io::Result<Option<OpenSession>> {
+pub fn read(file: &File, place: Option<u64>) -> io::Result<Said> {
     let notes = Notes::read(file)?;
+    let mut is_any = notes.doubtful;
     let now = boot::time().as_secs().max(1);
     let mut since: Option<u64> = None;
     let mut is_only_lingering = !notes.doubtful;
@@ -141,6 +151,7 @@ pub fn open_session(file: &File, place: Option<u64>) -> io::Result<Option<OpenSe
         if place.is_some_and(|place| place != note.place) {
             continue;
         }
+        is_any = true;
         match note.session.state() {
             State::Over => continue,
             State::Open => is_only_lingering = false,
@@ -153,26 +164,39 @@ pub fn open_session(file: &File, place: Option<u64>) -> io::Result<Option<OpenSe
         since = Some(since.map_or(note.since, |since| since.min(note.since)));
     }
     add_time(file, &without_time, now);
-    Ok((since.is_some() || notes.doubtful).then(|| OpenSession {
+    let open = (since.is_some() || notes.doubtful).then(|| OpenSession {
         since: since.and_then(|since| UNIX_EPOCH.checked_add(Duration::from_secs(since))),
         is_only_held: false,
         is_only_lingering,
-    }))
+    });
+    Ok(Said { open, is_any })
 }
 
-/// Whether there is a note on the list index whose place is `place`, of a session that is open or of one
-/// whose note was not taken back.
-///
-/// # Errors
-/// If they cannot be read.
-pub fn is_any(file: &File, place: u64) -> io::Result<bool> {
-    let notes = Notes::read(file)?;
-    Ok(notes.doubtful || notes.notes.iter().any(|(_, note)| note.place == place))
+/// The sessions without the list index whose place is `place` that are over have been claimed for: frees
+/// their notes. Nobody waits here either: what stays is freed the next time.
+pub fn take_back_over(file: &File, place: u64) {
+    let is_over = |note: &Note| note.place == place && note.session.state() == State::Over;
+    let Ok(Notes { notes, .. }) = Notes::read(file) else {
+        return;
+    };
+    let over: Vec<_> = (notes.into_iter().filter(|(_, note)| is_over(note))).collect();
+    write_again(file, &over, |_| FREE);
 }
 
 /// Whoever first finds that only the process is left adds the time to the note. Without it the session
 /// lingers until its process ends; so nobody waits here, however many notes somebody has written.
 fn add_time(file: &File, notes: &[(u64, Note)], now: u64) {
+    write_again(file, notes, |note| {
+        let lingering = Note {
+            lingers_since: now,
+            ..note
+        };
+        lingering.to_slot()
+    });
+}
+
+/// Writes something else in the place of `notes`, where they still are, and nobody else is writing.
+fn write_again(file: &File, notes: &[(u64, Note)], slot_of: impl Fn(Note) -> [u8; SLOT]) {
     if notes.is_empty() {
         return;
     }
@@ -181,11 +205,7 @@ fn add_time(file: &File, notes: &[(u64, Note)], now: u64) {
     };
     for &(slot, note) in notes {
         if turn.read(slot) == Some(note) {
-            let lingering = Note {
-                lingers_since: now,
-                ..note
-            };
-            let _ = turn.write(slot, &lingering.to_slot());
+            let _ = turn.write(slot, &slot_of(note));
         }
     }
 }

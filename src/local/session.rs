@@ -70,6 +70,11 @@ impl Session {
         self.process.as_ref()
     }
 
+    /// Whether anything but the boot of its host is known of it.
+    pub fn is_named(&self) -> bool {
+        self.process.is_some() || self.connection.is_some()
+    }
+
     /// Nothing but the boot of its host: one of many.
     pub fn anonymous(&self) -> Self {
         Self {
@@ -85,7 +90,7 @@ impl Session {
         if self.boot != 0 && here != 0 && self.boot != here {
             return State::Over;
         }
-        if self.process.is_none() && self.connection.is_none() {
+        if !self.is_named() {
             return State::Open;
         }
         let connection = self.connection.map(|connection| connection.state());

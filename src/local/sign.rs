@@ -29,7 +29,7 @@ use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::local::directory::ListIndexDirectory;
-use crate::local::notes::{self, OpenSession};
+use crate::local::notes::{self, OpenSession, Said};
 use crate::local::session::Session;
 use crate::names::{SIGN_FILE, hash};
 use crate::system::entries::open_here;
@@ -202,8 +202,7 @@ pub fn open_session(
     let (from, length) = place.map_or((PLACES, WATCHES - PLACES), |place| (place, 1));
     let held = range_lock::is_held(&file, from, length);
     let held = held.map_err(|errno| failed(directory, errno))?;
-    let noted =
-        notes::open_session(&file, place).map_err(|error| failed(directory, errno_of(error)))?;
+    let noted = read(directory, &file, place)?.open;
     Ok(noted.or(held.then_some(OpenSession {
         since: None,
         is_only_held: true,
@@ -220,7 +219,22 @@ pub fn is_left(directory: &ListIndexDirectory, prefix: &CStr) -> Result<bool, Si
     let Some(file) = open(directory, OFlag::empty())? else {
         return Ok(false);
     };
-    notes::is_any(&file, place_of(prefix)).map_err(|error| failed(directory, errno_of(error)))
+    Ok(read(directory, &file, Some(place_of(prefix)))?.is_any)
+}
+
+fn read(
+    directory: &ListIndexDirectory,
+    file: &File,
+    place: Option<u64>,
+) -> Result<Said, SignError> {
+    notes::read(file, place).map_err(|error| failed(directory, errno_of(error)))
+}
+
+/// The sessions without the list index called `prefix` that are over have been claimed for.
+pub fn take_back_over(directory: &ListIndexDirectory, prefix: &CStr) {
+    if let Ok(Some(file)) = open(directory, OFlag::empty()) {
+        notes::take_back_over(&file, place_of(prefix));
+    }
 }
 
 /// Makes the file together with the record: later there may be no room for it.
@@ -231,27 +245,38 @@ pub fn prepare(directory: &ListIndexDirectory) -> Result<(), SignError> {
     open(directory, OFlag::O_CREAT).map(drop)
 }
 
-/// Removes the file, unless a session goes without a list index of this directory: `false` then.
-/// The caller holds the exclusive lock of the directory.
+/// What a cleaner makes of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cleaned {
+    /// It is removed.
+    Removed,
+    /// A session goes without a list index of this directory.
+    InUse,
+    /// Sessions are over for which nobody has claimed: the next login is to know.
+    Owed,
+}
+
+/// Removes the file if nobody needs it any more. The caller holds the exclusive lock of the directory.
 ///
 /// # Errors
 /// If it is not known, or the file cannot be removed.
-pub fn remove(directory: &ListIndexDirectory) -> Result<bool, SignError> {
+pub fn clean(directory: &ListIndexDirectory) -> Result<Cleaned, SignError> {
     let Some(file) = open(directory, OFlag::empty())? else {
-        return Ok(true);
+        return Ok(Cleaned::Removed);
     };
     match range_lock::try_exclusive(&file, PLACES, WATCHES - PLACES) {
         Ok(()) => {}
-        Err(Errno::EAGAIN | Errno::EACCES) => return Ok(false),
+        Err(Errno::EAGAIN | Errno::EACCES) => return Ok(Cleaned::InUse),
         Err(errno) => return Err(failed(directory, errno)),
     }
-    match notes::open_session(&file, None) {
-        Ok(None) => {}
-        Ok(Some(_)) => return Ok(false),
-        Err(error) => return Err(failed(directory, errno_of(error))),
+    let said = read(directory, &file, None)?;
+    if said.open.is_some() {
+        return Ok(Cleaned::InUse);
+    } else if said.is_any {
+        return Ok(Cleaned::Owed);
     }
     match unlinkat(directory.as_fd(), SIGN_FILE, UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => Ok(true),
+        Ok(()) | Err(Errno::ENOENT) => Ok(Cleaned::Removed),
         Err(errno) => Err(failed(directory, errno)),
     }
 }

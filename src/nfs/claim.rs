@@ -18,6 +18,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, futimens, mknodat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, gettid, unlinkat};
 
+use crate::decimal::decimal;
 use crate::names::hash;
 use crate::nfs::directory::{IndexDirectory, IndexError};
 use crate::nfs::host::HostName;
@@ -49,6 +50,8 @@ pub struct Without {
     pub host: HostName,
     /// Who the session is, as its backend writes it.
     pub session: String,
+    /// When it began, in seconds since the epoch, if the line says so.
+    pub since: Option<u64>,
 }
 
 /// How the second line of a migration's claim begins.
@@ -64,8 +67,11 @@ const WITHOUT: &str = "without";
 /// must find out that there is somebody else.
 const MODE: Mode = Mode::from_bits_truncate(0o644);
 
+/// How the time begins at the end of such a line.
+const SINCE: &str = " @";
+
 /// A claim that is longer is not ours.
-const LONGEST: u64 = 64 * 1024;
+pub const LONGEST: u64 = 96 * 1024;
 
 impl Without {
     fn parse(line: &str) -> Option<Self> {
@@ -74,12 +80,28 @@ impl Without {
             .strip_prefix(' ')?
             .split_once(' ')?;
         let is_plain = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+        let timed = session.rsplit_once(SINCE);
+        let timed = timed.and_then(|(session, since)| Some((session, decimal(since.as_bytes())?)));
+        let (session, since) = timed.map_or((session, None), |(text, since)| (text, Some(since)));
         Some(Self {
             host: HostName::try_from(host.to_owned()).ok()?,
             session: Some(session)
                 .filter(|session| session.bytes().all(is_plain))?
                 .to_owned(),
+            since,
         })
+    }
+}
+
+/// The line of a claim.
+impl fmt::Display for Without {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, session) = (&self.host, &self.session);
+        write!(f, "{WITHOUT} {host} {session}")?;
+        match self.since {
+            Some(since) => write!(f, "{SINCE}{since}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -163,8 +185,8 @@ impl fmt::Display for ClaimText {
         if let Some(path) = &self.list_index {
             writeln!(f, "{LIST_INDEX} {}", plain(path.as_os_str().as_bytes()))?;
         }
-        for Without { host, session } in &self.without {
-            writeln!(f, "{WITHOUT} {host} {session}")?;
+        for without in &self.without {
+            writeln!(f, "{without}")?;
         }
         Ok(())
     }
@@ -176,17 +198,28 @@ const MOST_ATTEMPTS: u32 = 8;
 impl IndexDirectory<'_> {
     /// The text of the claim that stands; `None` if it cannot be read.
     pub fn claim_text(&self) -> Option<ClaimText> {
+        self.text_of(self.claim_name())
+    }
+
+    /// What a login is to know where `standing` is the claim: what that says, an empty text if it cannot be
+    /// read; and if there is none, what one said that was set aside, but for a migration. Sessions that it
+    /// names, or that use the list index that it names, may go on.
+    pub fn standing_text(&self, standing: Option<Identity>) -> Option<ClaimText> {
+        if standing.is_some() {
+            return Some(self.claim_text().unwrap_or_else(|| ClaimText::parse(b"")));
+        }
+        let void = self.text_of(&self.void_name())?;
+        (!void.host.is_empty()).then_some(ClaimText {
+            migrating: None,
+            ..void
+        })
+    }
+
+    fn text_of(&self, name: &CStr) -> Option<ClaimText> {
         // Opened for writing too: for reading alone a server grants a delegation, which has to be
         // returned when the file is replaced a moment later.
         let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let open = |access| {
-            openat(
-                self.as_fd(),
-                self.claim_name(),
-                access | flags,
-                Mode::empty(),
-            )
-        };
+        let open = |access| openat(self.as_fd(), name, access | flags, Mode::empty());
         let file = open(OFlag::O_RDWR).or_else(|errno| match errno {
             Errno::EROFS | Errno::EACCES => open(OFlag::O_RDONLY),
             errno => Err(errno),
@@ -424,9 +457,10 @@ mod tests {
         assert_eq!((version.identity.nanoseconds, version.size), (123, 4711));
         assert_eq!(claim.to_string(), text);
         let text =
-            "a\nmigrating 17/1700000000.000000123/4711\nwithout b 1f 77.5 -\nwithout c 0 - x\n";
+            "a\nmigrating 17/1700000000.000000123/4711\nwithout b 1f 77.5 - @17\nwithout c 0 - x\n";
         let claim = ClaimText::parse(text.as_bytes());
         assert_eq!(claim.without.len(), 2);
+        assert_eq!(claim.without[0].since, Some(17));
         assert_eq!(claim.to_string(), text);
         // Which list index?
         assert_eq!(ClaimText::parse(b"a\nmigrating\n").migrating, None);

@@ -91,7 +91,7 @@ impl Reconciliation<'_> {
             return Ok(look.claim.map_or(Step::Out, Step::In));
         }
         if missing == Missing::Make {
-            self.confirm_no_open_session(&lock, deadline)?;
+            self.confirm_no_open_session(&directory, deadline)?;
         }
         Ok(Step::Out)
     }

@@ -96,6 +96,8 @@ pub enum Owner {
     /// The user's own: no session of his has used a local list index yet, and nobody else writes
     /// here. Or the takeover of it was interrupted.
     User(Originals),
+    /// The user's own, but a session without list index ran that did not write to it: it is deleted.
+    Outdated(Originals),
     /// Somebody else's, or nobody knows: it is left alone.
     Other,
     /// A namespace's with LAYOUT=index, or it may be: this name in INDEX says so. It is left alone.
@@ -212,9 +214,27 @@ impl Originals {
             return Ok(());
         }
         match Self::find(index, log)? {
-            Some(originals) => originals.delete(index, events),
+            Some(originals) => originals.delete_outdated(index, events),
             None => Ok(()),
         }
+    }
+
+    /// Deletes it, since a session ran that did not write to it.
+    ///
+    /// # Errors
+    /// As [`Self::delete`].
+    pub fn delete_outdated(
+        &self,
+        index: &IndexDirectory<'_>,
+        events: &dyn Events,
+    ) -> Result<(), IndexError> {
+        self.delete(index, events)?;
+        events.info(format_args!(
+            "deleted {} of the list index in {}: a session without list index does not keep it up to date",
+            self.size,
+            index.path().display()
+        ));
+        Ok(())
     }
 
     /// Whether no Dovecot has written to it since it was found.

@@ -65,6 +65,15 @@ pub struct Reconciliation<'a> {
     pub events: &'a dyn Events,
 }
 
+/// What a session does with a list index that is not in step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// The wrapper's: it begins a new one.
+    Over,
+    /// The plugin's: it has Dovecot forget what is in it.
+    InPlace,
+}
+
 /// Where the sign of this session is put when it has been left.
 type SignSlot = RefCell<Option<Sign>>;
 
@@ -174,19 +183,11 @@ impl Reconciliation<'_> {
         if self.index.migration == Migration::Unknown {
             return Err(Doubt::UnknownConfiguration);
         }
-        self.confirm_no_open_session(lock, deadline)?;
-        // A claim that cannot be read is one all the same: sessions may have run under it.
-        let standing = look
-            .claim
-            .map(|_| index.claim_text().unwrap_or_else(|| ClaimText::parse(b"")));
-        self.confirm_none_claimed_for(standing.as_ref())?;
-        self.confirm_no_other_list_index(lock, &look, standing.as_ref())?;
-        let shared = match self.shared_list_index(&index, &look, standing.as_ref())? {
-            // A session without list index, for which nobody has claimed, did not write to them.
-            Some(Owner::User(originals))
-                if standing.is_none() && sign::is_left(lock.directory(), &self.prefix)? =>
-            {
-                originals.delete(&index, self.events)?;
+        let (standing, shared) =
+            self.judge(Some(lock.directory()), Some(lock), deadline, &index, &look)?;
+        let shared = match shared {
+            Some(Owner::Outdated(originals)) => {
+                originals.delete_outdated(&index, self.events)?;
                 None
             }
             shared => shared,
@@ -201,21 +202,77 @@ impl Reconciliation<'_> {
         })))
     }
 
+    /// What stands in INDEX if a new list index may be begun: the claim, and whose the list index there is.
+    fn judge<K: Kind>(
+        &self,
+        directory: Option<&ListIndexDirectory>,
+        lock: Option<&Lock<'_, K>>,
+        deadline: &Deadline,
+        index: &IndexDirectory<'_>,
+        look: &Look,
+    ) -> Result<(Option<ClaimText>, Option<Owner>), Doubt> {
+        if let Some(directory) = directory {
+            self.confirm_no_open_session(directory, deadline)?;
+        }
+        let standing = index.standing_text(look.claim);
+        self.confirm_none_claimed_for(standing.as_ref())?;
+        self.confirm_no_other_list_index(directory, lock, look, standing.as_ref())?;
+        let is_left = |directory| sign::is_left(directory, &self.prefix);
+        let shared = match self.shared_list_index(index, look, standing.as_ref())? {
+            // A session without list index, for which nobody has claimed, did not write to it.
+            Some(Owner::User(originals))
+                if standing.is_none() && directory.map_or(Ok(false), is_left)? =>
+            {
+                Some(Owner::Outdated(originals))
+            }
+            shared => shared,
+        };
+        Ok((standing, shared))
+    }
+
+    /// What a login would find that comes now and does not find both sides equal: whose the list index in
+    /// INDEX is. Nothing is changed. There may be no directory or no lock file here.
+    ///
+    /// # Errors
+    /// Why its session would run without list index.
+    pub fn foresee(
+        &self,
+        directory: Option<&ListIndexDirectory>,
+        lock: Option<&Lock<'_, Shared>>,
+        index: &IndexDirectory<'_>,
+        look: &Look,
+        takes: Takes,
+    ) -> Result<Option<Owner>, Doubt> {
+        let deadline = Deadline::after(Duration::ZERO);
+        let (standing, shared) = self.judge(directory, lock, &deadline, index, look)?;
+        let is_new = takes == Takes::Over;
+        if is_new {
+            Self::confirm_readable(index, standing.as_ref())?;
+        }
+        if let Some(directory) = directory {
+            if is_new && self.is_in_use(directory, &deadline) {
+                return Err(Doubt::InUse);
+            }
+            has_room(directory)?;
+        }
+        Ok(shared)
+    }
+
     #[cold]
     fn settle(&self, lock: &Lock<'_, Exclusive>, deadline: &Deadline) -> Result<(), Doubt> {
         let difference = match self.look_again(lock, deadline)? {
             Sides::Equal(_) => return Ok(()),
             Sides::Differ(difference) => difference,
         };
-        self.confirm_readable(&difference)?;
-        if self.is_in_use(lock, deadline) {
+        Self::confirm_readable(&difference.index, difference.standing.as_ref())?;
+        if self.is_in_use(lock.directory(), deadline) {
             return Err(Doubt::InUse);
         }
         lock.confirm()?;
         let deleted = files::delete(lock, &self.prefix)?;
         let own = match &difference.shared {
             Some(Owner::User(originals)) => Some(originals),
-            Some(Owner::Other | Owner::Map(_)) | None => None,
+            _ => None,
         };
         if let Err(doubt) = self.begin(lock, deadline, &difference, own) {
             // Nobody has opened the copy, and memory is not to be filled with it.
@@ -276,7 +333,9 @@ impl Reconciliation<'_> {
         sign::prepare(lock.directory())?;
         lock.write_record(&self.prefix, record, &self.host())?;
         // A session that could not wait for this lock may have left its sign meanwhile.
-        self.confirm_no_open_session(lock, deadline)
+        self.confirm_no_open_session(lock.directory(), deadline)?;
+        sign::take_back_over(lock.directory(), &self.prefix);
+        Ok(())
     }
 
     /// Deletes what was moved here from INDEX, if it still is there as it was: then nobody has been
@@ -311,15 +370,15 @@ impl Reconciliation<'_> {
         Ok(true)
     }
 
-    fn confirm_no_open_session<K: Kind>(
+    fn confirm_no_open_session(
         &self,
-        lock: &Lock<'_, K>,
+        directory: &ListIndexDirectory,
         deadline: &Deadline,
     ) -> Result<(), Doubt> {
         let began = Instant::now();
         let may_wait = |most| began.elapsed() < most && !deadline.has_passed();
         loop {
-            match sign::open_session(lock.directory(), Some(&self.prefix))? {
+            match sign::open_session(directory, Some(&self.prefix))? {
                 None => return Ok(()),
                 Some(open)
                     if open.is_only_held && may_wait(LETTING_GO_TAKES)
@@ -334,9 +393,9 @@ impl Reconciliation<'_> {
 
     /// Whether a session has the old list index open. That session keeps using it, but what it writes
     /// must not get into a new one.
-    fn is_in_use(&self, lock: &Lock<'_, Exclusive>, deadline: &Deadline) -> bool {
+    fn is_in_use(&self, directory: &ListIndexDirectory, deadline: &Deadline) -> bool {
         let began = Instant::now();
-        while files::is_in_use(lock.directory(), &self.prefix) {
+        while files::is_in_use(directory, &self.prefix) {
             if began.elapsed() >= DELIVERY_TAKES || deadline.has_passed() {
                 return true;
             }

@@ -10,6 +10,7 @@ use crate::local::files::DeleteError;
 use crate::local::lock::LockError;
 use crate::local::room::Room;
 use crate::local::sign::{Sign, SignError};
+use crate::nfs::claim::Without;
 use crate::nfs::directory::IndexError;
 use crate::nfs::identity::Identity;
 use crate::reconcile::migration::MigrateError;
@@ -57,6 +58,8 @@ pub enum Doubt {
     Migrate(MigrateError),
     /// A session without a list index is still open on this backend.
     OpenSession,
+    /// The same, says the claim: there was no place for its sign here.
+    NamedSession(Without),
     /// Nobody knows whether one is.
     Sessions(SignError),
     /// A session that was vouched for has the old list index open.
@@ -90,6 +93,10 @@ impl fmt::Display for Doubt {
             Self::OpenSession => {
                 f.write_str("an earlier session without list index is still open")
             }
+            Self::NamedSession(line) => write!(
+                f,
+                "an earlier session without list index is still open: the claim says \"{line}\""
+            ),
             Self::Sessions(error) => write!(
                 f,
                 "cannot tell whether an earlier session without list index is still open: {error}"
@@ -130,7 +137,10 @@ impl Doubt {
     pub fn level(&self) -> Level {
         match self {
             // Every user has these: the first session, and those beside it.
-            Self::Index(IndexError::Missing(_)) | Self::OpenSession | Self::InUse => Level::Info,
+            Self::Index(IndexError::Missing(_))
+            | Self::OpenSession
+            | Self::NamedSession(_)
+            | Self::InUse => Level::Info,
             _ => Level::Error,
         }
     }

@@ -81,7 +81,7 @@ impl Reconciliation<'_> {
                 log.display(),
                 sign.to_string_lossy()
             )),
-            Some(Owner::User(_)) | None => {}
+            Some(Owner::User(_) | Owner::Outdated(_)) | None => {}
         }
     }
 }

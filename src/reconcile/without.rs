@@ -166,8 +166,7 @@ impl Reconciliation<'_> {
     ) -> Result<Option<Identity>, IndexError> {
         let _ignored = WriteSignalsIgnored::new();
         let (index, look) = self.index.look()?;
-        let standing = look.claim.and_then(|_| index.claim_text());
-        let text = text(standing.as_ref());
+        let text = text(index.standing_text(look.claim).as_ref());
         let waiting = self.waiting_originals(&index, &look);
         if deletes_litter {
             // The claim that says whose it is will not stand any more.
@@ -248,7 +247,7 @@ impl Reconciliation<'_> {
             if look.claim.is_some() && look.claim == own {
                 return Ok(own);
             }
-            let standing = look.claim.and_then(|_| index.claim_text());
+            let standing = index.standing_text(look.claim);
             let text = self.claim_without(standing.as_ref(), None);
             match index.claim_for(&text, look.claim) {
                 Ok(claim) => Ok(Some(claim)),

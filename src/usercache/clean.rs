@@ -575,7 +575,7 @@ fn clean_as_owner(
     if let Some(outcome) = survey.spared(Some(last_login), session_open, rules) {
         return Ok(outcome);
     }
-    if survey.has_sign && !sign::remove(directory)? {
+    if survey.has_sign && sign::clean(directory)? == sign::Cleaned::InUse {
         return Ok(Outcome::InUse);
     }
     // The record first and the lock file last: should this process be killed in between, then
@@ -615,8 +615,12 @@ fn clean_without_lock(
             return Err(DeleteError::Unreadable(directory.path().to_owned(), errno).into());
         }
     }
-    if survey.has_sign && !sign::remove(directory)? {
-        return Ok(Outcome::InUse);
+    if survey.has_sign {
+        match sign::clean(directory)? {
+            sign::Cleaned::InUse => return Ok(Outcome::InUse),
+            sign::Cleaned::Owed if survey.is_empty() => return Ok(Outcome::Nothing),
+            sign::Cleaned::Owed | sign::Cleaned::Removed => {}
+        }
     }
     survey.delete(directory)?;
     Ok(Outcome::Cleaned(survey.size, Directory::Stays))

@@ -716,7 +716,7 @@ pub fn copy_program(from: &Path, to: &Path) {
 /// process, other tests' connections and locks too.
 static STARTING: Mutex<()> = Mutex::new(());
 
-fn starting() -> MutexGuard<'static, ()> {
+pub fn starting() -> MutexGuard<'static, ()> {
     STARTING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

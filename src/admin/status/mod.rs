@@ -10,21 +10,26 @@ use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::actor::Actor;
+use crate::admin::output::Span;
 use crate::config::Configuration;
 use crate::dovecot::doveadm::Namespace;
 use crate::dovecot::environment::Environment;
 use crate::dovecot::location::{self, Layout, LocationError, Tracked, Tracking, resolve};
+use crate::event::{Events, Level};
 use crate::local::directory::{DirectoryError, ListIndexDirectory};
 use crate::local::files::Size;
 use crate::local::lock::{Lock, LockError, Shared};
 use crate::local::notes::OpenSession;
 use crate::local::record::{Content, Record};
+use crate::local::session::Session;
 use crate::local::sign;
 use crate::local::step::{Comparison, is_index};
 use crate::login::user::{UserError, actor};
-use crate::nfs::directory::{Index, IndexError, Migration, SharedListIndex};
+use crate::nfs::directory::{Index, IndexError};
 use crate::nfs::host::HostName;
 use crate::reconcile::migration::Owner;
+use crate::reconcile::outcome::Doubt;
+use crate::reconcile::{Reconciliation, Takes};
 use crate::system::credentials::{UserId, effective_user};
 use crate::usercache::clean::{CleanError, Rights, Surveyor};
 use crate::usercache::last_used::{age, last_login};
@@ -105,26 +110,43 @@ pub struct UserStatus {
     pub compared: Comparison,
     /// Another backend has claimed the user under the name of this one.
     pub is_namesake: bool,
-    /// Whatever they are: the user's list index in INDEX is to be taken over.
-    pub to_migrate: bool,
+    /// If they are not equal: what a login would find that came now, or why its session would run without
+    /// list index.
+    pub foreseen: Result<Option<Owner>, Doubt>,
 }
 
 impl UserStatus {
     /// Whether a login uses the list index as it is.
     pub fn is_in_step(&self) -> bool {
-        self.compared == Comparison::Equal && !self.to_migrate
+        self.compared == Comparison::Equal
     }
 
     /// Why the backend is in step, or not.
     pub fn reason(&self) -> String {
-        if self.to_migrate {
-            "the next login takes over the list index that is in INDEX".to_owned()
-        } else if self.is_namesake {
-            "another backend has served the user since, under the name of this one: each needs a \
-             host name of its own"
-                .to_owned()
-        } else {
-            self.compared.to_string()
+        match &self.foreseen {
+            Err(doubt) => {
+                let since = match doubt {
+                    Doubt::NamedSession(line) => line.since,
+                    _ => None,
+                };
+                let since = since.and_then(|since| UNIX_EPOCH.checked_add(Duration::from_secs(since)));
+                let since = since.map_or_else(String::new, |since| format!(", for {}", Span(age(since))));
+                format!("a login now would go on without list index: {doubt}{since}")
+            }
+            Ok(Some(Owner::User(_))) => {
+                "the next login takes over the list index that is in INDEX".to_owned()
+            }
+            Ok(Some(Owner::Outdated(_))) => {
+                "the next login deletes the list index that is in INDEX: a session without list index \
+                 did not keep it up to date"
+                    .to_owned()
+            }
+            Ok(_) if self.is_namesake => {
+                "another backend has served the user since, under the name of this one: each needs a \
+                 host name of its own"
+                    .to_owned()
+            }
+            Ok(_) => self.compared.to_string(),
         }
     }
 }
@@ -176,7 +198,7 @@ pub fn of_user(
     };
     // Whatever a login does with the user's rights, this does too.
     let actor = actor(environment).map_err(StatusError::User)?;
-    of_tracked(tracked, &actor, configuration)
+    of_tracked(tracked, &actor, configuration, Takes::Over)
 }
 
 /// The state of a namespace that Dovecot has resolved.
@@ -209,13 +231,14 @@ pub fn of_namespace(
         _ => Actor::current(),
     };
     let actor = actor.map_err(|error| StatusError::User(error.into()))?;
-    of_tracked(tracked, &actor, configuration)
+    of_tracked(tracked, &actor, configuration, Takes::InPlace)
 }
 
 fn of_tracked(
     tracked: Tracked,
     actor: &Actor,
     configuration: &Configuration,
+    takes: Takes,
 ) -> Result<UserStatus, StatusError> {
     let index = Index {
         path: tracked.index_dir().to_owned(),
@@ -224,19 +247,23 @@ fn of_tracked(
     };
     let (directory, look) = index.look().map_err(StatusError::Index)?;
     let text = look.claim.and_then(|_| directory.claim_text());
-    let to_migrate = match look.shared_list_index {
-        SharedListIndex::Present(log) if configuration.migration == Migration::On => matches!(
-            Owner::find(&directory, &look, log, text.as_ref()).map_err(StatusError::Index)?,
-            Owner::User(_)
-        ),
-        _ => false,
-    };
     let claim = look.claim.map(|claim| {
         let host = text.map_or_else(String::new, |text| text.host);
         (host, claim.age_at(SystemTime::now()))
     });
     let own = configuration.hostname.clone();
     let here = own.unwrap_or_else(HostName::of_system);
+    let reconciliation = Reconciliation {
+        index: index.clone(),
+        list_index_directory: tracked.list_index_dir().to_owned(),
+        prefix: tracked.prefix().to_owned(),
+        actor,
+        host: configuration.hostname.as_ref(),
+        lock_timeout: Duration::ZERO,
+        session: Session::of_process,
+        events: &Unheard,
+    };
+    let mut foreseen = Ok(None);
     let local = match ListIndexDirectory::open(tracked.list_index_dir(), actor.user()) {
         Ok(list_index)
             if is_index(&list_index, &directory)
@@ -249,11 +276,27 @@ fn of_tracked(
             let look = || {
                 let list_index = list_index.for_listing()?;
                 let surveyor = &mut Surveyor::prepare();
-                Local::of(surveyor, &list_index, tracked.prefix(), Some(&here))
+                let local = Local::of(surveyor, &list_index, tracked.prefix(), Some(&here))?;
+                let record = local.as_ref().and_then(|local| local.record);
+                let compared = Comparison::of(&look, record);
+                if !matches!(compared, Comparison::Equal | Comparison::Unfinished(_)) {
+                    let lock = Lock::acquire_existing(&list_index).ok();
+                    foreseen = reconciliation.foresee(
+                        Some(&list_index),
+                        lock.as_ref(),
+                        &directory,
+                        &look,
+                        takes,
+                    );
+                }
+                Ok(local)
             };
             look().map_err(StatusError::Local)?
         }
-        Err(DirectoryError::Missing(_)) => None,
+        Err(DirectoryError::Missing(_)) => {
+            foreseen = reconciliation.foresee(None, None, &directory, &look, takes);
+            None
+        }
         Err(error) => return Err(StatusError::Local(error.into())),
     };
     let record = local.as_ref().and_then(|local| local.record);
@@ -269,8 +312,15 @@ fn of_tracked(
         local,
         compared,
         is_namesake,
-        to_migrate,
+        foreseen,
     })
+}
+
+/// Nothing is done that anybody should hear of.
+struct Unheard;
+
+impl Events for Unheard {
+    fn event(&self, _: Level, _: &dyn fmt::Display) {}
 }
 
 /// The bounds of the age classes, in seconds; a last class has what is older.
