@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use stateright::{Checker, HasDiscoveries, Model};
 
-use protocol::{Mistake, Protocol};
+use protocol::{Mistake, Names, Protocol};
 
 /// A login on backend a, on backend b, and a cleaner on backend a.
 const A: (usize, bool) = (0, false);
@@ -20,6 +20,7 @@ const CLEANER: (usize, bool) = (0, true);
 fn protocol(processes: &[(usize, bool)]) -> Protocol {
     Protocol {
         processes: processes.to_vec(),
+        names: Names::TwoBackends,
         migration: false,
         switched: false,
         failures: false,
@@ -185,6 +186,85 @@ fn forgetting_that_originals_were_to_go_is_found() {
             switched: true,
             ..protocol(&[A])
         },
+    );
+}
+
+/// Two list indexes of one mailbox on one backend.
+fn two_names(names: Names, mistake: Mistake) -> Protocol {
+    Protocol {
+        names,
+        mistake,
+        // Else it takes minutes.
+        failures: names == Names::TwoUids || mistake != Mistake::None,
+        ..protocol(&[A, B])
+    }
+}
+
+#[test]
+fn of_two_names_for_one_mailbox_none_trusts_a_stale_list_index() {
+    check(
+        "a login by either of two names for one mailbox",
+        two_names(Names::OneUid, Mistake::None),
+    );
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test --release --test model -- --ignored"]
+fn of_two_names_for_one_mailbox_with_failing_calls() {
+    check(
+        "a login by either of two names for one mailbox, and anything fails",
+        Protocol {
+            failures: true,
+            ..two_names(Names::OneUid, Mistake::None)
+        },
+    );
+}
+
+#[test]
+fn of_two_uids_with_one_mailbox_none_trusts_a_stale_list_index() {
+    check(
+        "a login by either of two uids with one mailbox",
+        two_names(Names::TwoUids, Mistake::None),
+    );
+}
+
+#[test]
+fn overlooking_another_list_index_of_the_mailbox_is_found() {
+    find(
+        "no stale list index is trusted",
+        two_names(Names::OneUid, Mistake::OverlookOtherName),
+    );
+}
+
+#[test]
+fn taking_another_uid_s_list_index_for_none_is_found() {
+    find(
+        "no stale list index is trusted",
+        two_names(Names::TwoUids, Mistake::ForeignIsNone),
+    );
+}
+
+#[test]
+fn not_naming_a_session_beside_another_list_index_is_found() {
+    find(
+        "no stale list index is trusted",
+        two_names(Names::OneUid, Mistake::NotNamed),
+    );
+}
+
+#[test]
+fn forgetting_what_a_claim_said_that_was_set_aside_is_found() {
+    find(
+        "no stale list index is trusted",
+        two_names(Names::TwoUids, Mistake::ForgetVoid),
+    );
+}
+
+#[test]
+fn a_list_index_that_counts_although_nobody_uses_it_any_more_is_found() {
+    find(
+        "a list index that nobody uses any more keeps nobody from another",
+        two_names(Names::OneUid, Mistake::OtherForEver),
     );
 }
 

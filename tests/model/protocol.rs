@@ -21,6 +21,8 @@
 //! - A session does not open its list index between the two neighbouring calls by which another
 //!   login deletes it or puts it into place.
 //! - INDEX is not unmounted while a login or a session works in it (the kernel refuses that).
+//! - Of two user names for one mailbox on one backend, one logs in at a time: nothing locks both list
+//!   indexes. If they log in at the same moment, both may be given one, until either logs in again.
 //! - A store is restored while no session is open, and the restored claim is a new file. One that is
 //!   rolled back to the same files is noticed by nobody; `usercache forget` is for that.
 
@@ -28,7 +30,7 @@ use std::hash::Hash;
 
 use stateright::{Model, Property};
 
-/// Backends are 0 and 1.
+/// Backends are 0 and 1; or two list indexes on one backend, see [`Names`].
 pub type Backend = usize;
 const BACKENDS: [Backend; 2] = [0, 1];
 
@@ -79,6 +81,27 @@ pub enum Mistake {
     NoVoid,
     /// A claim is known by its time alone, which a copy of the store keeps.
     TimeAlone,
+    /// Nobody looks whether the backend keeps another list index of the mailbox.
+    OverlookOtherName,
+    /// Another user's list index, which cannot be looked at, counts as none.
+    ForeignIsNone,
+    /// Another list index counts although nobody uses it any more.
+    OtherForEver,
+    /// A session that goes without because of another list index is not named by its claim.
+    NotNamed,
+    /// A claim that was set aside says nothing.
+    ForgetVoid,
+}
+
+/// Who the two are that serve the mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Names {
+    /// Two backends.
+    TwoBackends,
+    /// Two user names on one backend, each with a LISTINDEX; or one user, whose LISTINDEX was changed.
+    OneUid,
+    /// Two user names with uids of their own.
+    TwoUids,
 }
 
 /// Whether a list index has the change.
@@ -136,6 +159,8 @@ pub struct Claim {
     by: Backend,
     /// It says that it was made to take over these originals.
     migrating: Option<Version>,
+    /// The list index that it names, where there are two on one backend.
+    names: Option<Backend>,
 }
 
 /// A file called `LISTINDEX/.lasthost`, as long as it has that name or somebody has it open.
@@ -262,6 +287,12 @@ pub struct Process {
     owes: bool,
     /// The originals' `.log` was changed or deleted since the copy began.
     log_touched: bool,
+    /// It goes without because of another list index of the mailbox.
+    elsewhere: bool,
+    /// The standing claim names its session.
+    named: bool,
+    /// No session was open when it began, and nothing failed since.
+    undisturbed: bool,
 }
 
 impl Process {
@@ -284,6 +315,9 @@ impl Process {
             noted: false,
             owes: false,
             log_touched: false,
+            elsewhere: false,
+            named: false,
+            undisturbed: false,
         }
     }
 }
@@ -353,6 +387,8 @@ pub enum Violation {
     OriginalLost,
     /// A list index in INDEX that somebody else writes to is deleted.
     ForeignDeleted,
+    /// Two logins by one name, one after the other, that nothing disturbs both go without list index.
+    DoesNotHeal,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -377,6 +413,8 @@ pub struct Host {
     owes: bool,
     /// The sign of such a session is in LISTINDEX.
     sign: bool,
+    /// A claim names such a session.
+    named: bool,
     /// What the NFS client would answer without asking the server.
     cached_claim: Option<Identity>,
     cached_log: bool,
@@ -394,6 +432,10 @@ pub struct State {
     originals_others: bool,
     /// There is no claim, but there was one.
     void: bool,
+    /// The list index that the claim named that was set aside.
+    void_names: Option<Backend>,
+    /// The last login was by this name, nothing disturbed it, and it went without list index.
+    fruitless: Option<Backend>,
     hosts: [Host; 2],
     lock_files: Vec<LockFile>,
     processes: Vec<Process>,
@@ -438,6 +480,7 @@ pub enum Action {
 pub struct Protocol {
     /// Backend and whether it is a cleaner.
     pub processes: Vec<(Backend, bool)>,
+    pub names: Names,
     pub migration: bool,
     /// Migration may be on for one login and off for the next.
     pub switched: bool,
@@ -465,8 +508,12 @@ impl State {
             return None;
         }
         let file = self.linked(backend);
+        self.fruitless = self.fruitless.filter(|name| *name == backend);
+        let is_open = |host: &Host| host.session || host.without != Without::No || !host.mounted;
+        let undisturbed = !self.hosts.iter().any(is_open);
         let process = &mut self.processes[slot];
         process.looks = looks;
+        process.undisturbed = undisturbed && !cleaner;
         // Whatever is not claimed for yet is of a session that has not ended.
         process.began_after_change = self.changed && self.unclaimed_change.is_none();
         if cleaner {
@@ -542,10 +589,16 @@ impl State {
         }
     }
 
+    /// The list index that a claim names that is made for none.
+    fn named(&self) -> Option<Backend> {
+        self.claim.map_or(self.void_names, |claim| claim.names)
+    }
+
     /// A rename over the claim; sessions of an earlier time are out of the game.
     fn make_claim(&mut self, claim: Claim) {
         self.claim = Some(claim);
         self.void = false;
+        self.void_names = None;
         for (backend, host) in self.hosts.iter_mut().enumerate() {
             if backend != claim.by {
                 host.owes = true;
@@ -563,11 +616,12 @@ impl State {
 
     /// Claims for the session without list index of `backend`.
     fn make_up(&mut self, backend: Backend) {
-        let identity = self.new_identity();
+        let (identity, names) = (self.new_identity(), self.named());
         self.make_claim(Claim {
             identity,
             by: backend,
             migrating: None,
+            names,
         });
         self.hosts[backend].owes = false;
         if self.unclaimed_change == Some(backend) {
@@ -586,6 +640,18 @@ impl State {
         self.processes.iter().any(|process| {
             process.backend == backend && !process.cleaner && process.step != Step::Idle
         })
+    }
+
+    fn is_logging_in_anywhere(&self) -> bool {
+        self.processes
+            .iter()
+            .any(|process| process.step != Step::Idle)
+    }
+
+    /// Whether a claim names a session that is not over.
+    fn is_session_named(&self) -> bool {
+        self.hosts.iter().any(|host| host.named)
+            || self.processes.iter().any(|process| process.named)
     }
 
     /// Whether a session that left its sign on `backend` is not over.
@@ -633,6 +699,9 @@ impl State {
         for process in &mut self.processes {
             process.forget_what_is_used_up();
         }
+        if protocol.names != Names::OneUid {
+            (self.processes.iter_mut()).for_each(|process| process.undisturbed = false);
+        }
         if self.originals.log.is_none() {
             self.originals_version = None;
             self.originals_others = false;
@@ -644,6 +713,7 @@ impl State {
             }
             if self.hosts[backend].without == Without::No {
                 self.hosts[backend].owes = false;
+                self.hosts[backend].named = false;
                 if self.unclaimed_change == Some(backend) {
                     self.unclaimed_change = None;
                 }
@@ -786,6 +856,7 @@ impl Protocol {
         if !applicable {
             return None;
         }
+        state.processes[slot].undisturbed &= matches!(turn, Turn::Normal | Turn::Other);
         let next = match turn {
             Turn::Normal | Turn::Other => self.go(state, slot, turn == Turn::Other)?,
             Turn::Fails => match step {
@@ -795,6 +866,11 @@ impl Protocol {
                 Step::WithoutClaim => {
                     let waiting = state.is_unclaimed();
                     state.void |= state.claim.is_some() || !self.makes(Mistake::NoVoid);
+                    if self.makes(Mistake::ForgetVoid) {
+                        state.hosts.iter_mut().for_each(|host| host.named = false);
+                    } else {
+                        state.void_names = state.named();
+                    }
                     state.claim = None;
                     self.after_claim_without(state, slot, waiting)
                 }
@@ -941,6 +1017,9 @@ impl Protocol {
                 });
                 state.processes[slot].file = Some(file);
                 if state.hosts[backend].without == Without::Unnoted {
+                    if self.names != Names::TwoBackends && state.hosts[backend].owes {
+                        state.make_up(backend);
+                    }
                     state.hosts[backend].without = Without::No;
                 }
                 if process.step == Step::Open {
@@ -1021,7 +1100,12 @@ impl Protocol {
                 } else if is_unfinished && there.is_none() {
                     state.lock_files[process.file?].moved = None;
                     self.vouch(state, slot)
-                } else if state.has_open_note(backend) && !self.makes(Mistake::IgnoreNotes) {
+                } else if state.has_open_note(backend) && !self.makes(Mistake::IgnoreNotes)
+                    || state.is_session_named() && !self.makes(Mistake::NotNamed)
+                {
+                    Step::CleanUp
+                } else if self.keeps_other(state, backend) {
+                    state.processes[slot].elsewhere = true;
                     Step::CleanUp
                 } else if self.makes(Mistake::RecordBeforeDeleting) {
                     Step::MakeClaim
@@ -1119,6 +1203,7 @@ impl Protocol {
                     identity,
                     by: backend,
                     migrating: process.seen_version.filter(|_| process.seen_log),
+                    names: (self.names != Names::TwoBackends).then_some(backend),
                 });
                 state.processes[slot].claim = Some(identity);
                 if self.makes(Mistake::IdentityByPath) {
@@ -1240,12 +1325,16 @@ impl Protocol {
                     return None;
                 }
                 if state.hosts[backend].mounted && !is_full {
-                    let identity = state.new_identity();
+                    let (identity, names) = (state.new_identity(), state.named());
                     state.make_claim(Claim {
                         identity,
                         by: backend,
                         migrating: None,
+                        names,
                     });
+                    let has_no_place = !process.noted && self.names != Names::TwoBackends;
+                    let is_named = process.elsewhere || has_no_place;
+                    state.processes[slot].named = is_named;
                 } else {
                     state.processes[slot].owes = true;
                 }
@@ -1260,6 +1349,13 @@ impl Protocol {
                         Without::Unnoted
                     };
                     host.owes |= process.owes;
+                    host.named |= process.named;
+                }
+                if process.undisturbed && self.names == Names::OneUid {
+                    if state.fruitless == Some(backend) {
+                        state.violation = Some(Violation::DoesNotHeal);
+                    }
+                    state.fruitless = Some(backend);
                 }
                 Step::Idle
             }
@@ -1320,6 +1416,25 @@ impl Protocol {
         })
     }
 
+    /// Whether the claim names another list index of this backend, which may still be used.
+    fn keeps_other(&self, state: &State, backend: Backend) -> bool {
+        let other = 1 - backend;
+        if state.named() != Some(other) || self.makes(Mistake::OverlookOtherName) {
+            return false;
+        }
+        match self.names {
+            Names::TwoBackends => false,
+            Names::TwoUids => !self.makes(Mistake::ForeignIsNone),
+            Names::OneUid => {
+                let standing = state.claim.map(|claim| claim.identity);
+                standing.is_some() && state.record(other) == standing
+                    || state.hosts[other].session
+                    || state.has_open_note(other)
+                    || self.makes(Mistake::OtherForEver)
+            }
+        }
+    }
+
     fn after_claim(&self, process: &Process) -> Step {
         if process.seen_log && !self.makes(Mistake::ConfirmBeforeClaim) {
             Step::Confirm
@@ -1341,6 +1456,7 @@ impl Protocol {
         if list_index.is_stale() && process.began_after_change == state.changed {
             state.violation = Some(Violation::StaleTrusted);
         }
+        state.fruitless = None;
         Step::ExecuteUse
     }
 
@@ -1361,7 +1477,8 @@ impl Protocol {
         let host = state.hosts[backend];
         let may = if with {
             // The user is still here.
-            host.session && state.claim.is_some_and(|claim| claim.by == backend)
+            let is_here = |claim: Claim| claim.by == backend;
+            host.session && (self.names != Names::TwoBackends || state.claim.is_some_and(is_here))
         } else {
             match host.without {
                 Without::No => false,
@@ -1375,7 +1492,7 @@ impl Protocol {
         state.change();
         if with {
             state.hosts[backend].list_index = host.list_index;
-        } else if host.owes {
+        } else if host.owes && !host.named {
             state.unclaimed_change = Some(backend);
         }
         Some(())
@@ -1474,6 +1591,7 @@ impl Model for Protocol {
             without: Without::No,
             owes: false,
             sign: false,
+            named: false,
             cached_claim: None,
             cached_log: false,
         };
@@ -1491,6 +1609,8 @@ impl Model for Protocol {
                 originals_version: None,
                 originals_others: false,
                 void: false,
+                void_names: None,
+                fruitless: None,
                 hosts: [host; 2],
                 lock_files: Vec::new(),
                 processes,
@@ -1539,6 +1659,12 @@ impl Model for Protocol {
         }
         let mut state = last.clone();
         match action {
+            // Nothing locks both list indexes of a backend.
+            Action::Begin(_)
+                if self.names != Names::TwoBackends && state.is_logging_in_anywhere() =>
+            {
+                return None;
+            }
             Action::Begin(slot) => state.begin(slot, self.migration)?,
             Action::BeginBlind(slot) => state.begin(slot, false)?,
             Action::Step(slot, turn) => self.step(&mut state, slot, turn)?,
@@ -1598,6 +1724,10 @@ impl Model for Protocol {
             Property::always("no trusted list index is deleted", |_, state: &State| {
                 state.violation != Some(Violation::NeedlesslyDeleted)
             }),
+            Property::always(
+                "a list index that nobody uses any more keeps nobody from another",
+                |_, state: &State| state.violation != Some(Violation::DoesNotHeal),
+            ),
             Property::always("no original is lost", |_, state: &State| {
                 state.violation != Some(Violation::OriginalLost)
             }),
