@@ -6,6 +6,7 @@
 
 #include "lib.h"
 #include "array.h"
+#include "llist.h"
 #include "hash.h"
 #include "ioloop.h"
 #include "mail-index-private.h"
@@ -47,6 +48,17 @@ struct hostchange_told {
 	uint64_t modseq;
 };
 
+/* A client waits in NOTIFY. A list may have several: the next NOTIFY begins
+   before the last one ends, and virtual mailboxes have their own. */
+struct hostchange_notify {
+	struct hostchange_notify *prev, *next;
+	struct mailbox_list_notify *notify;
+	struct timeout *to_look;
+	bool notifying;
+	pool_t pool;
+	HASH_TABLE(char *, struct hostchange_told *) told;
+};
+
 /* One list index in one session. */
 struct hostchange_list {
 	union mailbox_list_module_context module_ctx;
@@ -54,11 +66,10 @@ struct hostchange_list {
 	const char *index_dir, *list_index_dir;
 	bool paths_are_final;
 	struct timeout *to_look;
-	/* A client waits in NOTIFY. */
-	struct timeout *to_notify;
-	bool notifying, finding_out;
-	pool_t told_pool;
-	HASH_TABLE(char *, struct hostchange_told *) told;
+	struct hostchange_notify *notifies;
+	bool finding_out;
+	/* So many mailboxes cannot be counted. */
+	uint32_t unknown;
 };
 
 struct hostchange_box {
@@ -168,6 +179,10 @@ static int hostchange_forget(void *context)
 
 	if (ilist == NULL)
 		return 0;
+	/* Dovecot keeps the mailboxes' indexes open for a while. But an NFS
+	   client sees what another backend has written when it opens a file,
+	   and what is counted here is what every session believes. */
+	mail_index_alloc_cache_destroy_unrefed();
 	mailbox_list_last_error_push(list);
 	if (mailbox_list_index_index_open(list) == 0) {
 		if (forget_all(ilist) < 0) {
@@ -322,15 +337,12 @@ static int hostchange_open(struct mailbox *box)
 {
 	struct hostchange_box *hbox = BOX_CONTEXT_REQUIRE(box);
 
-	/* Dovecot keeps indexes open for a while. But an NFS client sees what
-	   another backend has written when it opens a file, and what is
-	   counted here is what every session believes. */
-	mail_index_alloc_cache_destroy_unrefed();
 	if (hbox->module_ctx.super.open(box) < 0)
 		return -1;
 	/* A mailbox of mdbox whose index was lost or spoiled is empty from now
 	   on. */
 	if (is_mdbox(box) && !box->creating && !MAILBOX_IS_NEVER_IN_INDEX(box) &&
+	    !mail_index_is_in_memory(box->index) &&
 	    mail_index_get_header(box->view)->uid_validity == 0) {
 		hostchange_before_change(box->list);
 		hostchange_after_change(box->list);
@@ -412,35 +424,46 @@ hostchange_iter_init(struct mailbox_list *list, const char *const *patterns,
 	return hlist->module_ctx.super.iter_init(list, patterns, flags);
 }
 
-static bool something_is_forgotten(struct mailbox_list_index *ilist)
+/* How many mailboxes nothing is known of. */
+static uint32_t count_forgotten(struct mailbox_list_index *ilist)
 {
 	struct mail_index_view *view = mail_index_view_open(ilist->index);
 	uint32_t seq, count = mail_index_view_get_messages_count(view);
 	const struct mailbox_list_index_record *rec;
+	uint32_t forgotten = 0;
 	const void *data;
-	bool expunged, forgotten = FALSE;
+	bool expunged;
 
-	for (seq = 1; seq <= count && !forgotten; seq++) {
+	for (seq = 1; seq <= count; seq++) {
 		mail_index_lookup_ext(view, seq, ilist->ext_id,
 				      &data, &expunged);
 		rec = data;
-		forgotten = rec != NULL && rec->uid_validity == 0 &&
-			(mail_index_lookup(view, seq)->flags &
-			 (MAILBOX_LIST_INDEX_FLAG_NONEXISTENT |
-			  MAILBOX_LIST_INDEX_FLAG_NOSELECT)) == 0;
+		if (rec != NULL && rec->uid_validity == 0 &&
+		    (mail_index_lookup(view, seq)->flags &
+		     (MAILBOX_LIST_INDEX_FLAG_NONEXISTENT |
+		      MAILBOX_LIST_INDEX_FLAG_NOSELECT)) == 0)
+			forgotten++;
 	}
 	mail_index_view_close(&view);
 	return forgotten;
 }
 
-static void find_out_status(struct mailbox_list *list, const char *vname)
+/* The list index is not looked at again in the meantime. */
+static int find_out(struct mailbox_list *list, const char *vname,
+		    struct mailbox_status *status_r)
 {
-	struct mailbox *box = mailbox_alloc(list, vname, MAILBOX_FLAG_READONLY);
-	struct mailbox_status status;
+	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(list);
+	struct mailbox *box;
+	int ret;
 
-	(void)mailbox_get_status(box, STATUS_MESSAGES | STATUS_UIDNEXT |
-				 STATUS_UIDVALIDITY | STATUS_UNSEEN, &status);
+	hlist->finding_out = TRUE;
+	box = mailbox_alloc(list, vname, MAILBOX_FLAG_READONLY);
+	ret = mailbox_get_status(box, STATUS_MESSAGES | STATUS_UIDNEXT |
+				 STATUS_UIDVALIDITY | STATUS_UNSEEN |
+				 STATUS_HIGHESTMODSEQ, status_r);
 	mailbox_free(&box);
+	hlist->finding_out = FALSE;
+	return ret;
 }
 
 /* NOTIFY tells of what changes in the list index: so what Dovecot was made to
@@ -452,34 +475,34 @@ static void find_out_again(struct mailbox_list *list,
 	struct mailbox_list_index *ilist = list_index_of(list);
 	struct mailbox_list_iterate_context *iter;
 	const struct mailbox_info *info;
+	struct mailbox_status status;
 
-	if (ilist == NULL || mailbox_list_index_refresh(list) < 0 ||
-	    (mask & MAILBOX_LIST_NOTIFY_STATUS) == 0 ||
-	    !something_is_forgotten(ilist))
+	if (ilist == NULL || (mask & MAILBOX_LIST_NOTIFY_STATUS) == 0 ||
+	    mailbox_list_index_refresh(list) < 0 ||
+	    count_forgotten(ilist) <= hlist->unknown)
 		return;
 	hlist->finding_out = TRUE;
 	iter = mailbox_list_iter_init(list, "*",
 				      MAILBOX_LIST_ITER_NO_AUTO_BOXES);
+	hlist->finding_out = FALSE;
 	while ((info = mailbox_list_iter_next(iter)) != NULL) {
 		if ((info->flags & (MAILBOX_NOSELECT |
 				    MAILBOX_NONEXISTENT)) == 0) T_BEGIN {
-			find_out_status(list, info->vname);
+			(void)find_out(list, info->vname, &status);
 		} T_END;
 	}
 	(void)mailbox_list_iter_deinit(&iter);
-	hlist->finding_out = FALSE;
+	hlist->unknown = mailbox_list_index_refresh(list) < 0 ? 0 :
+		count_forgotten(ilist);
 }
 
 /* Of a mailbox that is newer than the NOTIFY, Dovecot remembers nothing, and
    takes everything for a change. */
-static bool
-is_told(struct mailbox_list *list, const struct mailbox_list_notify_rec *rec)
+static bool is_told(struct hostchange_notify *hnotify,
+		    const struct mailbox_list_notify_rec *rec)
 {
-	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(list);
 	struct mailbox_status status;
 	struct hostchange_told now, *told;
-	struct mailbox *box;
-	int ret;
 
 	if ((rec->events & MAILBOX_LIST_NOTIFY_UIDVALIDITY) == 0 ||
 	    (rec->events & (MAILBOX_LIST_NOTIFY_CREATE |
@@ -488,12 +511,7 @@ is_told(struct mailbox_list *list, const struct mailbox_list_notify_rec *rec)
 			    MAILBOX_LIST_NOTIFY_SUBSCRIBE |
 			    MAILBOX_LIST_NOTIFY_UNSUBSCRIBE)) != 0)
 		return FALSE;
-	box = mailbox_alloc(list, rec->vname, MAILBOX_FLAG_READONLY);
-	ret = mailbox_get_status(box, STATUS_MESSAGES | STATUS_UIDNEXT |
-				 STATUS_UIDVALIDITY | STATUS_UNSEEN |
-				 STATUS_HIGHESTMODSEQ, &status);
-	mailbox_free(&box);
-	if (ret < 0)
+	if (find_out(hnotify->notify->list, rec->vname, &status) < 0)
 		return FALSE;
 	i_zero(&now);
 	now.uidvalidity = status.uidvalidity;
@@ -501,11 +519,11 @@ is_told(struct mailbox_list *list, const struct mailbox_list_notify_rec *rec)
 	now.messages = status.messages;
 	now.unseen = status.unseen;
 	now.modseq = status.highest_modseq;
-	told = hash_table_lookup(hlist->told, rec->vname);
+	told = hash_table_lookup(hnotify->told, rec->vname);
 	if (told == NULL) {
-		told = p_new(hlist->told_pool, struct hostchange_told, 1);
-		hash_table_insert(hlist->told,
-				  p_strdup(hlist->told_pool, rec->vname), told);
+		told = p_new(hnotify->pool, struct hostchange_told, 1);
+		hash_table_insert(hnotify->told,
+				  p_strdup(hnotify->pool, rec->vname), told);
 	}
 	if (memcmp(told, &now, sizeof(now)) == 0)
 		return TRUE;
@@ -513,13 +531,15 @@ is_told(struct mailbox_list *list, const struct mailbox_list_notify_rec *rec)
 	return FALSE;
 }
 
-static void hostchange_notify_end(struct hostchange_list *hlist)
+static struct hostchange_notify *
+hostchange_notify_of(struct mailbox_list_notify *notify)
 {
-	timeout_remove(&hlist->to_notify);
-	if (hlist->told_pool != NULL) {
-		hash_table_destroy(&hlist->told);
-		pool_unref(&hlist->told_pool);
-	}
+	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(notify->list);
+	struct hostchange_notify *hnotify = hlist->notifies;
+
+	while (hnotify->notify != notify)
+		hnotify = hnotify->next;
+	return hnotify;
 }
 
 static int
@@ -528,17 +548,23 @@ hostchange_notify_init(struct mailbox_list *list,
 		       struct mailbox_list_notify **notify_r)
 {
 	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(list);
+	struct hostchange_notify *hnotify;
+	pool_t pool;
 
 	/* Without list index nobody can say what changes. */
 	if (hlist->module_ctx.super.notify_init == NULL)
 		return -1;
 	hostchange_before_reading(list);
 	find_out_again(list, mask);
-	hostchange_notify_end(hlist);
-	hlist->notifying = FALSE;
-	hlist->told_pool = pool_alloconly_create("nfs_hostchange told", 1024);
-	hash_table_create(&hlist->told, hlist->told_pool, 0, str_hash, strcmp);
-	return hlist->module_ctx.super.notify_init(list, mask, notify_r);
+	if (hlist->module_ctx.super.notify_init(list, mask, notify_r) < 0)
+		return -1;
+	pool = pool_alloconly_create("nfs_hostchange notify", 1024);
+	hnotify = p_new(pool, struct hostchange_notify, 1);
+	hnotify->pool = pool;
+	hnotify->notify = *notify_r;
+	hash_table_create(&hnotify->told, pool, 0, str_hash, strcmp);
+	DLLIST_PREPEND(&hlist->notifies, hnotify);
+	return 0;
 }
 
 static int
@@ -546,14 +572,15 @@ hostchange_notify_next(struct mailbox_list_notify *notify,
 		       const struct mailbox_list_notify_rec **rec_r)
 {
 	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(notify->list);
+	struct hostchange_notify *hnotify = hostchange_notify_of(notify);
 	int ret;
 
-	if (!hlist->notifying)
+	if (!hnotify->notifying)
 		find_out_again(notify->list, notify->mask);
 	do {
 		ret = hlist->module_ctx.super.notify_next(notify, rec_r);
-	} while (ret > 0 && is_told(notify->list, *rec_r));
-	hlist->notifying = ret > 0;
+	} while (ret > 0 && is_told(hnotify, *rec_r));
+	hnotify->notifying = ret > 0;
 	return ret;
 }
 
@@ -565,10 +592,11 @@ hostchange_notify_wait(struct mailbox_list_notify *notify,
 {
 	struct mailbox_list *list = notify->list;
 	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(list);
+	struct hostchange_notify *hnotify = hostchange_notify_of(notify);
 
-	timeout_remove(&hlist->to_notify);
+	timeout_remove(&hnotify->to_look);
 	if (callback != NULL) {
-		hlist->to_notify = timeout_add(
+		hnotify->to_look = timeout_add_to(io_loop_get_root(),
 			list->mail_set->mailbox_idle_check_interval * 1000,
 			hostchange_before_reading, list);
 	}
@@ -578,8 +606,12 @@ hostchange_notify_wait(struct mailbox_list_notify *notify,
 static void hostchange_notify_deinit(struct mailbox_list_notify *notify)
 {
 	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(notify->list);
+	struct hostchange_notify *hnotify = hostchange_notify_of(notify);
 
-	hostchange_notify_end(hlist);
+	timeout_remove(&hnotify->to_look);
+	DLLIST_REMOVE(&hlist->notifies, hnotify);
+	hash_table_destroy(&hnotify->told);
+	pool_unref(&hnotify->pool);
 	hlist->module_ctx.super.notify_deinit(notify);
 }
 
@@ -588,7 +620,6 @@ static void hostchange_list_deinit(struct mailbox_list *list)
 	struct hostchange_list *hlist = LIST_CONTEXT_REQUIRE(list);
 
 	timeout_remove(&hlist->to_look);
-	hostchange_notify_end(hlist);
 	/* Dovecot's list index code comes after this, so it is open still. */
 	nfs_hostchange_list_free(hlist->rust, list_index_is_in_memory(list));
 	hlist->rust = NULL;

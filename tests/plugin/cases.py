@@ -397,11 +397,12 @@ IDLE_CHECK = "mailbox_idle_check_interval = 1s\n"
 class Waiting:
     """A session in IDLE that has asked for NOTIFY."""
 
-    def __init__(self, backend, user, mailboxes="personal"):
+    def __init__(self, backend, user, mailboxes="personal", times=1):
         self.connection = socket.create_connection(("127.0.0.1", backend.imap_port), 60)
         self.unread = b""
         self.line()
-        for command in (f"LOGIN {user} pw", f"NOTIFY SET ({mailboxes} (MessageNew MessageExpunge MailboxName))"):
+        notify = f"NOTIFY SET ({mailboxes} (MessageNew MessageExpunge MailboxName))"
+        for command in (f"LOGIN {user} pw", *[notify] * times):
             self.connection.sendall(f"x {command}\r\n".encode())
             while not (line := self.line()).startswith("x "):
                 pass
@@ -484,6 +485,20 @@ for mailboxes in ("personal", "subscribed"):
     case(f"a client that waits in NOTIFY is told what the other backend did, and nothing else ({mailboxes})")(
         of_notify(mailboxes)
     )
+
+
+@case("a client that asks for NOTIFY a second time is told as the first time")
+def _(context):
+    with context.site(more=IDLE_CHECK) as site:
+        user = site.new_user()
+        operations.prepare(site, user)
+        waiting = Waiting(site.a, user, times=2)
+        site.a.imap(user, "create:made", "append:made")
+        expect(any("STATUS made (MESSAGES 1" in line for line in waiting.told(4)), True, "it is told of the new folder")
+        site.b.lmtp(f"{user}+work")
+        waiting.expect_told("* STATUS work (MESSAGES 2 UIDNEXT 3 UNSEEN 2)")
+        waiting.close()
+        expect_quiet(site)
 
 
 @case("a client that waits in NOTIFY hears nothing of the other backend if open sessions never look again")

@@ -144,7 +144,7 @@ WRONG = (
     Wrong(
         "a client in NOTIFY is told of what Dovecot was made to forget",
         NOTIFY,
-        ((PLUGIN, "\tif (!hlist->notifying)\n", "\tif (FALSE && !hlist->notifying)\n"),),
+        ((PLUGIN, "\tif (!hnotify->notifying)\n", "\tif (FALSE && !hnotify->notifying)\n"),),
     ),
     Wrong(
         "a client in NOTIFY is told the same of a new mailbox again and again",
