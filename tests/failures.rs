@@ -429,8 +429,8 @@ fn a_full_tmpfs_is_an_error() {
         let session = started(&lab).run();
         session.assert_not_vouched();
         let path = lab.list_index(HERE).display().to_string();
-        let refused = "session without list index: no list index is begun in ";
-        session.assert_logged(&[refused, &path, "where only 0 of"]);
+        let refused = "session without list index: no new list index is started in ";
+        session.assert_logged(&[refused, &path, "only 0 of"]);
         assert_eq!(lab.record(HERE), None);
         fs::remove_file(filler).expect("it is there");
         assert_right_again(&lab);
@@ -452,7 +452,7 @@ fn with_little_room_no_list_index_is_begun_and_those_that_are_in_step_stay() {
     // The user was elsewhere: what is here is worth nothing, and makes room.
     lab.login_at(THERE).run();
     let session = lab.login().run();
-    session.assert_refused(&["no list index is begun in ", "KiB"]);
+    session.assert_refused(&["no new list index is started in ", "KiB"]);
     assert!(session.log[0].is_error());
     assert_eq!(lab.planted(HERE), [""; 0]);
     assert_eq!(lab.record(HERE), None);

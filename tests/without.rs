@@ -294,7 +294,7 @@ fn status_says_what_keeps_a_user_without_list_index() {
     close(session);
     wait_until("over", || lab.helpers().is_empty());
     let begins =
-        "in step     no: there is no record here: the next login begins a new list index\n";
+        "in step     no: there is no record here: the next login starts a new list index\n";
     assert!(status(&lab).contains(begins), "{}", status(&lab));
     let yesterday = now() - 7_210;
     claim_naming(

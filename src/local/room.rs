@@ -2,7 +2,7 @@
 //!
 //! A session whose list index no longer fits silently keeps it in memory, and what is on disk lacks
 //! everything that happens from then on. Nobody outside the session can see that. So a
-//! reserve is kept, for list indexes in use to grow: no new one is begun in it.
+//! reserve is kept, for list indexes in use to grow: no new one is started in it.
 
 use std::fmt;
 use std::os::fd::AsFd;
@@ -63,7 +63,7 @@ impl Room {
         })
     }
 
-    /// Whether only the reserve is left: no list index is begun.
+    /// Whether only the reserve is left: no new list index is started.
     pub fn is_short(&self) -> bool {
         self.is_below(1)
     }

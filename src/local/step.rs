@@ -72,7 +72,7 @@ impl fmt::Display for Comparison {
                 "the record here equals the claim in INDEX, and a migration is to be finished by the \
                  next login"
             }
-            Self::NoRecord => "there is no record here: the next login begins a new list index",
+            Self::NoRecord => "there is no record here: the next login starts a new list index",
             Self::NoClaim => "no backend has claimed the user",
         })
     }

@@ -107,7 +107,7 @@ impl fmt::Display for Doubt {
             Self::OtherListIndex(path) => write!(
                 f,
                 "this backend keeps {} for the same mailbox: two user names lead to it, or LISTINDEX \
-                 was changed (then a later login begins a new one)",
+                 was changed (then a later login starts a new one)",
                 path.display()
             ),
             Self::UnreadableClaim(path) => write!(
@@ -117,7 +117,7 @@ impl fmt::Display for Doubt {
             ),
             Self::NoRoom(path, room) => write!(
                 f,
-                "no list index is begun in {}, where only {room}: the rest is for those that are in use",
+                "no new list index is started in {}: only {room}, kept for those in use",
                 path.display()
             ),
             Self::UnknownConfiguration => f.write_str(

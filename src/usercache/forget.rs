@@ -103,7 +103,7 @@ impl From<DirectoryError> for ForgetError {
     }
 }
 
-/// Empties every record in `tree`: the next login of each user begins a new list index. Nothing else
+/// Empties every record in `tree`: the next login of each user starts a new list index. Nothing else
 /// is touched, so sessions that are open go on as before.
 ///
 /// # Errors

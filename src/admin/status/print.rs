@@ -283,7 +283,7 @@ fn directory(options: &Status, path: &Path) -> Exit {
                     if local.record.is_some() {
                         "yes (whether it equals the claim: ask with --user)"
                     } else {
-                        "none: the next login begins a new list index"
+                        "none: the next login starts a new list index"
                     }
                 ));
             }
