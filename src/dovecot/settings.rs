@@ -14,8 +14,9 @@ use super::files::{Files, Place};
 const DEFAULT_FILE: &str = "/etc/dovecot/dovecot.conf";
 
 /// The settings whose defaults matter.
-const GLOBAL: [&str; 26] = [
+const GLOBAL: [&str; 27] = [
     "base_dir",
+    "default_internal_group",
     "default_internal_user",
     "default_login_user",
     "default_process_limit",
@@ -140,7 +141,7 @@ impl Settings {
             Generation::V2_4 => &["-F"],
         };
         match doveconf(self.file.as_deref(), all) {
-            Err(SettingsError::Refused(reason)) => Some(reason),
+            Err(SettingsError::Refused(reason)) if is_of_configuration(&reason) => Some(reason),
             _ => None,
         }
     }
@@ -221,7 +222,12 @@ impl Settings {
 
     /// Whether a setting is switched on.
     pub fn is_on(&self, key: &str) -> bool {
-        self.get(key) == "yes"
+        is_yes(self.get(key))
+    }
+
+    /// Whether a setting is switched off, and not only left out.
+    pub fn is_off(&self, key: &str) -> bool {
+        is_no(self.get(key))
     }
 
     /// The words of a list, however it is written: `mail_plugins = a b`, or a block with `a = yes`.
@@ -229,7 +235,7 @@ impl Settings {
         let own = self.get(key).split_whitespace();
         let block = self
             .below(key)
-            .filter(|(_, value)| *value == "yes")
+            .filter(|(_, value)| is_yes(value))
             .map(|(name, _)| name);
         own.chain(block).collect()
     }
@@ -316,6 +322,22 @@ impl Settings {
     }
 }
 
+/// As Dovecot reads a switch: it prints the word that was written.
+pub fn is_yes(value: &str) -> bool {
+    let words = ["yes", "y", "1", "true"];
+    words.iter().any(|word| word.eq_ignore_ascii_case(value))
+}
+
+/// The same for a switch that is off.
+pub fn is_no(value: &str) -> bool {
+    value.eq_ignore_ascii_case("no")
+}
+
+/// Whether doveconf failed because of what is written there, and not because of who asked, or in what environment.
+fn is_of_configuration(reason: &str) -> bool {
+    reason.contains("in configuration file") && !reason.contains("Permission denied")
+}
+
 fn names_below<'a, 'k>(
     values: &'a BTreeMap<String, String>,
     kind: &'k str,
@@ -358,11 +380,29 @@ fn blocks(text: &str) -> BTreeMap<String, String> {
             path.pop();
         } else if let Some((key, value)) = line.split_once('=') {
             path.push(key.trim().to_owned());
-            values.insert(path.join("/"), value.trim().to_owned());
+            values.insert(path.join("/"), unquoted(value.trim()));
             path.pop();
         }
     }
     values
+}
+
+/// A value with a `#` is printed in quotes.
+fn unquoted(value: &str) -> String {
+    let inside = value
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    let mut text = String::new();
+    let mut characters = inside.unwrap_or_default().chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => text.extend(characters.next()),
+            // Several words in quotes.
+            '"' => return value.to_owned(),
+            _ => text.push(character),
+        }
+    }
+    inside.map_or_else(|| value.to_owned(), |_| text)
 }
 
 fn doveconf(file: Option<&Path>, arguments: &[&str]) -> Result<String, SettingsError> {
@@ -379,6 +419,54 @@ fn doveconf(file: Option<&Path>, arguments: &[&str]) -> Result<String, SettingsE
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let reason = String::from_utf8_lossy(&output.stderr);
-    let reason = reason.lines().next().unwrap_or("doveconf failed");
+    let fatal = reason.lines().find(|line| line.contains("Fatal:"));
+    let reason = fatal.or(reason.lines().next());
+    let reason = reason.unwrap_or("doveconf failed");
     Err(SettingsError::Refused(reason.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{blocks, is_of_configuration, is_yes};
+
+    #[test]
+    fn a_value_in_quotes_is_what_is_inside() {
+        for (printed, value) in [
+            (r#""/srv/mail#1/%{user}""#, "/srv/mail#1/%{user}"),
+            (r#""a \"b\" \\#""#, r#"a "b" \#"#),
+            (r#""one" "two""#, r#""one" "two""#),
+            (r#"imap "two""#, r#"imap "two""#),
+            ("\"", "\""),
+            ("", ""),
+        ] {
+            let values = blocks(&format!("mail_path = {printed}\n"));
+            assert_eq!(values["mail_path"], value, "{printed}");
+        }
+    }
+
+    #[test]
+    fn every_word_for_a_switch_that_is_on_counts() {
+        assert!(["yes", "Yes", "y", "1"].into_iter().all(is_yes));
+        assert!(!["no", "", "0"].into_iter().any(is_yes));
+    }
+
+    #[test]
+    fn only_what_is_written_there_refuses_a_configuration() {
+        for (reason, is_one) in [
+            (
+                "doveconf: Fatal: Error in configuration file /d.conf line 3: ssl_cert: Can't open file /x: No such file or directory",
+                true,
+            ),
+            (
+                "doveconf: Fatal: Error in configuration file /d.conf line 3: ssl_key: Can't open file /x: Permission denied",
+                false,
+            ),
+            (
+                "doveconf: Fatal: execvp(/bin/true) failed: Argument list too long",
+                false,
+            ),
+        ] {
+            assert_eq!(is_of_configuration(reason), is_one, "{reason}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use super::wording::{
     LOCAL_2_4, LOCATIONS, OPTIONAL, REQUIRED, add_userdb_field, fields_of_2_4, for_userdb, inbox,
     removed, userdb_fields, userdb_location, variables,
 };
-use crate::dovecot::settings::{Generation, Settings};
+use crate::dovecot::settings::{Generation, Settings, is_no};
 
 /// Looks at the configuration alone: what can be seen without any user.
 pub fn check(settings: &Settings, has_wrapper: bool, findings: &mut Findings) {
@@ -35,7 +35,7 @@ pub fn check(settings: &Settings, has_wrapper: bool, findings: &mut Findings) {
             Generation::V2_4 => blocks(settings, findings),
         }
     }
-    if settings.get("mailbox_list_index") == "no" {
+    if settings.is_off("mailbox_list_index") {
         let kind = Kind::ListIndexOff {
             user: "everybody".to_owned(),
         };
@@ -44,11 +44,15 @@ pub fn check(settings: &Settings, has_wrapper: bool, findings: &mut Findings) {
     }
     for (key, value) in settings.ending_with("mailbox_list_index") {
         let block = key.strip_suffix("/mailbox_list_index").unwrap_or(key);
-        let is_of_inbox = block.strip_prefix("namespace/") == inbox(settings);
+        let namespace = block.strip_prefix("namespace/");
+        let is_of_inbox = namespace.is_some() && namespace == inbox(settings);
         let is_of_all = is_of_inbox || block.starts_with("protocol/") && !block[9..].contains('/');
-        if value == "no" && is_of_all {
+        if is_no(value) && is_of_all {
             let kind = Kind::ListIndexOff {
-                user: format!("everybody, in the block {},", block.replacen('/', " ", 1)),
+                user: format!(
+                    "everybody, in the block {},",
+                    block.replacen('/', " ", 1).replace("\\s", "/")
+                ),
             };
             let place = settings.place(key);
             findings.add_at(kind, place.clone(), place.map(removed));
@@ -60,22 +64,26 @@ pub fn check(settings: &Settings, has_wrapper: bool, findings: &mut Findings) {
 /// Where namespaces are configured, one must be the inbox's.
 fn no_inbox(settings: &Settings, findings: &mut Findings) {
     let namespaces = settings.names("namespace");
-    if namespaces.is_empty() || inbox(settings).is_some() {
+    let key = |name: &str, setting: &str| format!("namespace/{name}/{setting}");
+    // A userdb may enable one that is disabled here.
+    let has_inbox = |name: &&str| settings.is_on(&key(name, "inbox"));
+    if namespaces.is_empty() || namespaces.iter().any(has_inbox) {
         return;
     }
     let is_own = |name: &&str| {
-        let get = |setting: &str| settings.get(&format!("namespace/{name}/{setting}"));
-        matches!(get("type"), "" | "private") && get("disabled") != "yes"
+        matches!(settings.get(&key(name, "type")), "" | "private")
+            && !settings.is_on(&key(name, "disabled"))
     };
     let mut own = namespaces.into_iter().filter(is_own);
     let first = own.clone().next();
-    let place = own
-        .find(|name| *name == "inbox")
-        .or(first)
-        .and_then(|name| settings.place(&format!("namespace/{name}")));
-    let remedy = match place.clone() {
-        Some(place) => Remedy::After(place, "  inbox = yes".to_owned()),
-        None => write(settings, "namespace inbox {\n  inbox = yes\n}"),
+    let name = own.find(|name| *name == "inbox").or(first);
+    let place = name.and_then(|name| settings.place(&format!("namespace/{name}")));
+    let line = name.and_then(|name| settings.place(&key(name, "inbox")));
+    let yes = "  inbox = yes".to_owned();
+    let remedy = match (line, place.clone()) {
+        (Some(line), _) => Remedy::Replace(line, yes),
+        (None, Some(block)) => Remedy::After(block, yes),
+        (None, None) => write(settings, "namespace inbox {\n  inbox = yes\n}"),
     };
     findings.add_at(Kind::NoInbox, place, remedy);
 }

@@ -8,7 +8,7 @@ use super::configuration::Wrapper;
 use super::finding::{Findings, Kind, Remedy, write};
 use super::person::Person;
 use super::wording::{LOCAL_2_3, LOCAL_2_4, inbox, list_index_of, variables, without};
-use crate::dovecot::settings::{Generation, Settings};
+use crate::dovecot::settings::{Generation, Settings, is_no};
 
 /// A namespace as far as its list index goes, with Dovecot's variables left in.
 struct Namespace<'a> {
@@ -42,7 +42,7 @@ pub fn check(
     let is_believed = settings.is_on("mailbox_list_index_very_dirty_syncs");
     for name in settings.names("namespace") {
         let is_other = name != inbox.name && !settings.is_on(&format!("namespace/{name}/disabled"));
-        if !is_other || settings.get("mailbox_list_index") == "no" {
+        if !is_other || settings.is_off("mailbox_list_index") {
             continue;
         }
         let other = read(settings, name);
@@ -132,10 +132,8 @@ fn read<'a>(settings: &'a Settings, name: &'a str) -> Namespace<'a> {
                 .into_iter()
                 .find(|path| !path.is_empty())
                 .unwrap_or_default(),
-            match own("mailbox_list_index") {
-                "no" => None,
-                _ => Some(or_global("mailbox_list_index_prefix").to_owned()),
-            },
+            (!is_no(own("mailbox_list_index")))
+                .then(|| or_global("mailbox_list_index_prefix").to_owned()),
         ),
         Generation::V2_3 => {
             let location = match own("location") {

@@ -194,16 +194,7 @@ impl Service<'_> {
     fn words(&self, service: &str, findings: &mut Findings) -> Vec<String> {
         let key = format!("service/{service}/executable");
         let executable = self.settings.get(&key);
-        let is_for_shell = |word: &str| {
-            let name = word.strip_prefix('$').unwrap_or_default();
-            matches!(name.trim_matches(['{', '}']), "@" | "*")
-        };
-        let words: Vec<String> = executable
-            .split_whitespace()
-            .map(|word| word.trim_matches(['"', '\'']))
-            .filter(|word| !word.is_empty() && !is_for_shell(word))
-            .map(str::to_owned)
-            .collect();
+        let words = without_shell(executable);
         if !executable.split_whitespace().eq(words.iter()) {
             let place = self.settings.place(&key);
             // Dovecot 2.3 does not start while the line is there.
@@ -421,6 +412,65 @@ impl Service<'_> {
     }
 }
 
+/// The words of an executable without the arguments of a shell script, and without quotes around a program or a
+/// socket. Quotes in an argument may be meant so.
+fn without_shell(executable: &str) -> Vec<String> {
+    let is_for_shell = |word: &str| {
+        let name = without_quotes(word).strip_prefix('$').unwrap_or_default();
+        matches!(name.trim_matches(['{', '}']), "@" | "*")
+    };
+    let words = executable
+        .split_whitespace()
+        .filter(|word| !is_for_shell(word));
+    let words = words.enumerate().map(|(number, word)| {
+        let inside = without_quotes(word);
+        match number < 2 || is_called(inside, WRAPPER) {
+            true => inside.to_owned(),
+            false => word.to_owned(),
+        }
+    });
+    words.collect()
+}
+
+fn without_quotes(word: &str) -> &str {
+    let inside = |quote| word.strip_prefix(quote)?.strip_suffix(quote);
+    inside('"').or_else(|| inside('\'')).unwrap_or(word)
+}
+
 pub fn is_called(word: &str, name: &str) -> bool {
     Path::new(word).file_name().is_some_and(|last| last == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_shell;
+
+    #[test]
+    fn only_quotes_around_programs_and_a_scripts_arguments_are_for_a_shell() {
+        let wrapper = "/usr/lib/dovecot/nfs-hostchange-login";
+        for (executable, words) in [
+            (r#"imap "imap-postlogin""#, "imap imap-postlogin".to_owned()),
+            (
+                &format!(r#"script-login "{wrapper}""#),
+                format!("script-login {wrapper}"),
+            ),
+            (
+                &format!(r#"script-login /a.sh '{wrapper}' "$@""#),
+                format!("script-login /a.sh {wrapper}"),
+            ),
+            (
+                &format!("script-login {wrapper} ${{*}} $@"),
+                format!("script-login {wrapper}"),
+            ),
+        ] {
+            assert_eq!(without_shell(executable).join(" "), words);
+        }
+        for same in [
+            &format!(r#"script-login /a.sh --greeting="hi" {wrapper}"#),
+            &format!(r#"script-login /a.sh "hi" it's {wrapper}"#),
+            "imap imap-postlogin",
+        ] {
+            assert_eq!(without_shell(same).join(" "), *same);
+        }
+    }
 }

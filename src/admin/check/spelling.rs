@@ -5,7 +5,8 @@ use super::wording::{LOCAL_2_4, LOCATIONS, userdb_fields, variables};
 use crate::dovecot::files::Place;
 use crate::dovecot::settings::{Generation, Settings};
 
-const DRIVERS: [&str; 5] = ["maildir", "mbox", "mdbox", "sdbox", "dbox"];
+/// obox is in Dovecot Pro.
+const DRIVERS: [&str; 6] = ["maildir", "mbox", "mdbox", "sdbox", "dbox", "obox"];
 
 /// The keys of a location of Dovecot 2.3 that have a value, with the setting of 2.4 that took their place.
 const KEYS: [(&str, &str); 13] = [
@@ -18,7 +19,8 @@ const KEYS: [(&str, &str); 13] = [
     ("CONTROL", "mail_control_path"),
     ("ALT", "mail_alt_path"),
     ("DIRNAME", "mailbox_directory_name"),
-    ("FULLDIRNAME", "mailbox_directory_name"),
+    // Several settings.
+    ("FULLDIRNAME", ""),
     ("SUBSCRIPTIONS", "mailbox_subscriptions_filename"),
     ("MAILBOXDIR", "mailbox_root_directory_name"),
     ("VOLATILEDIR", "mail_volatile_path"),
@@ -58,9 +60,6 @@ fn of_2_3(settings: &Settings, findings: &mut Findings) {
         let (kind, new) = if meant != location {
             let location = location.clone();
             (Kind::LocationSpelling { setting, location }, meant)
-        } else if let Some(new) = with_home(&location) {
-            let value = location.clone();
-            (Kind::RelativePath { setting, value }, new)
         } else if location.split(':').any(|part| part == "LISTINDEX") {
             let parts = location.split(':').filter(|part| *part != "LISTINDEX");
             let new = parts.collect::<Vec<_>>().join(":");
@@ -73,13 +72,6 @@ fn of_2_3(settings: &Settings, findings: &mut Findings) {
         let remedy = remedy.and_then(|place| rewritten(place, &location, &new));
         findings.add_at(kind, place, remedy);
     }
-}
-
-/// With a path in the home directory, where it was relative.
-fn with_home(location: &str) -> Option<String> {
-    let (driver, path) = location.split_once(':')?;
-    let is_relative = !path.is_empty() && !path.starts_with(['/', '~', '%', ':', '$']);
-    (DRIVERS.contains(&driver) && is_relative).then(|| format!("{driver}:~/{path}"))
 }
 
 /// The line with another value; `None` if it has the value from somewhere else.
@@ -201,7 +193,8 @@ fn slip(
     let (setting, shown) = (key.to_owned(), value.to_owned());
     let line = |value: &str| Some(vec![format!("{name} = {value}")]);
     let is_prefix = name == "mailbox_list_index_prefix";
-    let is_copy = value.starts_with('$') || value.to_ascii_uppercase().contains("SET:");
+    let name_of_copy = value.trim_start_matches(['$', '%', '{']);
+    let is_copy = value.starts_with('$') || name_of_copy.to_ascii_uppercase().starts_with("SET:");
     if is_copy && !is_prefix {
         let kind = Kind::NoCopy {
             setting,
@@ -229,8 +222,8 @@ fn slip(
     let is_absolute = value.starts_with('/') || value.starts_with("%{");
     if is_prefix {
         // Elsewhere it is a name in INDEX.
-        let (directory, file) = value.rsplit_once('/')?;
-        if !directory.starts_with('/') && !value.starts_with("%{") {
+        let (_, file) = value.rsplit_once('/')?;
+        if !is_absolute && !value.starts_with('~') && settings.get("mail_index_path").is_empty() {
             let kind = Kind::RelativePath {
                 setting,
                 value: shown,
@@ -282,6 +275,9 @@ fn settings_of(settings: &Settings, location: &str) -> Option<Vec<String>> {
     let path = of_new_variables(rest)?;
     lines.push(format!("mail_path = {path}"));
     for (setting, value) in parts.into_iter().rev() {
+        if setting.is_empty() {
+            return None;
+        }
         let value = if setting == "mailbox_list_index_prefix" {
             if settings.get(setting).starts_with('/') {
                 continue;
@@ -333,6 +329,8 @@ mod tests {
             "sdbox:~/a::b:INDEX=MEMORY",
             "mdbox:%{userdb:mail_dir}/x:CONTROL=/c",
             "imapc:~/imapc",
+            "obox:%u:INDEX=~/",
+            "mbox:mail",
             "virtual:~/virtual",
             "~/Maildir",
             "mdbox:~/mdbox:UTF-8:BROKENCHAR=~",
