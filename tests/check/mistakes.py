@@ -4,6 +4,8 @@ import os
 
 from case import (
     BUILT,
+    Case,
+    INBOX,
     PLUGIN,
     PLUGIN23,
     PLUGIN24,
@@ -40,6 +42,11 @@ SYSTEMD = "mkdir -p /run/systemd/system; printf '#!/bin/sh\\nexit 1\\n' >/usr/lo
 ONE_HASH = "/dev/shm/dovecot-listindex/a7"
 HERE = os.path.dirname(os.path.abspath(__file__))
 
+# A script that another one sources, which executes the rest of the chain.
+LIBRARY = """cd /usr/local/lib/chain; printf '#!/bin/sh\\n. /usr/local/lib/chain/library\\n' >other.sh; chmod 755 other.sh
+printf 'shift\\nexec "$@"\\n' >library"""
+SOURCES = 'script-login /usr/local/lib/chain/other.sh --greeting="hi" /usr/lib/dovecot/nfs-hostchange-login'
+
 
 def hidden(above, base):
     """Starts Dovecot as systemd does with TemporaryFileSystem=above, and BindPaths=base once a drop-in has it."""
@@ -49,6 +56,22 @@ def hidden(above, base):
 
 MISTAKES = [
     *both("a configuration that works has no findings", None),
+    # What is rare, but valid.
+    *v24("values in quotes, other words for yes, and copies of Dovecot's own settings", None, run=[LIBRARY], add=(SERVICE % "group = $SET:default_internal_group")
+         + "remote 10.0.0.0/8 {\n  mailbox_list_index = no\n}\n",
+         edit=[("inbox = yes", "inbox = Y"), ("mail_path = ~/mdbox", 'mail_path = "~/md#box"'), *executable(SOURCES)]),
+    *v24("no namespace, and another list index for clients from elsewhere", None, edit=[(INBOX, "")], add="remote 10.0.0.0/8 {\n  mailbox_list_index = no\n}\n"),
+    *v24("a list index in a directory of INDEX", "shared_list_index", add="mail_index_path = ~/index\nuserdb_fields {\n  mail_index_path = $SET:mail_index_path\n}\n",
+         edit=[(HASH24, "lists/dovecot.list.index")]),
+    *v23("a group with a blank, a long certificate, and a script that sources another", None, edit=executable(SOURCES),
+         add=(SERVICE % "group = domain users") + "ssl_ca = </etc/dovecot/ca.pem\n",
+         run=[LIBRARY, "echo 'domain users:x:6000:' >>/etc/group; head -c 200000 /dev/zero | tr '\\0' x >/etc/dovecot/ca.pem"]),
+    *[case for version, old in (("2.3", "gid=vmail"), ("2.4", "gid = vmail")) for case in [Case(
+        "directories for a group that only the mail process has", None, only=version,
+        edit=[(old, old.replace("vmail", "archive")), ("user = vmail", "user = root"), *executable("script-login -d nfs-hostchange-login"),
+              ("/dev/shm/dovecot-listindex/", "/dev/shm/above/lists/")],
+        tmpfiles="d /dev/shm/above/lists 0700 vmail - -\n",
+        run=["chown root:archive /dev/shm/above @STORE@; chmod 0750 /dev/shm/above; chmod 0770 @STORE@"])]],
     # Services.
     *both("no post-login service", "no_post_login", edit=[("executable = imap imap-postlogin", "executable = imap")]),
     *both("no script-login", "no_script_login", edit=executable("nfs-hostchange-login"), fails=True),
@@ -146,7 +169,6 @@ MISTAKES = [
     *v23("a blank before LISTINDEX, and nothing in the userdb", "spelling", edit=[(FIELD23, ""), (":LISTINDEX=", " LISTINDEX=")], lost=True),
     *v23("LISTINDEX without a value", "spelling", edit=[(":LISTINDEX=" + HASH23, ":LISTINDEX")]),
     *v23("an unknown driver", "spelling", edit=[("mdbox:", "mdbx:")], fails=True),
-    *v23("a path that is not absolute", "spelling", edit=[("mdbox:~/mdbox", "mdbox:mdbox")], lost=True),
     *v23("a variable that Dovecot does not know", "refused", add="mail_plugins = $mail_plugin quota\n", starts=False,
          by_hand={"refused": "sed -i 's/^mail_plugins.*//' /etc/dovecot/dovecot.conf"}),
     *v24("a variable that Dovecot does not know", "refused", add="mail_home = $SET:mail_hom\n", starts=False,
@@ -513,7 +535,8 @@ MISTAKES = [
           run=["install -d -m 0700 -o vmail /dev/shm/dovecot-listindex/f5; install -d -m 0700 /dev/shm/dovecot-listindex/f5/alice"]),
     *both("the mail user may not write to the directory", "closed_base", run=["chmod 0500 /dev/shm/dovecot-listindex"]),
     *both("mail users may not enter a directory above", "closed_base", run=["chmod 0700 /dev/shm"]),
-    *both("mail users may not write to the store", "closed_index", run=["chmod 0755 @STORE@"]),
+    *both("mail users may not write to the store", "closed_index", run=["chmod 0755 @STORE@"],
+          by_hand={"closed_index": "chmod 0777 @STORE@"}),
     *both("somebody else's INDEX", "closed_index", run=["mkdir -p @STORE@/alice/mdbox"]),
     *both("the store is not mounted", "closed_index", edit=[("@STORE@/", "@STORE@/mounted/")], run=["chmod 0755 @STORE@"],
           by_hand={"closed_index": "install -d -m 0700 -o vmail @STORE@/mounted"}),

@@ -1,7 +1,6 @@
 //! The wrapper's own configuration file is one that it uses, and fits Dovecot.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::finding::{Findings, Kind, Remedy, quoted};
@@ -122,9 +121,7 @@ fn check_file<'a>(
 fn opened_to(user: &Account, path: &Path) -> Option<String> {
     let lacks = |path: &Path, bits: u32| {
         let status = path.metadata();
-        status.is_ok_and(|status| {
-            status.mode() & bits & user.bits_of(status.uid(), status.gid()) == 0
-        })
+        status.is_ok_and(|status| !user.may(&status, bits, &[]))
     };
     let closed = path.ancestors().skip(1).find(|above| lacks(above, 0o111));
     match closed {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statvfs::{FsFlags, fstatvfs, statvfs};
 
 use super::finding::{Findings, Kind, Remedy, quoted};
-use super::people::{Account, MailUsers};
+use super::people::{Account, MailUsers, may};
 use super::person::Person;
 use super::wording::one_each;
 use crate::dovecot::files::Place;
@@ -319,21 +319,24 @@ pub fn check(
         Ok(FileSystem::Memory) => are_made_at_boot(plan, findings),
         Err(_) => {}
     }
-    can_be_reached(plan, findings);
+    can_be_reached(plan, people, findings);
     are_safe(plan, findings);
     users_own(plan, people, findings);
 }
 
 /// Mail users pass every directory above.
-fn can_be_reached(plan: &Plan<'_>, findings: &mut Findings) {
+fn can_be_reached(plan: &Plan<'_>, people: &[Person], findings: &mut Findings) {
+    let user = match &plan.users {
+        MailUsers::One(user) => Some(user),
+        _ => None,
+    };
+    let groups = people
+        .iter()
+        .flat_map(|person| person.groups(plan.settings));
+    let groups: Vec<u32> = groups.collect();
     let is_closed = |directory: &&Path| {
-        directory.metadata().is_ok_and(|status| {
-            let bits = match &plan.users {
-                MailUsers::One(user) => user.bits_of(status.uid(), status.gid()),
-                _ => 0o007,
-            };
-            status.mode() & bits & 0o111 == 0
-        })
+        let status = directory.metadata();
+        status.is_ok_and(|status| !may(user, &status, 0o111, &groups))
     };
     if let Some(closed) = plan.base.ancestors().skip(1).find(is_closed) {
         let directory = closed.display().to_string();

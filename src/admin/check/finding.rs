@@ -340,7 +340,7 @@ kinds! {
     IndexNotShared { directory: String } = "index_not_shared" Hint
         "INDEX below {directory} is not on a network file system: do all backends share it?";
     NoStore { user: String, directory: String } = "closed_index" Error
-        "the mail of {user} belongs below {directory}, which does not exist: is the file system with the mail mounted?";
+        "{directory}, where INDEX of {user} belongs, does not exist, and {user} may not make it: is the file system with the mail mounted?";
     ClosedIndex { user: String, directory: String } = "closed_index" Error
         "{user} may not write to {directory}: mailboxes cannot be made there or changed, and nobody can claim {user}";
     LeftOver { field: String } = "left_over" Hint

@@ -1,9 +1,8 @@
 //! Where list indexes are: what a login is told about real users, and what the mail processes will use.
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString, OsStr};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::ffi::{CStr, CString};
+use std::io;
 use std::path::Path;
 
 use super::configuration::Wrapper;
@@ -485,44 +484,52 @@ fn same_directories(settings: &Settings, people: &[Person], findings: &mut Findi
 }
 
 /// Users can make and change their INDEX.
-pub fn index_is_open(people: &[Person], users: &MailUsers, findings: &mut Findings) {
+pub fn index_is_open(settings: &Settings, people: &[Person], findings: &mut Findings) {
     for person in people {
         let (Some(tracked), Some(uid)) = (&person.tracked, person.uid()) else {
             continue;
         };
         let index = tracked.index_dir();
-        if index.to_string_lossy().contains('%') {
-            // Nobody could be asked.
+        // Nobody could be asked, or who has groups of his own may write where this does not show.
+        if index.to_string_lossy().contains('%') || person.fields.contains_key("system_groups_user")
+        {
             continue;
         }
-        let home = person.final_fields.get("home");
-        let home = home.map(|home| Path::new(OsStr::from_bytes(home)));
-        let Some(there) = index.ancestors().find(|path| path.is_dir()) else {
+        let account = Account::of_uid(uid);
+        let Some((there, missing)) = as_far_as_it_is_there(index) else {
             continue;
         };
-        let account = Account::of_uid(uid);
-        let is_closed = there.metadata().is_ok_and(|status| {
-            status.mode() & account.bits_of(status.uid(), status.gid()) & 0o222 == 0
-        });
-        // Who has groups of his own may write where this does not show.
-        if !is_closed || person.fields.contains_key("system_groups_user") {
+        let status = there.metadata();
+        if status.map_or(true, |status| {
+            account.may(&status, 0o222, &person.groups(settings))
+        }) {
             continue;
         }
         let user = person.name.clone();
-        let store = home.and_then(Path::parent).filter(|_| there != index);
-        if let Some(store) = store.filter(|store| *store != there && store.starts_with(there)) {
-            let directory = store.display().to_string();
+        let directory = missing.unwrap_or(there).display().to_string();
+        if missing.is_some() {
+            // Whether it has to be made or mounted, nobody can say.
             findings.add_of_user(Kind::NoStore { user, directory }, None, None);
-            continue;
-        }
-        let directory = there.display().to_string();
-        let is_all = matches!(users, MailUsers::One(_)) || there == index;
-        let remedy = is_all.then(|| {
+        } else {
             let owner = quoted(&account.name);
-            Remedy::Run(format!("chown {owner} {}", quoted(&directory)))
-        });
-        findings.add_of_user(Kind::ClosedIndex { user, directory }, None, remedy);
+            let remedy = Remedy::Run(format!("chown {owner} {}", quoted(&directory)));
+            findings.add_of_user(Kind::ClosedIndex { user, directory }, None, remedy);
+        }
     }
+}
+
+/// The deepest directory of a path that is there, and the first below it that is not; `None` if nobody can say, as where
+/// a server takes root for nobody.
+fn as_far_as_it_is_there(path: &Path) -> Option<(&Path, Option<&Path>)> {
+    let mut missing = None;
+    for directory in path.ancestors() {
+        match directory.metadata() {
+            Ok(status) => return status.is_dir().then_some((directory, missing)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => missing = Some(directory),
+            Err(_) => return None,
+        }
+    }
+    None
 }
 
 /// The claim must be where every backend sees it.
@@ -546,5 +553,26 @@ pub fn index_is_shared(people: &[Person], findings: &mut Findings) {
     if matches!(file_system, Some(Ok(FileSystem::Memory | FileSystem::Disk))) {
         let directory = directory.display().to_string();
         findings.add(Kind::IndexNotShared { directory }, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::as_far_as_it_is_there;
+
+    #[test]
+    fn the_first_directory_that_is_missing_is_known() {
+        let far = |path| as_far_as_it_is_there(Path::new(path));
+        let (root, etc) = (Path::new("/"), Path::new("/etc"));
+        assert_eq!(far("/etc"), Some((etc, None)));
+        assert_eq!(
+            far("/etc/nosuch"),
+            Some((etc, Some(Path::new("/etc/nosuch"))))
+        );
+        assert_eq!(far("/nosuch/a/b"), Some((root, Some(Path::new("/nosuch")))));
+        // Neither there nor missing.
+        assert_eq!(far("/etc/passwd/a"), None);
     }
 }

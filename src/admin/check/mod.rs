@@ -162,7 +162,12 @@ fn is_of_auth(reason: &str) -> bool {
 pub fn check(settings: &Settings, named: &[String]) -> Vec<Finding> {
     let mut findings = Findings::default();
     let mut backend = Backend::look(settings, named, &mut findings);
-    let has_plugin = plugin::check(settings, &backend.post_logins, &mut findings);
+    let has_plugin = plugin::check(
+        settings,
+        &backend.post_logins,
+        &backend.people,
+        &mut findings,
+    );
     let has_wrapper = !has_plugin || !backend.post_logins.is_empty();
     if has_wrapper {
         services::check(settings, &backend.users, &mut findings);
@@ -211,7 +216,7 @@ pub fn check(settings: &Settings, named: &[String]) -> Vec<Finding> {
         has_plugin,
         &mut findings,
     );
-    location::index_is_open(&backend.people, &backend.users, &mut findings);
+    location::index_is_open(settings, &backend.people, &mut findings);
     location::index_is_shared(&backend.people, &mut findings);
     let is_chrooted = |person: &Person| person.is_chrooted(settings);
     let above = backend

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -62,18 +64,34 @@ impl Account {
         groups.filter_map(|group| group.parse().ok()).collect()
     }
 
-    /// Those of a file's permission bits that count for this one.
-    pub fn bits_of(&self, owner: u32, group: u32) -> u32 {
-        if self.uid == 0 {
+    /// Whether a file's permission bits let this one, who may have more groups than the system knows, do what these
+    /// bits say.
+    pub fn may(&self, status: &Metadata, bits: u32, more_groups: &[u32]) -> bool {
+        let (owner, group) = (status.uid(), status.gid());
+        let counted = if self.uid == 0 {
             0o777
         } else if self.uid == owner {
             0o700
-        } else if self.groups().contains(&group) {
+        } else if more_groups.contains(&group) || self.groups().contains(&group) {
             0o070
         } else {
             0o007
-        }
+        };
+        status.mode() & bits & counted != 0
     }
+}
+
+/// The same for one, or for mail users of whom nobody knows who they are: all of them may be in the file's group.
+pub fn may(who: Option<&Account>, status: &Metadata, bits: u32, more_groups: &[u32]) -> bool {
+    who.map_or(status.mode() & bits & 0o077 != 0, |account| {
+        account.may(status, bits, more_groups)
+    })
+}
+
+/// The gids of groups in a list of settings.
+pub fn gids_of(groups: &str) -> Vec<u32> {
+    let names = groups.split([' ', ',']).filter(|name| !name.is_empty());
+    names.filter_map(gid_of).collect()
 }
 
 /// The gid of a group, whoever knows it.

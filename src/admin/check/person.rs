@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 
-use super::people::{Account, gid_of};
+use super::people::{Account, gid_of, gids_of};
 use super::wording::{LOCATIONS, userdb_fields, variables};
 use crate::decimal::decimal;
 use crate::dovecot::doveadm::{self, DoveadmError, Field};
@@ -47,6 +47,17 @@ impl Person {
     pub fn gid(&self) -> Option<u32> {
         let gid = self.fields.get("gid")?;
         decimal(gid).or_else(|| gid_of(&String::from_utf8_lossy(gid)))
+    }
+
+    /// The groups that this one's mail process has beside those of the uid.
+    pub fn groups(&self, settings: &Settings) -> Vec<u32> {
+        let final_gid = self.final_fields.get("gid").and_then(|gid| decimal(gid));
+        let of_all = gids_of(settings.get("mail_access_groups"));
+        self.gid()
+            .into_iter()
+            .chain(final_gid)
+            .chain(of_all)
+            .collect()
     }
 
     /// The settings that keep this one from logging in, each with the id and the limit.

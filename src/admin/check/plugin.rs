@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::finding::{Findings, Kind, Remedy, write};
+use super::person::Person;
 use super::post_login::PostLogin;
 use super::spelling::distance;
+use super::wording::userdb_fields;
 use crate::config::{migration_of_dovecot, recheck_of_dovecot};
 use crate::dovecot::settings::{Generation, Settings};
 
@@ -22,9 +24,14 @@ pub fn is_loaded(settings: &Settings, protocol: &str) -> bool {
 }
 
 /// Looks at the plugin; returns whether it is in use at all.
-pub fn check(settings: &Settings, post_logins: &[PostLogin], findings: &mut Findings) -> bool {
+pub fn check(
+    settings: &Settings,
+    post_logins: &[PostLogin],
+    people: &[Person],
+    findings: &mut Findings,
+) -> bool {
     mistyped(settings, findings);
-    plugin_settings(settings, findings);
+    plugin_settings(settings, people, findings);
     if !settings.mentions("mail_plugins", PLUGIN) {
         return false;
     }
@@ -101,9 +108,18 @@ fn mistyped(settings: &Settings, findings: &mut Findings) {
 }
 
 /// Settings of Dovecot 2.3 for the plugin; Dovecot 2.4 refuses them.
-fn plugin_settings(settings: &Settings, findings: &mut Findings) {
+fn plugin_settings(settings: &Settings, people: &[Person], findings: &mut Findings) {
     const SETTINGS: [&str; 2] = ["migration", "recheck"];
-    let is_in_use = settings.mentions("mail_plugins", PLUGIN);
+    let is_of_userdb = |(setting, fields): &(String, String)| {
+        let is_list = setting.ends_with("mail_plugins") || fields.contains("mail_plugins=");
+        is_list && fields.contains(PLUGIN)
+    };
+    let is_in_use = settings.mentions("mail_plugins", PLUGIN)
+        || userdb_fields(settings).iter().any(is_of_userdb)
+        || people.iter().any(|person| {
+            let plugins = person.fields.get("mail_plugins");
+            plugins.is_some_and(|plugins| String::from_utf8_lossy(plugins).contains(PLUGIN))
+        });
     for (name, value) in settings.below("plugin") {
         let letters = name.replace('-', "_").to_ascii_lowercase();
         let Some(own) = letters.strip_prefix(PLUGIN) else {

@@ -1,7 +1,6 @@
 //! Every login passes the wrapper, as the last program of a post-login chain that works.
 
 use std::fs::{self, Metadata};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -9,7 +8,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::directories::mount_point;
 use super::finding::{Findings, Kind, Remedy, quoted, write};
-use super::people::{Account, MailUsers, gid_of};
+use super::people::{Account, MailUsers, gid_of, gids_of, may};
 use super::person::{Person, unknown_groups};
 use super::post_login::{PostLogin, Service, WRAPPER, in_use, is_called, write_executable};
 use crate::dovecot::settings::{Generation, Settings};
@@ -79,7 +78,8 @@ fn owners(settings: &Settings, post_login: &PostLogin, findings: &mut Findings) 
     let mut add = |setting: &str, exists: &dyn Fn(&str) -> bool, lines: String| {
         let key = format!("{service}/{setting}");
         let owner = settings.get(&key);
-        if !owner.is_empty() && !exists(owner) {
+        // A variable may be anybody.
+        if !owner.is_empty() && !owner.starts_with('$') && !exists(owner) {
             let kind = Kind::NoSuchOwner {
                 setting: key.clone(),
                 owner: owner.to_owned(),
@@ -94,9 +94,13 @@ fn owners(settings: &Settings, post_login: &PostLogin, findings: &mut Findings) 
         let mut names = names.split([' ', ',']).filter(|name| !name.is_empty());
         names.all(|name| gid_of(name).is_some())
     };
-    for setting in ["group", "privileged_group", "extra_groups"] {
-        add(setting, &are_groups, format!("  {setting} ="));
-    }
+    add("group", &is_group, "  group =".to_owned());
+    add(
+        "privileged_group",
+        &is_group,
+        "  privileged_group =".to_owned(),
+    );
+    add("extra_groups", &are_groups, "  extra_groups =".to_owned());
     for socket in settings.names(&format!("{service}/unix_listener")) {
         let name = socket.replace("\\s", "/");
         let lines = |setting| format!("  unix_listener {name} {{\n    {setting} =\n  }}");
@@ -130,6 +134,9 @@ impl Service<'_> {
             format!("service {name} {{\n  user = {wanted}\n}}"),
         );
         let Some(account) = &post_login.user else {
+            if settings.get(&key).starts_with('$') {
+                return;
+            }
             let kind = Kind::NoSuchUser {
                 service: name.clone(),
                 user: settings.get(&key).to_owned(),
@@ -238,6 +245,13 @@ impl Service<'_> {
             (true, ..) => None,
             (false, _, user) => user.clone(),
         };
+        let key = |setting: &str| format!("service/{}/{setting}", post_login.name);
+        let mut groups: Vec<u32> = ["group", "privileged_group"]
+            .into_iter()
+            .filter_map(|setting| gid_of(self.settings.get(&key(setting))))
+            .collect();
+        groups.extend(gids_of(self.settings.get(&key("extra_groups"))));
+        groups.extend(gids_of(self.settings.get("mail_access_groups")));
         let mut is_first = true;
         for word in words.iter().skip(1).filter(|word| !word.starts_with('-')) {
             let is_wrapper = is_called(word, WRAPPER);
@@ -257,7 +271,7 @@ impl Service<'_> {
             // What else has no path is an argument.
             if is_first || is_wrapper || word.starts_with('/') {
                 let program = self.settings.program(word);
-                if let Some((why, remedy)) = fault(&program, executor.as_ref()) {
+                if let Some((why, remedy)) = fault(&program, executor.as_ref(), &groups) {
                     let remedy = remedy.or_else(|| {
                         // A script that is not there can only be left out.
                         let left = words.iter().filter(|other| *other != word);
@@ -297,8 +311,13 @@ fn kibibytes(size: &str) -> Option<u64> {
 /// no environment.
 fn cannot_start(program: &Path, kibibytes: u64) -> bool {
     const NOT_LOADED: i32 = 127;
+    /// Of the defaults, and what is enough.
+    const ENOUGH: u64 = 256 << 10;
+    if kibibytes >= ENOUGH || !program.exists() {
+        return false;
+    }
     let status = Command::new("/bin/sh")
-        .args(["-c", "ulimit -v \"$1\" && exec \"$0\""])
+        .args(["-c", "ulimit -c 0; ulimit -v \"$1\" && exec \"$0\""])
         .arg(program)
         .arg(kibibytes.to_string())
         .env_clear()
@@ -306,12 +325,38 @@ fn cannot_start(program: &Path, kibibytes: u64) -> bool {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
-    program.exists()
-        && status.is_ok_and(|status| status.code().is_none_or(|code| code == NOT_LOADED))
+    status.is_ok_and(|status| status.code().is_none_or(|code| code == NOT_LOADED))
+}
+
+/// Whether a script's first line names a shell that has `"$@"`.
+fn is_for_shell(line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    let name = |word: &str| word.rsplit('/').next().unwrap_or(word).to_owned();
+    let interpreter = match words.next().map(name) {
+        Some(env) if env == "env" => words.next().map(name),
+        other => other,
+    };
+    const SHELLS: [&str; 5] = ["sh", "dash", "bash", "ksh", "ash"];
+    interpreter.is_some_and(|name| SHELLS.contains(&name.as_str()))
+}
+
+/// Whether a shell script may execute the rest of the chain: it names it, or is continued in another file.
+fn may_go_on(script: &str) -> bool {
+    let arguments = ["$@", "$*", "${@", "${*", "$1", "${1"];
+    let is_continued = |line: &str| {
+        line.split([';', '&', '|'])
+            .filter_map(|command| command.split_whitespace().find(|word| *word != "then"))
+            .any(|command| [".", "source"].contains(&command))
+    };
+    arguments.iter().any(|words| script.contains(words)) || script.lines().any(is_continued)
 }
 
 /// Why a program cannot be executed, and what fixes that.
-fn fault(program: &Path, executor: Option<&Account>) -> Option<(String, Option<Remedy>)> {
+fn fault(
+    program: &Path,
+    executor: Option<&Account>,
+    groups: &[u32],
+) -> Option<(String, Option<Remedy>)> {
     let run = |command: String| Some(Remedy::Run(command));
     let shown = program.to_string_lossy();
     let word = quoted(&shown);
@@ -334,19 +379,17 @@ fn fault(program: &Path, executor: Option<&Account>) -> Option<(String, Option<R
         let line = rest.split(|&byte| byte == b'\n').next().unwrap_or_default();
         String::from_utf8_lossy(line).into_owned()
     });
-    let may = |status: &Metadata| {
-        executor.map_or(0o007, |user| user.bits_of(status.uid(), status.gid())) & status.mode()
-    };
+    let may = |status: &Metadata, bits| may(executor, status, bits, groups);
     let closed = program.ancestors().skip(1).find(|above| {
         let status = above.metadata();
-        status.is_ok_and(|status| may(&status) & 0o111 == 0)
+        status.is_ok_and(|status| !may(&status, 0o111))
     });
     // A script must also be read.
     let needed: &[u32] = match interpreter {
         Some(_) => &[0o111, 0o444],
         None => &[0o111],
     };
-    let is_closed = needed.iter().any(|bits| may(&status) & bits == 0);
+    let is_closed = needed.iter().any(|&bits| !may(&status, bits));
     if closed.is_some() || is_closed {
         let user = executor.map_or("every mail user", |user| user.name.as_str());
         let command = match closed {
@@ -366,17 +409,12 @@ fn fault(program: &Path, executor: Option<&Account>) -> Option<(String, Option<R
                 let why = format!("is a script for {interpreter}, which does not exist");
                 return Some((why, None));
             }
-            // A shell script that never names the rest of the chain does not execute it.
             let text = String::from_utf8_lossy(&text);
-            let goes_on = ["$@", "$*", "${@", "${*", "$1"]
-                .iter()
-                .any(|arguments| text.contains(arguments));
-            let is_shell = line.trim_end().ends_with("sh") || interpreter.ends_with("sh");
-            (is_shell && !goes_on).then(|| {
+            (is_for_shell(&line) && !may_go_on(&text)).then(|| {
                 let why = "does not end with 'exec \"$@\"', which executes the rest".to_owned();
-                let line = quoted("exec \"$@\"");
-                let append = Remedy::Run(format!("echo {line} >>{word}"));
-                (why, Some(append).filter(|_| !text.contains("exit")))
+                let append = Remedy::Run(format!("printf '\\nexec \"$@\"\\n' >>{word}"));
+                let ends = text.contains("exit") || text.contains("exec");
+                (why, Some(append).filter(|_| !ends))
             })
         }
         // Others may be scripts that a shell executes even so.
@@ -384,5 +422,43 @@ fn fault(program: &Path, executor: Option<&Account>) -> Option<(String, Option<R
             Some(("is not a program".to_owned(), run(install())))
         }
         None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_for_shell, may_go_on};
+
+    #[test]
+    fn only_shells_that_have_these_arguments_are_judged() {
+        for line in ["/bin/sh", "/bin/sh -e", "/usr/bin/env bash", " /bin/dash"] {
+            assert!(is_for_shell(line), "{line}");
+        }
+        for line in [
+            "/usr/bin/fish",
+            "/usr/bin/tclsh",
+            "/usr/bin/env zsh",
+            "/usr/bin/pwsh",
+            "/usr/bin/env -S bash",
+            "",
+        ] {
+            assert!(!is_for_shell(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_script_that_sources_another_may_go_on_there() {
+        for script in [
+            "#!/bin/sh\nexec \"$@\"\n",
+            "#!/bin/sh\n  . /etc/lib\n",
+            "#!/bin/bash\nif true; then source /etc/lib; fi\n",
+            "#!/bin/sh\n[ -e /x ] && . /x\n",
+            "#!/bin/sh\nprogram=${1?}\nexec $program\n",
+        ] {
+            assert!(may_go_on(script), "{script}");
+        }
+        for script in ["#!/bin/sh\n: nothing. At all\n", "#!/bin/sh\nexit 0\n"] {
+            assert!(!may_go_on(script), "{script}");
+        }
     }
 }
