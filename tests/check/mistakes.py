@@ -63,6 +63,9 @@ MISTAKES = [
     *v24("no namespace, and another list index for clients from elsewhere", None, edit=[(INBOX, "")], add="remote 10.0.0.0/8 {\n  mailbox_list_index = no\n}\n"),
     *v24("a list index in a directory of INDEX", "shared_list_index", add="mail_index_path = ~/index\nuserdb_fields {\n  mail_index_path = $SET:mail_index_path\n}\n",
          edit=[(HASH24, "lists/dovecot.list.index")]),
+    *v23("inbox namespaces of which the userdb enables one", None,
+         edit=[("  inbox = yes\n", "  inbox = yes\n  disabled = yes\n"), ("default_fields = ", "default_fields = namespace/inbox/disabled=no ")],
+         add="namespace courier {\n  inbox = yes\n  disabled = yes\n  prefix = INBOX.\n  separator = .\n}\n"),
     *v23("a group with a blank, a long certificate, and a script that sources another", None, edit=executable(SOURCES),
          add=(SERVICE % "group = domain users") + "ssl_ca = </etc/dovecot/ca.pem\n",
          run=[LIBRARY, "echo 'domain users:x:6000:' >>/etc/group; head -c 200000 /dev/zero | tr '\\0' x >/etc/dovecot/ca.pem"]),
@@ -138,6 +141,7 @@ MISTAKES = [
     *both("an additional group of the service does not exist", "no_such_user", add=SERVICE % "extra_groups = nosuch", starts=False),
     *both("the service's privileged group does not exist", "no_such_user", add=SERVICE % "privileged_group = nosuch", starts=False),
     *both("no namespace has the inbox", "no_inbox", edit=[("  inbox = yes\n", "")], fails=True),
+    *both("the inbox's namespace says no", "no_inbox", edit=[("  inbox = yes\n", "  inbox = no\n")], fails=True),
     # The wrapper's file.
     *both("the wrapper's user may not read its file", "configuration", run=["chmod 600 /etc/dovecot/nfs-hostchange.toml"]),
     *both("the wrapper's user may not enter its directory", "configuration", own='recheck = "2 secs"\n', run=["chmod 0700 /etc/dovecot"]),
