@@ -140,6 +140,8 @@ removal_is_refused_while_the_running_dovecot_has_read_another_configuration() {
 it_goes_when_nothing_needs_it() {
     doveadm reload
     wait_until 20 "Dovecot has read its configuration" test /run/dovecot/config -nt /etc/dovecot/local.conf
+    # These are no files that could name it.
+    touch /etc/dovecot /etc/dovecot/private
     apt-get -q -y remove $NAME >"$WORK/apt"
     grep -F 'nfs-hostchange usercache forget' "$WORK/apt"
     equal "modules" "$(find "$MODULES" -name '*nfs_hostchange*')" ""
