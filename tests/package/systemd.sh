@@ -66,7 +66,9 @@ service_sweeps_what_nobody_uses() {
         die "the service failed"
     }
     equal "access time" "$(stat -c %x "$LISTINDEX/own" | cut -d' ' -f1)" "$(date --date=yesterday +%F)"
-    equal "what is left" "$(cd "$LISTINDEX" && find . -mindepth 2 -type d ! -empty)" ./f5/in-use
+    equal "what is left" "$(cd "$LISTINDEX" && find . -mindepth 2 -type d ! -empty | sort | xargs)" "./f5/bob ./f5/in-use"
+    # The next login is to know of that session.
+    equal "what is left of bob's" "$(ls -A "$LISTINDEX/f5/bob")" .lasthost.without
     journalctl --unit nfs-hostchange-sweep.service | grep -q ' 4 users, 3 cleaned, .* freed; 1 in use; '
 }
 
