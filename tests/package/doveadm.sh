@@ -92,7 +92,7 @@ gives_the_same() {
 doveadm_shows_it() {
     # Of 2.3 it is a mistake to ask.
     doveadm help >"$WORK/help" 2>&1 || true
-    grep -E '^ *nfs +usercache$' "$WORK/help"
+    grep -E '^ *nfs +namespaces\|usercache$' "$WORK/help"
     ! doveadm nfs 2>"$WORK/usage" || die "no arguments are enough"
     grep -F 'clean|sweep <min age> <path>' "$WORK/usage"
 }
